@@ -1,0 +1,145 @@
+//! One file per command.
+
+pub mod backup;
+pub mod completions;
+pub mod config;
+pub mod copy;
+pub mod demo;
+pub mod doctor;
+pub mod init;
+pub mod list;
+mod main_page;
+pub mod restore;
+pub mod verify;
+
+use super::{Context, Help};
+use crate::core::{
+    failure::{Code, Failure},
+    result::{Problem, StoreFinding},
+};
+use clap::Subcommand;
+use std::collections::BTreeMap;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up a repository: configuration, keys and stores
+    Init(init::Arguments),
+    /// Take a snapshot of every source, or of those named
+    Backup(backup::Arguments),
+    /// List the snapshots on the stores
+    List(list::Arguments),
+    /// Restore a source as it was at a chosen moment
+    Restore(restore::Arguments),
+    /// Check that the stores hold what they should, without any decryption key
+    Verify(verify::Arguments),
+    /// Bring every store level and heal damaged objects, without any decryption key
+    Copy(copy::Arguments),
+    /// Check that this host is set up right
+    Doctor(doctor::Arguments),
+    /// Show, find, check or rescue the configuration
+    Config(config::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+    /// Play a disaster and the recovery from it, in a temporary directory
+    Demo(demo::Arguments),
+}
+
+/// Help beyond the flags, for the program and for every command.
+pub const HELP: &[Help] = &[
+    main_page::HELP,
+    init::HELP,
+    backup::HELP,
+    list::HELP,
+    restore::HELP,
+    verify::HELP,
+    copy::HELP,
+    doctor::HELP,
+    config::HELP,
+    config::HELP_SHOW,
+    config::HELP_PATH,
+    config::HELP_CHECK,
+    config::HELP_RESCUE,
+    completions::HELP,
+    demo::HELP,
+];
+
+impl Command {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Init(_) => "init",
+            Command::Backup(_) => "backup",
+            Command::List(_) => "list",
+            Command::Restore(_) => "restore",
+            Command::Verify(_) => "verify",
+            Command::Copy(_) => "copy",
+            Command::Doctor(_) => "doctor",
+            Command::Config(_) => "config",
+            Command::Completions(_) => "completions",
+            Command::Demo(_) => "demo",
+        }
+    }
+
+    /// Runs it; what it returns is its exit code.
+    pub fn run(&self, context: &Context) -> Result<Code, Failure> {
+        match self {
+            Command::Init(arguments) => init::run(arguments, context),
+            Command::Backup(arguments) => backup::run(arguments, context),
+            Command::List(arguments) => list::run(arguments, context),
+            Command::Restore(arguments) => restore::run(arguments, context),
+            Command::Verify(arguments) => verify::run(arguments, context),
+            Command::Copy(arguments) => copy::run(arguments, context),
+            Command::Doctor(arguments) => doctor::run(arguments, context),
+            Command::Config(arguments) => config::run(arguments, context),
+            Command::Completions(arguments) => completions::run(arguments, context),
+            Command::Demo(arguments) => demo::run(arguments, context),
+        }
+    }
+}
+
+/// What is wrong, grouped by store.
+fn findings_text(findings: &[StoreFinding]) -> String {
+    let mut stores: BTreeMap<&str, Vec<&StoreFinding>> = BTreeMap::new();
+    for finding in findings {
+        stores.entry(&finding.store).or_default().push(finding);
+    }
+    let mut text = String::new();
+    for (store, findings) in stores {
+        text.push_str(&format!("store {store}\n"));
+        for finding in findings {
+            // Padded by hand: a width is lost on a Display that ignores it.
+            let problem = format!("{:<11}", finding.problem.to_string());
+            let object = finding.object.as_deref().unwrap_or("the store as a whole");
+            text.push_str(&format!("  {problem} {object}{}\n", snapshots_text(finding)));
+        }
+    }
+    text
+}
+
+/// The snapshots that a finding concerns; a few by name, many by their number.
+fn snapshots_text(finding: &StoreFinding) -> String {
+    match finding.snapshots.len() {
+        0 => String::new(),
+        number @ 1..=3 => {
+            let ids: Vec<String> = finding.snapshots.iter().map(ToString::to_string).collect();
+            format!("  (snapshot{} {})", if number == 1 { "" } else { "s" }, ids.join(", "))
+        }
+        number => format!("  ({number} snapshots)"),
+    }
+}
+
+/// The command that helps against these findings.
+fn remedy(findings: &[StoreFinding]) -> Option<&'static str> {
+    let has = |problems: &[Problem]| findings.iter().any(|finding| problems.contains(&finding.problem));
+    if has(&[Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden]) {
+        Some("recoup copy")
+    } else if has(&[Problem::Unreachable]) {
+        Some("recoup doctor")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! `recoup restore`.
+
+use crate::core::result::{PlanResult, PlanSchema};
+use crate::ops::open::open_access;
+use crate::ops::{
+    open,
+    restore::{self, RestoreRequest},
+    runs,
+};
+use crate::world;
+use crate::{
+    cli::{Context, Help, Job, arguments::StoreArguments, human},
+    config::{self, Access, IdentityInput},
+    core::{
+        failure::{Code, Failure},
+        id::{SnapshotId, SourceName},
+        result::{CheckStatus, Outcome, RestoreResult},
+        target::Target,
+    },
+};
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Help beyond the flags.
+pub const HELP: Help = Help {
+    command: "restore",
+    description: "Restores a source into a new or empty directory. Every object is taken from whichever store still has \
+        it intact, every block is compared with its recorded digest, and only snapshots that a trusted signer \
+        signed are considered.\n\
+        A target is latest (the newest durable point), snapshot:NUMBER, or a time with an offset such as \
+        2026-11-22T09:15:00Z; a time means the newest snapshot at or before it. If nothing meets the target, \
+        nothing is restored in its place; the nearest points on either side are named.\n\
+        On a bare host the custodian's files and one store are enough: --store names the store, and the \
+        signers are read from the identity's file with .signers.",
+    examples: &[
+        ("the newest point", "recoup restore ledger --to /data/restored --identity /media/key/custodian.age"),
+        (
+            "as it was this morning",
+            "recoup restore ledger --to /data/restored --identity /media/key/custodian.age \\\n      --target 2026-11-22T09:15:00+01:00",
+        ),
+        (
+            "on a bare host, from one store, with the database's own checks",
+            "recoup restore ledger --store file:///mnt/a --identity /media/key/custodian.age \\\n      --to /data/restored --check",
+        ),
+    ],
+    exit_codes: &[
+        (0, "restored, complete and checked"),
+        (1, "restored, complete and checked; damage in a store was gone round (it is named)"),
+        (2, "failed, or a check of --check did not hold"),
+        (10, "the stores hold no repository"),
+        (12, "no usable identity"),
+        (14, "no store answered"),
+        (15, "stored data is damaged on every store"),
+        (16, "no recovery point meets the target"),
+        (17, "refused: the directory is not empty, nobody trusted signed it, too little space"),
+    ],
+};
+
+/// What `restore` is told.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Restore this source
+    #[arg(value_name = "SOURCE")]
+    pub source: SourceName,
+    /// Restore into this directory, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Restore this point: latest, snapshot:NUMBER, or a time with an offset
+    #[arg(long, value_name = "TARGET", default_value = "latest")]
+    pub target: Target,
+    /// Read snapshots with the identity in this file [default: $RECOUP_IDENTITY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Which stores to read.
+    #[command(flatten)]
+    pub stores: StoreArguments,
+    /// Refuse stores that do not show this snapshot, or a newer one that descends from it
+    #[arg(long, value_name = "ID")]
+    pub head: Option<SnapshotId>,
+    /// Run the database's own checks and the policy's assertions on what was restored
+    #[arg(long)]
+    pub check: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do what is refused for safety without this; name the source again
+    #[arg(long, value_name = "SOURCE")]
+    pub confirm: Option<SourceName>,
+}
+
+/// Runs it.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
+    let access = context.access(&arguments.stores, arguments.identity.as_deref())?;
+    let identity = config::find_identity(arguments.identity.as_deref())?;
+    match context.run(async |job| job.until_cancelled(perform(arguments, &access, &identity, job.clone())).await)? {
+        Outcome::Planned(plan) => {
+            context.output().plan(&plan)?;
+            Ok(Code::Done)
+        }
+        Outcome::Done(result) => {
+            context.output().summary(&result, text)?;
+            context.output().notes(&result.notes);
+            report_trouble(&result, context);
+            Ok(result.code())
+        }
+    }
+}
+
+async fn perform(
+    arguments: &Arguments,
+    access: &Access,
+    identity: &IdentityInput,
+    job: Job,
+) -> Result<Outcome<RestoreResult>, Failure> {
+    let identities = open::read_identities(identity)?;
+    let repository = open_access(access).await?;
+    let settings = access.settings();
+    let named = std::slice::from_ref(&arguments.source);
+    let known = settings.and_then(|settings| runs::known_of(settings, named).remove(&arguments.source));
+    let copies = settings.and_then(|settings| runs::copies_of(settings).remove(&arguments.source));
+    let request = RestoreRequest {
+        source: arguments.source.clone(),
+        target: arguments.target.clone(),
+        to: world::absolute(&arguments.to),
+        head: arguments.head,
+        known_head: known.and_then(|known| known.head),
+        copies: copies.unwrap_or_default(),
+        check: arguments.check,
+    };
+    if !arguments.dry_run {
+        let result = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref()).await?;
+        return Ok(Outcome::Done(result));
+    }
+    let plan = restore::plan(&repository, &identities, &request).await?;
+    let mut steps = vec![
+        format!("take snapshot {} of {}", plan.snapshot, request.source),
+        format!("fetch {} from the stores that have them intact", human::count(plan.packs, "pack")),
+        format!("write {} ({}) to {}", human::count(plan.files, "file"), human::size(plan.bytes), request.to.display()),
+    ];
+    steps.extend(plan.notes.iter().map(|note| format!("note: {note}")));
+    Ok(Outcome::Planned(PlanResult { schema: PlanSchema, command: "restore".to_owned(), steps }))
+}
+
+/// Damage that was gone round, and checks that did not hold.
+fn report_trouble(result: &RestoreResult, context: &Context) {
+    for round in &result.went_round {
+        let line = format!("store {}: {} is {}; taken from another store", round.store, round.object, round.problem);
+        context.output().warning(&line);
+    }
+    for check in result.checks.iter().filter(|check| check.status == CheckStatus::Failed) {
+        let line = format!("check {:?} did not hold: expected {}, found {}", check.name, check.expected, check.actual);
+        context.output().warning(&line);
+    }
+    if !result.went_round.is_empty() {
+        context.output().next_step("recoup copy");
+    }
+}
+
+fn text(result: &RestoreResult) -> String {
+    let mut text = format!(
+        "restored {} to {}\n  snapshot {}, made {}\n  position {}\n  {}, {}, every block checked\n",
+        result.source,
+        result.directory,
+        result.snapshot,
+        human::moment(result.created_at),
+        result.position,
+        human::count(result.files, "file"),
+        human::size(result.bytes),
+    );
+    for check in &result.checks {
+        let status = if check.status == CheckStatus::Passed { "passed" } else { "FAILED" };
+        text.push_str(&format!("  {status}  {}\n", check.name));
+    }
+    text
+}

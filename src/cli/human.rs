@@ -1,0 +1,101 @@
+//! Numbers and tables for people.
+
+use crate::core::time::Timestamp;
+use chrono::SecondsFormat;
+
+/// A size with a binary unit and two or three significant digits.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    // What would be shown as 1024 is the next unit's 1.0 already.
+    while value >= 1023.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(unit > 0 && value < 99.95);
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// A span in its largest unit.
+pub(super) fn span(seconds: f64) -> String {
+    let whole = seconds.abs().round() as u64;
+    let text = match whole {
+        0..=119 => format!("{whole} s"),
+        120..=7_199 => format!("{} min", whole / 60),
+        7_200..=172_799 => format!("{} h", whole / 3_600),
+        _ => format!("{} d", whole / 86_400),
+    };
+    if seconds <= -1.0 { format!("-{text}") } else { text }
+}
+
+/// A moment to the second, in the form that `--target` takes.
+pub(super) fn moment(moment: Timestamp) -> String {
+    moment.as_datetime().to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A count and its noun.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Rows in aligned columns; those named in `right` are aligned to the right. Nothing trails.
+pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[column] - cell.chars().count());
+            let (before, after) = if right.contains(&column) { (space.as_str(), "") } else { ("", space.as_str()) };
+            line.push_str(&format!("{before}{cell}{after}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_048_000, "1023 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (107_374_182_400, "100 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(size(bytes), shown, "{bytes}");
+        }
+        for (seconds, shown) in [
+            (0.2, "0 s"),
+            (119.0, "119 s"),
+            (7_199.0, "119 min"),
+            (90_000.0, "25 h"),
+            (-200.0, "-3 min"),
+            (1e6, "11 d"),
+        ] {
+            assert_eq!(span(seconds), shown);
+        }
+        assert_eq!((count(1, "object"), count(0, "object")), ("1 object".to_owned(), "0 objects".to_owned()));
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let text = table(&[row(["NAME", "SEQ", "X"]), row(["é", "10", ""])], &[1]);
+        assert_eq!(text, "NAME  SEQ  X\né      10\n");
+        assert_eq!(table(&[], &[]), "");
+    }
+}

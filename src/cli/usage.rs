@@ -1,0 +1,137 @@
+//! Bad command lines, in the shape of every other failure.
+
+use super::{
+    arguments::{Color, Global, ProgressMode},
+    command,
+};
+use crate::core::failure::{Code, Failure};
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+
+/// What can be told of a command line that could not be parsed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// The command, if one was named.
+    pub(super) command: Option<String>,
+    json: bool,
+    color: Color,
+}
+
+impl Scanned {
+    /// Looks through the arguments for what decides how the error is told.
+    pub(super) fn of(arguments: &[OsString]) -> Self {
+        let names: Vec<String> = command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let mut scanned = Scanned::default();
+        let mut words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
+        while let Some(word) = words.next() {
+            match word.as_ref() {
+                "--" => break,
+                "--json" => scanned.json = true,
+                "--color=always" => scanned.color = Color::Always,
+                "--color=never" => scanned.color = Color::Never,
+                "--color" => match words.next().as_deref() {
+                    Some("always") => scanned.color = Color::Always,
+                    Some("never") => scanned.color = Color::Never,
+                    _ => {}
+                },
+                // Their values must not be taken for the command.
+                "--config" | "--progress" => drop(words.next()),
+                name if scanned.command.is_none() && names.iter().any(|known| known == name) => {
+                    scanned.command = Some(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        scanned
+    }
+
+    /// The flags that could be told.
+    pub(super) fn global(&self) -> Global {
+        Global { json: self.json, color: self.color, progress: ProgressMode::Off, ..Global::default() }
+    }
+}
+
+/// Whether it is no error: help or the version was asked for.
+pub(super) fn is_answer(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+}
+
+/// A bad command line as a failure.
+pub(super) fn failure(error: &clap::Error, command: Option<&str>) -> Failure {
+    let help = command.map_or_else(|| "recoup --help".to_owned(), |name| format!("recoup {name} --help"));
+    let (message, cause) = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ("no command was given".to_owned(), None),
+        _ => explain(&error.render().to_string()),
+    };
+    let failure = Failure::new(Code::Usage, message).safe("nothing was read or changed").next_step(help);
+    match cause {
+        Some(cause) => failure.cause(cause),
+        None => failure,
+    }
+}
+
+/// Clap's text as one line that says what is wrong, and one that says why or what was meant.
+fn explain(rendered: &str) -> (String, Option<String>) {
+    let mut message = String::new();
+    let mut usage = None;
+    let mut causes: Vec<String> = Vec::new();
+    for paragraph in rendered.split("\n\n") {
+        let paragraph = paragraph.trim();
+        let line = paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        if let Some(error) = line.strip_prefix("error: ") {
+            message = error.to_owned();
+        } else if let Some(form) = line.strip_prefix("Usage: ") {
+            usage = Some(format!("the usage is: {form}"));
+        } else if !line.is_empty() && !line.starts_with("For more information") {
+            causes.extend(paragraph.lines().map(|line| line.trim().trim_start_matches("tip: ").to_owned()));
+        }
+    }
+    (without_credentials(&message), if causes.is_empty() { usage } else { Some(causes.join("; ")) })
+}
+
+/// The text without what stands between `://` and `@`: errors end up in logs.
+fn without_credentials(text: &str) -> String {
+    let mut pieces = text.split("://");
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let authority = piece.find(['/', '\'', '"', ' ']).unwrap_or(piece.len());
+        let from = piece[..authority].rfind('@').unwrap_or(0);
+        shown.push_str(if from > 0 { "://..." } else { "://" });
+        shown.push_str(&piece[from..]);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_repeated() {
+        for (text, shown) in [
+            ("invalid 's3://KEY:SECRET@bucket/a' for x", "invalid 's3://...@bucket/a' for x"),
+            ("a=s3://K:S@b b=s3://K:S@c", "a=s3://...@b b=s3://...@c"),
+            ("file:///a@b", "file:///a@b"),
+            ("none", "none"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
+
+    #[test]
+    fn the_command_is_found_in_a_bad_line() {
+        for (line, command, json) in [
+            ("recoup --config verify backup --bad", Some("backup"), false),
+            ("recoup --config=verify --json doctor x", Some("doctor"), true),
+            ("recoup --color always list backup", Some("list"), false),
+            ("recoup --progress verify", None, false),
+            ("recoup frobnicate --json", None, true),
+            ("recoup verify -- --json", Some("verify"), false),
+            ("recoup", None, false),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let scanned = Scanned::of(&words);
+            assert_eq!((scanned.command.as_deref(), scanned.json), (command, json), "{line}");
+        }
+    }
+}

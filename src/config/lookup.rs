@@ -1,0 +1,60 @@
+//! Which configuration file is meant. Never one in the working directory.
+
+use crate::{
+    core::failure::{Code, Failure},
+    world,
+};
+use std::path::{Path, PathBuf};
+
+/// Names the configuration file where no flag does.
+pub const CONFIG: &str = "RECOUP_CONFIG";
+
+const SYSTEM: &str = "/etc/recoup/recoup.toml";
+
+/// Finds the configuration: `--config`, then the environment, then the usual places.
+pub fn find(flag: Option<&Path>) -> Result<PathBuf, Failure> {
+    let named = flag.map(|file| (file.to_owned(), "--config"));
+    let named = named.or_else(|| world::environment(CONFIG).map(|file| (PathBuf::from(file), CONFIG)));
+    if let Some((file, by)) = named {
+        return match file.metadata() {
+            Ok(_) => Ok(world::absolute(&file)),
+            Err(error) => Err(missing(format!("cannot read the configuration {}", file.display()), &file)
+                .cause(format!("{by} names it: {error}"))),
+        };
+    }
+    let places = usual_places();
+    if let Some(file) = places.iter().find(|file| file.exists()) {
+        return Ok(file.clone());
+    }
+    let shown: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
+    Err(missing("there is no configuration".to_owned(), &default_place())
+        .cause(format!("neither --config nor {CONFIG} names one, and there is none at {}", shown.join(" or "))))
+}
+
+/// Where `init` writes the configuration: as [`find`], but the file need not exist.
+pub fn find_for_init(flag: Option<&Path>) -> PathBuf {
+    let named = flag.map(Path::to_owned).or_else(|| world::environment(CONFIG).map(PathBuf::from));
+    world::absolute(&named.unwrap_or_else(default_place))
+}
+
+fn missing(message: String, file: &Path) -> Failure {
+    Failure::new(Code::Configuration, message).safe("nothing was read or changed").next_step(format!(
+        "recoup init --config {} --store NAME=file:///DIRECTORY --source NAME=sqlite:/DATABASE --new-identity FILE",
+        file.display()
+    ))
+}
+
+fn default_place() -> PathBuf {
+    if world::user_id() == 0 {
+        return PathBuf::from(SYSTEM);
+    }
+    usual_places().pop().expect("there is always the system's place")
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let mut places = vec![PathBuf::from(SYSTEM)];
+    let absolute = |name: &str| world::environment(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let user = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    places.extend(user.map(|dir| dir.join("recoup").join("recoup.toml")));
+    places
+}

@@ -1,0 +1,29 @@
+//! `recoup.toml` and policies as typed settings, each value with where it came from.
+//!
+//! [`find`] says which file is meant, [`load`] reads it and its policies, [`render`] writes the one that
+//! `init` makes. Every failure has the exit code of a wrong configuration and names file, line and key.
+
+mod access;
+mod document;
+mod identity;
+mod lookup;
+mod nearest;
+mod parse;
+mod policy;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
+mod url;
+mod write;
+
+pub use access::{Access, parse_store_argument};
+pub use document::FILE_BYTES_MAX;
+pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity, signers_beside};
+pub use lookup::{CONFIG, find, find_for_init};
+pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, parse, parse_source_argument, read_text};
+pub use policy::{DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy};
+pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
+pub use show::Value;
+pub use url::{InvalidUrl, StoreUrl};
+pub use write::{NewConfiguration, render};

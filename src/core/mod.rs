@@ -1,0 +1,13 @@
+//! PURE: values and decisions. No I/O, no clock, no randomness, no environment.
+
+pub mod blocks;
+pub mod failure;
+pub mod id;
+pub mod inventory;
+pub mod manifest;
+pub mod path;
+pub mod plan;
+pub mod policy;
+pub mod result;
+pub mod target;
+pub mod time;

@@ -1,0 +1,5 @@
+//! Pure plans: from gathered facts to a value that can be shown, compared and executed.
+
+pub mod backup;
+pub mod merge;
+pub mod restore;

@@ -1,0 +1,555 @@
+//! What every command returns: the values that `--json` prints, `schema` first.
+//!
+//! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
+
+mod demo;
+#[cfg(test)]
+mod tests;
+
+pub use demo::{DemoResult, Verdict};
+
+use super::{
+    failure::{Code, Failure, combine},
+    id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
+    inventory::{Inventory, Kind},
+    time::Timestamp,
+};
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// Types that serialise as the name of a schema, so that it can be neither forgotten nor changed.
+macro_rules! schemas {
+    ($($type:ident = $name:literal,)*) => {$(
+        #[doc = concat!("The schema `", $name, "`.")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+        pub struct $type;
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($name)
+            }
+        }
+    )*};
+}
+
+schemas! {
+    InitSchema = "recoup.init/1",
+    BackupSchema = "recoup.backup/1",
+    ListSchema = "recoup.list/1",
+    RestoreSchema = "recoup.restore/1",
+    VerifySchema = "recoup.verify/1",
+    CopySchema = "recoup.copy/1",
+    DoctorSchema = "recoup.doctor/1",
+    ConfigSchema = "recoup.config/1",
+    DemoSchema = "recoup.demo/1",
+    PlanSchema = "recoup.plan/1",
+    ErrorSchema = "recoup.error/1",
+}
+
+/// What a command that changes something ends with: it was done, or only planned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome<T> {
+    /// It was done.
+    Done(T),
+    /// `--dry-run`: this is what would be done.
+    Planned(PlanResult),
+}
+
+/// What `--dry-run` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanResult {
+    /// `recoup.plan/1`.
+    pub schema: PlanSchema,
+    /// The command that was planned.
+    pub command: String,
+    /// What it would do, in order, one step per line.
+    pub steps: Vec<String>,
+}
+
+/// A monitor's verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Everything is as it should be.
+    Ok,
+    /// Something deserves a look.
+    Warning,
+    /// Damage, or something is not met.
+    Critical,
+    /// No verdict could be reached.
+    Unknown,
+}
+
+impl Status {
+    /// The exit code of a command that answers as Nagios does.
+    pub fn code(self) -> Code {
+        match self {
+            Status::Ok => Code::Done,
+            Status::Warning => Code::Warning,
+            Status::Critical => Code::Failed,
+            Status::Unknown => Code::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Status::Ok => "ok",
+            Status::Warning => "warning",
+            Status::Critical => "critical",
+            Status::Unknown => "unknown",
+        })
+    }
+}
+
+/// `recoup init`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InitResult {
+    /// `recoup.init/1`.
+    pub schema: InitSchema,
+    /// The new repository.
+    pub repository: RepositoryId,
+    /// The configuration file.
+    pub config: String,
+    /// The stores, by name.
+    pub stores: Vec<String>,
+    /// The new identity's file, if one was made.
+    pub identity: Option<String>,
+    /// SHA-256 of recover.sh: what custodians compare before they run a store's copy.
+    pub recover_sh_sha256: Sha256,
+    /// Remarks on posture; none of them is an error.
+    pub remarks: Vec<String>,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SnapshotEntry {
+    /// The source it is of.
+    pub source: SourceName,
+    /// Its sequence number.
+    pub seq: u64,
+    /// The run that made it.
+    pub run: RunId,
+    /// Full or incremental.
+    pub kind: Kind,
+    /// When it was committed.
+    pub created_at: Timestamp,
+    /// Where in the source's history it is.
+    pub position: String,
+    /// Whether enough stores hold all of it.
+    pub durable: bool,
+    /// Bytes of the source's files.
+    pub bytes_raw: u64,
+    /// New sealed bytes, on one store.
+    pub bytes_stored: u64,
+    /// The stores that hold all of it, by name.
+    pub stores: Vec<String>,
+    /// What keeps it from being pruned.
+    pub holds: Vec<String>,
+}
+
+impl SnapshotEntry {
+    /// The entry of an inventory that these stores hold all of.
+    pub fn of(inventory: &Inventory, stores: Vec<String>, durable: bool) -> Self {
+        SnapshotEntry {
+            source: inventory.source.clone(),
+            seq: inventory.seq,
+            run: inventory.run,
+            kind: inventory.kind,
+            created_at: inventory.created_at,
+            position: inventory.position.clone(),
+            durable,
+            bytes_raw: inventory.bytes_raw,
+            bytes_stored: inventory.bytes_stored,
+            stores,
+            holds: Vec::new(),
+        }
+    }
+
+    /// The snapshot's id.
+    pub fn id(&self) -> SnapshotId {
+        SnapshotId { seq: self.seq, run: self.run }
+    }
+}
+
+/// The newest snapshot of a source: whoever keeps this can tell a rolled-back store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Head {
+    /// `seq-run`.
+    pub snapshot: SnapshotId,
+    /// SHA-256 of its inventory.
+    pub sha256: Sha256,
+}
+
+/// How the backup of one source ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceOutcome {
+    /// The source.
+    pub source: SourceName,
+    /// Its own exit code.
+    #[serde(serialize_with = "code_number")]
+    pub exit_code: Code,
+    /// What happened, in a line.
+    pub message: String,
+    /// The source's newest snapshot after the run.
+    pub head: Option<Head>,
+    /// What failed, in full.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// `recoup backup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct BackupResult {
+    /// `recoup.backup/1`.
+    pub schema: BackupSchema,
+    /// The snapshots that were taken.
+    pub snapshots: Vec<SnapshotEntry>,
+    /// How each source ended.
+    pub sources: Vec<SourceOutcome>,
+    /// What the operator should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl BackupResult {
+    /// The exit code over all sources.
+    pub fn code(&self) -> Code {
+        combine(&self.sources.iter().map(|source| source.exit_code).collect::<Vec<_>>())
+    }
+}
+
+/// `recoup list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct ListResult {
+    /// `recoup.list/1`.
+    pub schema: ListSchema,
+    /// Sorted by source, then seq.
+    pub snapshots: Vec<SnapshotEntry>,
+    /// What makes the list less than complete, such as a store that did not answer.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// What the operator should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl ListResult {
+    /// The exit code.
+    pub fn code(&self) -> Code {
+        if self.warnings.is_empty() { Code::Done } else { Code::Warning }
+    }
+}
+
+/// What is wrong with an object or a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Problem {
+    /// An object is not there though the store committed to holding it.
+    Missing,
+    /// An object is there and is not what it should be.
+    Damaged,
+    /// The store lacks what it never held yet.
+    Behind,
+    /// An older version of a versioned store holds it.
+    Hidden,
+    /// Something that no trusted signer signed.
+    Foreign,
+    /// The store did not answer.
+    Unreachable,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Problem::Missing => "missing",
+            Problem::Damaged => "damaged",
+            Problem::Behind => "behind",
+            Problem::Hidden => "hidden",
+            Problem::Foreign => "foreign",
+            Problem::Unreachable => "unreachable",
+        })
+    }
+}
+
+/// Something that is wrong on a store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct StoreFinding {
+    /// The store, by name.
+    pub store: String,
+    /// The object; `None` where it is the store as a whole.
+    pub object: Option<String>,
+    /// What is wrong.
+    pub problem: Problem,
+    /// The snapshots it concerns.
+    pub snapshots: Vec<SnapshotId>,
+}
+
+/// `recoup verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VerifyResult {
+    /// `recoup.verify/1`.
+    pub schema: VerifySchema,
+    /// The verdict.
+    pub status: Status,
+    /// Objects that were looked at.
+    pub objects: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// What is wrong.
+    pub findings: Vec<StoreFinding>,
+    /// What the operator should know, such as leftovers of interrupted runs.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+/// What `copy` did to one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopiedStore {
+    /// The store, by name.
+    pub store: String,
+    /// Objects it lacked and now holds.
+    pub copied_objects: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Damaged objects that were replaced by intact ones.
+    pub healed: u64,
+}
+
+/// `recoup copy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyResult {
+    /// `recoup.copy/1`.
+    pub schema: CopySchema,
+    /// How the stores stand now.
+    pub status: Status,
+    /// What was done to each store.
+    pub stores: Vec<CopiedStore>,
+    /// What is still wrong.
+    pub findings: Vec<StoreFinding>,
+    /// What the operator should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl CopyResult {
+    /// The exit code.
+    pub fn code(&self) -> Code {
+        match self.status {
+            Status::Ok => Code::Done,
+            Status::Warning => Code::Warning,
+            Status::Critical | Status::Unknown => Code::Failed,
+        }
+    }
+}
+
+/// Damage that a restore went round.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct WentRound {
+    /// The store, by name.
+    pub store: String,
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// Whether a check held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckStatus {
+    /// It held.
+    Passed,
+    /// It did not.
+    Failed,
+}
+
+/// One check of restored data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckResult {
+    /// Its name.
+    pub name: String,
+    /// Whether it held.
+    pub status: CheckStatus,
+    /// What was expected.
+    pub expected: String,
+    /// What was found.
+    pub actual: String,
+}
+
+/// `recoup restore`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestoreResult {
+    /// `recoup.restore/1`.
+    pub schema: RestoreSchema,
+    /// What was restored.
+    pub snapshot: SnapshotId,
+    /// Files that were written.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Damage on the way.
+    pub went_round: Vec<WentRound>,
+    /// The checks of `--check`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckResult>,
+    /// The source.
+    #[serde(skip)]
+    pub source: SourceName,
+    /// When the snapshot was made.
+    #[serde(skip)]
+    pub created_at: Timestamp,
+    /// Where in the source's history it is.
+    #[serde(skip)]
+    pub position: String,
+    /// Where the files are now.
+    #[serde(skip)]
+    pub directory: String,
+    /// What the operator should know, such as the distance to the target.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl RestoreResult {
+    /// The exit code: a check that failed outranks damage that was gone round.
+    pub fn code(&self) -> Code {
+        if self.checks.iter().any(|check| check.status == CheckStatus::Failed) {
+            Code::Failed
+        } else if self.went_round.is_empty() {
+            Code::Done
+        } else {
+            Code::Warning
+        }
+    }
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// For information.
+    Note,
+    /// It deserves a look.
+    Warning,
+    /// It must be put right.
+    Critical,
+}
+
+impl Severity {
+    /// The word that JSON has for it, too.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+/// Something about how this host is set up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoctorFinding {
+    /// A fixed id, such as `few-custodians`.
+    pub id: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The store it concerns, by name.
+    pub store: Option<String>,
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub next_step: Option<String>,
+}
+
+/// `recoup doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoctorResult {
+    /// `recoup.doctor/1`.
+    pub schema: DoctorSchema,
+    /// The verdict.
+    pub status: Status,
+    /// What was found.
+    pub findings: Vec<DoctorFinding>,
+}
+
+impl DoctorResult {
+    /// The verdict that these findings lead to; notes are no reason to worry.
+    pub fn of(findings: Vec<DoctorFinding>) -> Self {
+        let status = match findings.iter().map(|finding| finding.severity).max() {
+            Some(Severity::Critical) => Status::Critical,
+            Some(Severity::Warning) => Status::Warning,
+            Some(Severity::Note) | None => Status::Ok,
+        };
+        DoctorResult { schema: DoctorSchema, status, findings }
+    }
+}
+
+/// One effective value of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigValue {
+    /// Its full key, such as `store.frankfurt.url`.
+    pub key: String,
+    /// The value as TOML writes it.
+    pub value: String,
+    /// `FILE:LINE`, `default` or `built in`.
+    pub origin: String,
+}
+
+/// `recoup config show`, `path`, `check` and `rescue`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct ConfigResult {
+    /// `recoup.config/1`.
+    pub schema: ConfigSchema,
+    /// The configuration file; `None` where the text came from a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// `show`: every effective value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<ConfigValue>>,
+    /// `check`: remarks on posture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remarks: Option<Vec<String>>,
+    /// `rescue`: the snapshot whose configuration this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// `rescue`: configuration and policies as they were kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// Any command that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorResult {
+    /// `recoup.error/1`.
+    pub schema: ErrorSchema,
+    /// The process's exit code.
+    #[serde(serialize_with = "code_number")]
+    pub exit_code: Code,
+    /// What failed.
+    pub message: String,
+    /// Why.
+    pub cause: Option<String>,
+    /// What is safe now.
+    pub safe: Option<String>,
+    /// The next command.
+    pub next_step: Option<String>,
+}
+
+impl ErrorResult {
+    /// A failure, and the code that the process ends with because of it.
+    pub fn new(failure: &Failure, exit_code: Code) -> Self {
+        ErrorResult {
+            schema: ErrorSchema,
+            exit_code,
+            message: failure.message.clone(),
+            cause: failure.cause.clone(),
+            safe: failure.safe.clone(),
+            next_step: failure.next_step.clone(),
+        }
+    }
+}
+
+fn code_number<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(code.number())
+}

@@ -1,0 +1,159 @@
+//! The names that scripts rely on.
+
+use super::*;
+
+const RUN: &str = "aaaaaaaaaaaaaaaa";
+
+fn snapshot() -> SnapshotEntry {
+    SnapshotEntry {
+        source: "ledger".parse().unwrap(),
+        seq: 7,
+        run: RUN.parse().unwrap(),
+        kind: Kind::Incremental,
+        created_at: "2026-11-22T09:15:00Z".parse().unwrap(),
+        position: "p".to_owned(),
+        durable: true,
+        bytes_raw: 10,
+        bytes_stored: 5,
+        stores: vec!["a".to_owned()],
+        holds: Vec::new(),
+    }
+}
+
+const SNAPSHOT: &str = r#"{"source":"ledger","seq":7,"run":"aaaaaaaaaaaaaaaa","kind":"incremental","created_at":"2026-11-22T09:15:00.000Z","position":"p","durable":true,"bytes_raw":10,"bytes_stored":5,"stores":["a"],"holds":[]}"#;
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}
+
+fn id() -> SnapshotId {
+    snapshot().id()
+}
+
+#[test]
+fn list_and_backup() {
+    let list = ListResult { snapshots: vec![snapshot()], notes: vec!["unseen".to_owned()], ..ListResult::default() };
+    assert_eq!(json(&list), format!(r#"{{"schema":"recoup.list/1","snapshots":[{SNAPSHOT}]}}"#));
+    let outcome = |exit_code| SourceOutcome {
+        source: "ledger".parse().unwrap(),
+        exit_code,
+        message: "m".to_owned(),
+        head: Some(Head { snapshot: id(), sha256: Sha256([0; 32]) }),
+        failure: None,
+    };
+    let backup =
+        BackupResult { snapshots: vec![snapshot()], sources: vec![outcome(Code::Source)], ..BackupResult::default() };
+    let zeros = "0".repeat(64);
+    assert_eq!(
+        json(&backup),
+        format!(
+            r#"{{"schema":"recoup.backup/1","snapshots":[{SNAPSHOT}],"sources":[{{"source":"ledger","exit_code":13,"message":"m","head":{{"snapshot":"0000000007-{RUN}","sha256":"{zeros}"}}}}]}}"#
+        )
+    );
+    assert_eq!(backup.code(), Code::Source);
+}
+
+#[test]
+fn verify_copy_and_doctor() {
+    let finding =
+        StoreFinding { store: "a".to_owned(), object: None, problem: Problem::Unreachable, snapshots: vec![id()] };
+    let shown = format!(r#"{{"store":"a","object":null,"problem":"unreachable","snapshots":["0000000007-{RUN}"]}}"#);
+    let verify = VerifyResult {
+        schema: VerifySchema,
+        status: Status::Warning,
+        objects: 1,
+        bytes: 2,
+        findings: vec![finding.clone()],
+        notes: Vec::new(),
+    };
+    assert_eq!(
+        json(&verify),
+        format!(r#"{{"schema":"recoup.verify/1","status":"warning","objects":1,"bytes":2,"findings":[{shown}]}}"#)
+    );
+    let copy = CopyResult {
+        schema: CopySchema,
+        status: Status::Ok,
+        stores: vec![CopiedStore { store: "a".to_owned(), copied_objects: 1, copied_bytes: 2, healed: 3 }],
+        findings: vec![finding],
+        notes: Vec::new(),
+    };
+    assert_eq!(
+        json(&copy),
+        format!(
+            r#"{{"schema":"recoup.copy/1","status":"ok","stores":[{{"store":"a","copied_objects":1,"copied_bytes":2,"healed":3}}],"findings":[{shown}]}}"#
+        )
+    );
+    let finding = |severity| DoctorFinding {
+        id: "few-custodians".to_owned(),
+        severity,
+        store: None,
+        message: "m".to_owned(),
+        next_step: None,
+    };
+    assert_eq!(
+        json(&DoctorResult::of(vec![finding(Severity::Note)])),
+        r#"{"schema":"recoup.doctor/1","status":"ok","findings":[{"id":"few-custodians","severity":"note","store":null,"message":"m","next_step":null}]}"#
+    );
+    assert_eq!(DoctorResult::of(vec![finding(Severity::Warning), finding(Severity::Note)]).status, Status::Warning);
+    let problems =
+        [Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden, Problem::Foreign, Problem::Unreachable];
+    assert_eq!(json(&problems), r#"["missing","damaged","behind","hidden","foreign","unreachable"]"#);
+    assert!(problems.iter().all(|problem| json(problem) == format!("\"{problem}\"")));
+}
+
+#[test]
+fn restore_demo_and_error() {
+    let mut restore = RestoreResult {
+        schema: RestoreSchema,
+        snapshot: id(),
+        files: 1,
+        bytes: 2,
+        went_round: vec![WentRound { store: "a".to_owned(), object: "o".to_owned(), problem: Problem::Damaged }],
+        checks: Vec::new(),
+        source: "ledger".parse().unwrap(),
+        created_at: snapshot().created_at,
+        position: "p".to_owned(),
+        directory: "d".to_owned(),
+        notes: Vec::new(),
+    };
+    assert_eq!(
+        json(&restore),
+        format!(
+            r#"{{"schema":"recoup.restore/1","snapshot":"0000000007-{RUN}","files":1,"bytes":2,"went_round":[{{"store":"a","object":"o","problem":"damaged"}}]}}"#
+        )
+    );
+    assert_eq!(restore.code(), Code::Warning);
+    restore.checks.push(CheckResult {
+        name: "integrity_check".to_owned(),
+        status: CheckStatus::Failed,
+        expected: "ok".to_owned(),
+        actual: "no".to_owned(),
+    });
+    assert_eq!(restore.code(), Code::Failed);
+    let demo = DemoResult {
+        schema: DemoSchema,
+        dir: "/d".to_owned(),
+        source_ledger: "/s".to_owned(),
+        restored_ledger: "/r".to_owned(),
+        restored_log: None,
+        report: "/p".to_owned(),
+        signature: "/p.sig".to_owned(),
+        rpo_seconds: 1.5,
+        rto_seconds: 2.0,
+        verdict: Verdict::FailIntegrity,
+        transfers_lost: 0,
+        checks: 0,
+        checks_held: 0,
+        check_command: String::new(),
+    };
+    assert_eq!(
+        json(&demo),
+        r#"{"schema":"recoup.demo/1","dir":"/d","source_ledger":"/s","restored_ledger":"/r","restored_log":null,"report":"/p","signature":"/p.sig","rpo_seconds":1.5,"rto_seconds":2.0,"verdict":"fail-integrity"}"#
+    );
+    assert_eq!(demo.code(), Code::Failed);
+    let failure = Failure::new(Code::Refused, "m").cause("c").safe("s").next_step("n");
+    assert_eq!(
+        json(&ErrorResult::new(&failure, failure.code)),
+        r#"{"schema":"recoup.error/1","exit_code":17,"message":"m","cause":"c","safe":"s","next_step":"n"}"#
+    );
+}

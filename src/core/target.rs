@@ -1,0 +1,76 @@
+//! What the operator asked to be restored.
+
+use super::time::Timestamp;
+use std::{fmt, str::FromStr};
+
+/// A restore target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The newest durable point.
+    Latest,
+    /// The newest point at or before a moment.
+    Time(Timestamp),
+    /// A snapshot by its number.
+    Snapshot(u64),
+    /// A snapshot by its full id: needed where a number is forked.
+    SnapshotId(super::id::SnapshotId),
+}
+
+/// Why a target was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("target {0:?} is none of: latest, snapshot:NUMBER, a time with an offset such as 2026-11-22T09:15:00Z")]
+pub struct InvalidTarget(String);
+
+impl FromStr for Target {
+    type Err = InvalidTarget;
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
+        let wrong = || InvalidTarget(text.chars().take(80).collect());
+        if text == "latest" {
+            return Ok(Target::Latest);
+        }
+        if let Some(number) = text.strip_prefix("snapshot:") {
+            if let Ok(id) = number.parse() {
+                return Ok(Target::SnapshotId(id));
+            }
+            if number.is_empty() || number.len() > 10 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(wrong());
+            }
+            return Ok(Target::Snapshot(number.parse().map_err(|_| wrong())?));
+        }
+        text.parse().map(Target::Time).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Latest => formatter.write_str("latest"),
+            Target::Time(moment) => write!(formatter, "{moment}"),
+            Target::Snapshot(seq) => write!(formatter, "snapshot:{seq}"),
+            Target::SnapshotId(id) => write!(formatter, "snapshot:{id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        for (text, shown) in [
+            ("latest", "latest"),
+            ("snapshot:7", "snapshot:7"),
+            ("snapshot:0000000007", "snapshot:7"),
+            ("snapshot:0000000007-aaaaaaaaaaaaaaaa", "snapshot:0000000007-aaaaaaaaaaaaaaaa"),
+            ("2026-11-22T10:15:00+01:00", "2026-11-22T09:15:00.000Z"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), shown);
+        }
+        for bad in
+            ["", "Latest", "snapshot:", "snapshot:-1", "snapshot:12345678901", "2026-11-22T10:15:00", "snapshot:x"]
+        {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+    }
+}

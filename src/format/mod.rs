@@ -1,0 +1,62 @@
+//! PURE: bytes to values and back. What lies on a store, byte for byte, and nothing about stores.
+
+pub mod digests;
+pub mod index;
+pub mod inventory;
+pub mod manifest;
+pub mod objects;
+pub mod pack;
+pub mod ranged;
+pub mod seal;
+pub mod signature;
+pub mod signers;
+
+use sha2::Digest;
+
+use crate::core::id::Sha256;
+
+/// Why bytes are not what they should be. Never says more than the reader may know.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The bytes are damaged or forged.
+    #[error("{0}")]
+    Damaged(String),
+    /// A newer version of the format.
+    #[error("it has format {found:?}, this version of recoup reads {known:?}; use a newer recoup")]
+    Newer {
+        /// What stands in the object.
+        found: String,
+        /// What this version reads.
+        known: &'static str,
+    },
+    /// None of the identities opens it.
+    #[error("none of the given identities opens it")]
+    NoMatchingKey,
+}
+
+impl FormatError {
+    fn damaged(what: impl std::fmt::Display) -> Self {
+        FormatError::Damaged(what.to_string())
+    }
+}
+
+/// SHA-256 of bytes.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+/// Checks the `format` of a JSON object against `known` (`name/major`): a newer major is told apart from rubbish.
+fn check_format(found: &str, known: &'static str) -> Result<(), FormatError> {
+    if found == known {
+        return Ok(());
+    }
+    let (name, major) = known.split_once('/').expect("a format has a name and a major version");
+    match found.split_once('/') {
+        Some((found_name, found_major))
+            if found_name == name && found_major.parse().unwrap_or(0) > major.parse::<u32>().unwrap_or(0) =>
+        {
+            Err(FormatError::Newer { found: found.chars().take(80).collect(), known })
+        }
+        _ => Err(FormatError::damaged(format_args!("it is no {known}"))),
+    }
+}

@@ -1,0 +1,343 @@
+//! The blocking half of a backup: read, find changed blocks, compress, seal.
+//!
+//! It runs on threads of its own and hands sealed objects to the shipment. The view of the source is closed as soon
+//! as the last pack is sealed, however slow the stores are.
+
+use super::{
+    base::BaseManifest,
+    pipeline,
+    shipment::{Outbox, Parcel},
+};
+use crate::{
+    core::{
+        blocks::BlockSet,
+        failure::{Code, Failure},
+        id::{RepositoryId, RunId, Sha256, SourceName},
+        manifest::{Entry, Item, PackId, PartId, PartRef},
+        path::StoredPath,
+        plan::{
+            backup::{PackLife, packs_to_capture_again},
+            merge::{Captured, NewPart, merge},
+        },
+    },
+    format::{
+        digests, index,
+        manifest::{self, PartWriter, Root},
+        objects::{ObjectKind, RunObject},
+        pack::PackIndex,
+        seal::{Recipients, SealedObject, seal_small},
+    },
+    ops::state::{DigestFile, SourceState},
+    repository::layout,
+    sources::{Source, View, ViewFacts},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What a capture works with.
+pub(super) struct CaptureRequest {
+    pub(super) repository: RepositoryId,
+    pub(super) source_name: SourceName,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) run: RunId,
+    pub(super) recipients: Recipients,
+    /// The custodians and the host's catalogue key.
+    pub(super) structure_recipients: Recipients,
+    pub(super) compression_level: i32,
+    pub(super) configuration: String,
+    pub(super) digest_key: [u8; 32],
+    pub(super) base: Option<BaseManifest>,
+    pub(super) old_digests: Option<DigestFile>,
+    pub(super) state: SourceState,
+}
+
+/// The packs that a snapshot uses, by run.
+type Uses = BTreeMap<RunId, BTreeSet<u32>>;
+
+/// What a capture produced, besides the objects that went to the shipment.
+pub(super) struct Capture {
+    pub(super) facts: ViewFacts,
+    /// What the snapshot uses of each run.
+    pub(super) uses: Uses,
+    /// The root; `None` when the base's root says the same.
+    pub(super) root: Option<SealedObject>,
+    /// The run's objects, sorted by name.
+    pub(super) objects: Vec<RunObject>,
+    pub(super) new_digests: DigestFile,
+    pub(super) state: SourceState,
+}
+
+/// Captures the source; objects go to `outbox` as they are sealed.
+pub(super) fn capture(request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
+    let mut view = request.source.open()?;
+    let facts = view.facts().clone();
+    let new_digests = request.state.create_digests(request.run, &facts.entries)?;
+    let mut work = Work { request, outbox, facts, new_digests, objects: Vec::new() };
+    match work.run(view.as_mut()) {
+        Ok((replaced, packs)) => work.finish(view, replaced, packs),
+        Err(failure) => {
+            drop(view);
+            work.new_digests.discard();
+            Err(failure)
+        }
+    }
+}
+
+struct Work {
+    request: CaptureRequest,
+    outbox: Outbox,
+    facts: ViewFacts,
+    new_digests: DigestFile,
+    objects: Vec<RunObject>,
+}
+
+type Replaced = BTreeMap<StoredPath, BlockSet>;
+
+impl Work {
+    /// Everything that needs the view.
+    fn run(&mut self, view: &mut dyn View) -> Result<(Replaced, pipeline::Packed), Failure> {
+        let mut replaced = match &self.request.base {
+            None => self.everything(),
+            Some(_) => pipeline::find_changes(
+                view,
+                &self.facts.entries,
+                &self.request.digest_key,
+                self.request.old_digests.as_ref(),
+                &self.new_digests,
+            )?,
+        };
+        if let Some(base) = &self.request.base {
+            capture_again(base, &self.facts.entries, &mut replaced)?;
+        }
+        let job = pipeline::PackJob {
+            run: self.request.run,
+            recipients: &self.request.recipients,
+            compression_level: self.request.compression_level,
+            digest_key: &self.request.digest_key,
+            digests: &self.new_digests,
+            // In a full nothing was compared before: the digests are written on the way.
+            write_digests: self.request.base.is_none(),
+            outbox: &self.outbox,
+        };
+        let packed = pipeline::pack(view, &self.facts.entries, &replaced, &job)?;
+        Ok((replaced, packed))
+    }
+
+    fn everything(&self) -> Replaced {
+        self.facts.entries.iter().map(|entry| (entry.path.clone(), BlockSet::all(entry.blocks()))).collect()
+    }
+
+    /// Everything after the last pack is sealed: the view ends, and the structure is written.
+    fn finish(mut self, view: Box<dyn View>, replaced: Replaced, packed: pipeline::Packed) -> Result<Capture, Failure> {
+        if let Err(failure) = view.close() {
+            self.new_digests.discard();
+            return Err(failure);
+        }
+        match self.write_structure(replaced, packed) {
+            Ok((root, uses)) => {
+                self.objects.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok(Capture {
+                    facts: self.facts,
+                    uses,
+                    root,
+                    objects: self.objects,
+                    new_digests: self.new_digests,
+                    state: self.request.state,
+                })
+            }
+            Err(failure) => {
+                self.new_digests.discard();
+                Err(failure)
+            }
+        }
+    }
+
+    fn write_structure(
+        &mut self,
+        replaced: Replaced,
+        packed: pipeline::Packed,
+    ) -> Result<(Option<SealedObject>, Uses), Failure> {
+        self.new_digests.sync()?;
+        let run = self.request.run;
+        self.objects.extend(packed.objects);
+        if !packed.indexes.is_empty() {
+            let lines = index::to_lines(run, packed.indexes.values());
+            let sealed = seal_small(&self.request.structure_recipients, &lines);
+            self.ship(&ObjectKind::Index.name(), sealed)?;
+            self.write_digests(&packed.indexes, packed.digests)?;
+        }
+        let mut extents = packed.extents;
+        let captured = replaced
+            .into_iter()
+            .map(|(path, replaced)| {
+                let extents = extents.remove(&path).unwrap_or_default();
+                (path, Captured { replaced, extents })
+            })
+            .collect();
+        let (parts, mut uses) = self.write_parts(&captured)?;
+        if !self.objects.is_empty() {
+            uses.entry(run).or_default();
+        }
+        let root = Root {
+            repository: self.request.repository,
+            source: self.request.source_name.clone(),
+            source_kind: self.request.source.kind().to_owned(),
+            configuration: self.request.configuration.clone(),
+            parts,
+        };
+        let is_same = self.request.base.as_ref().is_some_and(|base| base.root == root);
+        let sealed = (!is_same).then(|| seal_small(&self.request.structure_recipients, &root.to_lines()));
+        Ok((sealed, uses))
+    }
+
+    fn ship(&mut self, name: &str, object: SealedObject) -> Result<(), Failure> {
+        self.objects.push(RunObject { name: name.to_owned(), size: object.size(), sha256: object.sha256 });
+        self.outbox.send(Parcel { name: layout::run_object(self.request.run, name), object })
+    }
+
+    fn write_digests(
+        &mut self,
+        indexes: &BTreeMap<u32, PackIndex>,
+        mut of_packs: BTreeMap<u32, Vec<[u8; 16]>>,
+    ) -> Result<(), Failure> {
+        let start = || digests::start_part(self.request.run, &self.request.digest_key);
+        let mut parts = Vec::new();
+        let mut raw = start();
+        for pack in indexes.keys() {
+            let of_pack = of_packs.remove(pack).unwrap_or_default();
+            if raw.len() + of_pack.len() * 16 > digests::PART_BYTES && raw.len() > 1024 {
+                parts.push(std::mem::replace(&mut raw, start()));
+            }
+            digests::push_pack(&mut raw, *pack, &of_pack);
+        }
+        parts.push(raw);
+        for (number, raw) in parts.into_iter().enumerate() {
+            let sealed = seal_small(&self.request.recipients, &raw);
+            self.ship(&ObjectKind::Digests(number as u32).name(), sealed)?;
+        }
+        Ok(())
+    }
+
+    fn write_parts(&mut self, captured: &BTreeMap<StoredPath, Captured>) -> Result<(Vec<PartRef>, Uses), Failure> {
+        let base = self.request.base.take();
+        let retired = base.as_ref().map(BaseManifest::retired_part_runs).unwrap_or_default();
+        let mut uses = Uses::new();
+        let mut parts = Vec::new();
+        let mut number = 0;
+        let old = base.iter().flat_map(BaseManifest::parts);
+        let entries = self.facts.entries.clone();
+        merge(
+            old,
+            &entries,
+            captured,
+            |part: PartId| retired.contains(&part.run),
+            |part| {
+                let (NewPart::Again(_, items) | NewPart::Write(items)) = &part;
+                for item in items {
+                    if let Item::Extent(_, extent) = item {
+                        uses.entry(extent.pack.run).or_default().insert(extent.pack.pack);
+                    }
+                }
+                match part {
+                    NewPart::Again(part, _) => {
+                        uses.entry(part.id.run).or_default();
+                        parts.push(part);
+                        Ok(())
+                    }
+                    NewPart::Write(items) => self.write_items(&items, &mut number, &mut parts),
+                }
+            },
+        )?;
+        self.request.base = base;
+        Ok((parts, uses))
+    }
+
+    /// Writes items as parts of at most 4 MiB.
+    fn write_items(&mut self, items: &[Item], number: &mut u32, parts: &mut Vec<PartRef>) -> Result<(), Failure> {
+        let mut writer = PartWriter::default();
+        for item in items {
+            // One more line never takes more than 32 KiB.
+            if writer.raw_bytes() + 32 * 1024 > manifest::MAX_RAW_BYTES {
+                self.write_part(std::mem::take(&mut writer), number, parts)?;
+            }
+            writer.push(item);
+        }
+        self.write_part(writer, number, parts)
+    }
+
+    fn write_part(&mut self, writer: PartWriter, number: &mut u32, parts: &mut Vec<PartRef>) -> Result<(), Failure> {
+        let Some(from) = writer.from().cloned() else {
+            return Ok(());
+        };
+        let lines = writer.finish();
+        assert!(lines.len() as u64 <= manifest::MAX_RAW_BYTES, "a part of {} bytes", lines.len());
+        let sealed = seal_small(&self.request.structure_recipients, &lines);
+        self.ship(&ObjectKind::ManifestPart(*number).name(), sealed)?;
+        parts.push(PartRef { from, id: PartId { run: self.request.run, part: *number } });
+        *number += 1;
+        Ok(())
+    }
+}
+
+/// Adds the blocks that are captured again although they did not change.
+fn capture_again(base: &BaseManifest, entries: &[Entry], replaced: &mut Replaced) -> Result<(), Failure> {
+    let lives = live_bytes(base, entries, replaced)?;
+    let changed_bytes = entries
+        .iter()
+        .filter_map(|entry| Some(replaced.get(&entry.path)?.count() * u64::from(entry.block_size()?)))
+        .sum();
+    let again = packs_to_capture_again(&lives, &base.lost, changed_bytes);
+    if again.is_empty() {
+        return Ok(());
+    }
+    for part in base.parts() {
+        for item in part?.1 {
+            if let Item::Extent(path, extent) = item
+                && again.contains(&extent.pack)
+                && let Some(set) = replaced.get_mut(&path)
+            {
+                let end = extent.end().min(set.length());
+                if extent.first < end {
+                    set.insert_run(extent.first, end - extent.first);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How much of each pack the unchanged blocks still use.
+fn live_bytes(
+    base: &BaseManifest,
+    entries: &[Entry],
+    replaced: &Replaced,
+) -> Result<BTreeMap<PackId, PackLife>, Failure> {
+    let block_sizes: BTreeMap<&StoredPath, u32> =
+        entries.iter().filter_map(|entry| Some((&entry.path, entry.block_size()?))).collect();
+    let mut lives = base.packs()?;
+    for part in base.parts() {
+        for item in part?.1 {
+            let Item::Extent(path, extent) = item else { continue };
+            let (Some(block_size), Some(set)) = (block_sizes.get(&path), replaced.get(&path)) else { continue };
+            let life = lives.get_mut(&extent.pack).ok_or_else(|| {
+                Failure::new(
+                    Code::Damaged,
+                    format!(
+                        "the base names pack {} of run {}, which does not exist",
+                        extent.pack.pack, extent.pack.run
+                    ),
+                )
+            })?;
+            let live: u64 = set.runs_within(extent.first, extent.end(), false).map(|(_, count)| count).sum();
+            life.live_bytes += live * u64::from(*block_size);
+        }
+    }
+    Ok(lives)
+}
+
+/// SHA-256 of the configuration text, as local state records it.
+pub(super) fn configuration_sha256(configuration: &str) -> Sha256 {
+    crate::format::sha256(configuration.as_bytes())
+}

@@ -1,0 +1,133 @@
+//! The commit: per store, an inventory that is written last, and only where everything it uses is.
+
+use super::{
+    Host, Parcel, Protected,
+    shipment::{LaneError, Shipment},
+};
+use crate::{
+    core::{
+        failure::Failure,
+        id::SourceName,
+        inventory::{Inventory, Parent},
+        policy::is_durable,
+    },
+    format::{seal::SealedObject, signature},
+    repository::layout,
+    stores::Store,
+    world::Stopwatch,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Once a snapshot is durable, slower stores are waited for this long at least ...
+const GRACE_MIN: Duration = Duration::from_secs(30);
+/// ... or this many times as long as it took until then.
+const GRACE_FACTOR: u32 = 3;
+
+/// The objects that make a snapshot exist, in the order in which they are written.
+pub(super) struct Commit {
+    inventory: Inventory,
+    head: Parent,
+    objects: Vec<Parcel>,
+    folder: String,
+}
+
+/// Which stores hold the snapshot.
+pub(super) struct CommitOutcome {
+    pub(super) inventory: Inventory,
+    pub(super) head: Parent,
+    pub(super) stores: Vec<String>,
+    pub(super) behind: Vec<(String, String)>,
+    pub(super) durable: bool,
+}
+
+impl Commit {
+    /// Signs the inventory; `objects` are written before it, in their order.
+    pub(super) fn new(host: &Host, source: &SourceName, inventory: Inventory, mut objects: Vec<Parcel>) -> Self {
+        let id = inventory.id();
+        let object = super::seal_inventory(&inventory);
+        let signature = host.key.sign(signature::INVENTORY, &object.bytes);
+        let head = Parent { id, sha256: object.sha256 };
+        objects.push(Parcel {
+            name: layout::snapshot_object(id, layout::SIGNATURE),
+            object: SealedObject::clear(signature.into_bytes()),
+        });
+        objects.push(Parcel { name: layout::snapshot_object(id, layout::INVENTORY), object });
+        Commit { inventory, head, objects, folder: layout::source_folder(source) }
+    }
+
+    /// Commits on each store as soon as it has everything, and waits for the slower ones within reason.
+    pub(super) async fn run(
+        self,
+        host: &Host,
+        protected: &Protected,
+        shipment: Shipment,
+        behind: Vec<(String, String)>,
+    ) -> Result<CommitOutcome, Failure> {
+        let stopwatch = Stopwatch::start();
+        let places = host.repository.places();
+        let mut waiting = FuturesUnordered::new();
+        let mut unfinished = BTreeSet::new();
+        for (name, task) in shipment.close() {
+            let store = host.repository.stores.iter().find(|store| store.name() == name);
+            let store = store.ok_or_else(|| Failure::internal(format!("store {name} is gone")))?.clone();
+            unfinished.insert(name.clone());
+            let this = &self;
+            waiting.push(async move {
+                let shipped = task.await.unwrap_or_else(|error| Err(LaneError::Own(error.to_string())));
+                let outcome = match shipped {
+                    Ok(()) => this.commit_on(&store).await,
+                    Err(error) => Err(error.to_string()),
+                };
+                (name, outcome)
+            });
+        }
+        let mut complete = BTreeSet::new();
+        let mut behind = behind;
+        let mut deadline: Option<tokio::time::Instant> = None;
+        loop {
+            let next = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, waiting.next()).await,
+                None => Ok(waiting.next().await),
+            };
+            match next {
+                Ok(Some((name, outcome))) => {
+                    unfinished.remove(&name);
+                    match outcome {
+                        Ok(()) => drop(complete.insert(name)),
+                        Err(why) => behind.push((name, why)),
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    let slow = |name: String| (name, "it was too slow and was left behind".to_owned());
+                    behind.extend(std::mem::take(&mut unfinished).into_iter().map(slow));
+                    break;
+                }
+            }
+            if deadline.is_none() && is_durable(&protected.policy.copies, &places, &complete) {
+                let grace = GRACE_MIN.max(stopwatch.elapsed() * GRACE_FACTOR);
+                deadline = Some(tokio::time::Instant::now() + grace);
+            }
+        }
+        drop(waiting);
+        behind.sort();
+        Ok(CommitOutcome {
+            durable: is_durable(&protected.policy.copies, &places, &complete),
+            inventory: self.inventory,
+            head: self.head,
+            stores: complete.into_iter().collect(),
+            behind,
+        })
+    }
+
+    /// Writes what belongs to the commit on one store, the inventory last.
+    async fn commit_on(&self, store: &Store) -> Result<(), String> {
+        for parcel in &self.objects {
+            let key = format!("{}{}", self.folder, parcel.name);
+            let created = store.create(&key, parcel.object.bytes.clone(), &parcel.object.sha256).await;
+            created.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}

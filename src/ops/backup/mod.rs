@@ -1,0 +1,415 @@
+//! Takes snapshots: gather, plan, capture and ship, commit, record.
+
+mod base;
+mod capture;
+mod commit;
+mod gather;
+mod pipeline;
+mod shipment;
+
+use super::{
+    host::{Host, Protected},
+    progress::{Progress, Unit},
+    state::{BaseRecord, SourceState},
+};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{RunId, SnapshotId, SourceName},
+        inventory::{FORMAT, Inventory, Kind, ObjectRef, Parent, Use},
+        plan::backup::Approach,
+    },
+    format::{
+        inventory as inventory_format,
+        objects::{self, RunObjects},
+        seal::SealedObject,
+    },
+    repository::layout,
+    sources::CHANGED_WHILE_READ,
+};
+use capture::{Capture, CaptureRequest};
+use commit::{Commit, CommitOutcome};
+use gather::Gathered;
+pub(crate) use gather::check_own_key;
+use shipment::{Parcel, Shipment};
+use std::collections::BTreeMap;
+
+/// What one run of one source came to.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The inventory that was committed.
+    pub inventory: Inventory,
+    /// The snapshot and the digest of its inventory: the new head.
+    pub head: Parent,
+    /// Stores that hold all of it.
+    pub stores: Vec<String>,
+    /// Stores that do not, and why.
+    pub behind: Vec<(String, String)>,
+    /// Whether enough stores hold it.
+    pub durable: bool,
+    /// Why it is a full, if it is one.
+    pub full_because: Option<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    /// What the operator should look into.
+    pub warnings: Vec<String>,
+}
+
+impl Snapshot {
+    /// The exit code that says it.
+    pub fn code(&self) -> Code {
+        match (self.durable, self.behind.is_empty() && self.warnings.is_empty()) {
+            (false, _) => Code::Failed,
+            (true, false) => Code::Warning,
+            (true, true) => Code::Done,
+        }
+    }
+}
+
+/// What a run would do.
+#[derive(Clone, Debug)]
+pub struct BackupPlan {
+    /// Full or incremental, and why.
+    pub approach: Approach,
+    /// The number the snapshot would get.
+    pub seq: u64,
+    /// The heads it would name as parents.
+    pub parents: Vec<Parent>,
+    /// Stores that would get it.
+    pub stores: Vec<String>,
+    /// Stores that would not, and why.
+    pub behind: Vec<(String, String)>,
+    /// Whether nothing changed since the base.
+    pub unchanged: bool,
+}
+
+/// Says what a run would do; changes nothing.
+pub async fn plan(host: &Host, protected: &Protected, full: bool) -> Result<BackupPlan, Failure> {
+    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let gathered = gather::gather(host, protected, &state, full, false).await?;
+    Ok(BackupPlan {
+        unchanged: gathered.idle,
+        approach: gathered.approach,
+        seq: gathered.seq,
+        parents: gathered.parents,
+        stores: gathered.takers.iter().map(|at| host.repository.stores[*at].name().to_owned()).collect(),
+        behind: gathered.behind,
+    })
+}
+
+/// Takes one snapshot of one source.
+pub async fn backup(
+    host: &Host,
+    protected: &Protected,
+    full: bool,
+    progress: &dyn Progress,
+) -> Result<Snapshot, Failure> {
+    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let _lock = state.lock(&protected.name)?;
+    match attempt(host, protected, &state, full, progress).await {
+        // Somebody opened a database that nobody had open: the second attempt reads it beside them.
+        Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {
+            attempt(host, protected, &state, full, progress).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    host: &Host,
+    protected: &Protected,
+    state: &SourceState,
+    full: bool,
+    progress: &dyn Progress,
+) -> Result<Snapshot, Failure> {
+    state.remove_leftovers();
+    let gathered = gather::gather(host, protected, state, full, true).await?;
+    let run = host.world.new_id();
+    let id = SnapshotId { seq: gathered.seq, run };
+    if gathered.idle {
+        return idle(host, protected, gathered, id).await;
+    }
+    active(host, protected, gathered, id, progress).await
+}
+
+/// Nothing changed since the base: its root and objects are named again.
+async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: SnapshotId) -> Result<Snapshot, Failure> {
+    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let base = gathered.base.as_ref().ok_or_else(|| Failure::internal("an idle run has a base"))?;
+    let record = base.record.clone();
+    let inventory = Inventory {
+        kind: Kind::Incremental,
+        seq: id.seq,
+        run: id.run,
+        writer: host.key.fingerprint().to_string(),
+        parents: gathered.parents.clone(),
+        created_at: host.world.now(),
+        read_started_at: gathered.looked_at,
+        bytes_stored: 0,
+        recipients: host.recipients.names().to_vec(),
+        ..base.committed.inventory.clone()
+    };
+    let commit = Commit::new(host, &protected.name, inventory, Vec::new());
+    let shipment = Shipment::new(&gathered.taking_stores(host), String::new(), spool_dir(host, protected, id.run), 0);
+    let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
+    let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
+    finish(&state, &gathered, outcome, Some(record), Vec::new())
+}
+
+async fn active(
+    host: &Host,
+    protected: &Protected,
+    mut gathered: Gathered,
+    id: SnapshotId,
+    progress: &dyn Progress,
+) -> Result<Snapshot, Failure> {
+    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let kind = gathered.approach.kind();
+    let base = gathered.base.as_mut().filter(|_| kind == Kind::Incremental);
+    let history = base.as_ref().map_or_else(|| id.run.to_string(), |base| base.committed.inventory.history.clone());
+    let base_uses: BTreeMap<RunId, _> = base
+        .iter()
+        .flat_map(|base| base.committed.inventory.uses.iter().map(|used| (used.run, used.objects_sha256)))
+        .collect();
+    let base_root = base.as_ref().map(|base| base.committed.inventory.manifest.clone());
+    let (digest_key, old_digests, manifest) = match base {
+        Some(base) => (base.digest_key, base.digests.take(), base.manifest.take()),
+        None => (host.world.random(), None, None),
+    };
+    let structure_recipients = match &host.catalogue_key {
+        Some(key) => host.recipients.with(&key.recipients),
+        None => host.recipients.clone(),
+    };
+    let request = CaptureRequest {
+        repository: host.repository.id,
+        source_name: protected.name.clone(),
+        source: protected.source.clone(),
+        run: id.run,
+        recipients: host.recipients.clone(),
+        structure_recipients,
+        compression_level: host.compression_level,
+        configuration: host.configuration.clone(),
+        digest_key,
+        base: manifest,
+        old_digests,
+        state,
+    };
+    let folder = layout::source_folder(&protected.name);
+    let mut shipment = Shipment::new(
+        &gathered.taking_stores(host),
+        folder,
+        spool_dir(host, protected, id.run),
+        host.spool_limit_bytes,
+    );
+    let (outbox, mut receiver) = shipment::outbox();
+    let (done, captured) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // The receiver is gone when the run was cut short; then nobody wants the result.
+        let _ = done.send(capture::capture(request, outbox));
+    });
+    progress.begin("sealing and shipping", None, Unit::Bytes);
+    let carried = shipment.carry(&mut receiver, &|bytes| progress.advance(bytes)).await;
+    drop(receiver);
+    let captured = captured.await.unwrap_or_else(|_| Err(Failure::internal("a thread of the backup panicked")));
+    if carried.is_err() {
+        // When no store takes anything any more, that is the cause, and the capture only noticed it.
+        return Err(nobody_took_it(shipment, &protected.name, &gathered.behind).await);
+    }
+    let capture = captured?;
+    let inventory = inventory_of(host, protected, &gathered, id, kind, history, &capture, &base_uses, base_root)?;
+    let mut parcels = Vec::new();
+    let mut inventory = inventory;
+    if let Some(parcel) = objects_parcel(host, protected, id.run, &capture) {
+        set_own_objects(&mut inventory, id.run, &parcel.object);
+        parcels.push(parcel);
+    }
+    if let Some(root) = &capture.root {
+        parcels.push(Parcel { name: layout::manifest_root(id), object: root.clone() });
+    }
+    inventory.bytes_stored = shipment.bytes + parcels.iter().map(|parcel| parcel.object.size()).sum::<u64>();
+    inventory.created_at = host.world.now();
+    let notes = capture.facts.notes.clone();
+    let record = record_of(host, id, &capture, digest_key);
+    let commit = Commit::new(host, &protected.name, inventory, parcels);
+    let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await;
+    match outcome {
+        Ok(outcome) => {
+            let record = BaseRecord { inventory_sha256: outcome.head.sha256, ..record };
+            let record = (!outcome.stores.is_empty()).then_some(record);
+            if record.is_none() {
+                capture.new_digests.discard();
+            }
+            finish(&capture.state, &gathered, outcome, record, notes)
+        }
+        Err(failure) => {
+            capture.new_digests.discard();
+            Err(failure)
+        }
+    }
+}
+
+/// Every store failed while the snapshot was shipped: says how each did.
+async fn nobody_took_it(shipment: Shipment, source: &SourceName, behind: &[(String, String)]) -> Failure {
+    let mut reasons: Vec<String> = behind.iter().map(|(store, why)| reason(store, why)).collect();
+    for (store, task) in shipment.close() {
+        let why = match task.await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        reasons.push(if why.starts_with("store ") { why } else { format!("store {store}: {why}") });
+    }
+    Failure::new(Code::Failed, format!("no store took the snapshot of {source}"))
+        .cause(reasons.join("; "))
+        .safe("earlier snapshots are unaffected; nothing of this one is committed")
+        .next_step("make room or bring the stores back, then run the same command again")
+}
+
+fn spool_dir(host: &Host, protected: &Protected, run: RunId) -> std::path::PathBuf {
+    host.source_state_dir(&protected.name).join("spool").join(run.as_str())
+}
+
+#[expect(clippy::too_many_arguments, reason = "an inventory gathers what every step has found out")]
+fn inventory_of(
+    host: &Host,
+    protected: &Protected,
+    gathered: &Gathered,
+    id: SnapshotId,
+    kind: Kind,
+    history: String,
+    capture: &Capture,
+    base_uses: &BTreeMap<RunId, crate::core::id::Sha256>,
+    base_root: Option<ObjectRef>,
+) -> Result<Inventory, Failure> {
+    let mut uses = Vec::new();
+    for (run, packs) in &capture.uses {
+        let objects_sha256 = match base_uses.get(run) {
+            Some(sha256) => *sha256,
+            // Filled in once the object list is written.
+            None if *run == id.run => crate::core::id::Sha256([0; 32]),
+            None => return Err(Failure::internal(format!("run {run} is used but not known"))),
+        };
+        uses.push(Use {
+            run: *run,
+            objects_sha256,
+            packs: crate::core::inventory::PackSet::from_packs(packs.iter().copied()),
+        });
+    }
+    let manifest = match (&capture.root, base_root) {
+        (Some(root), _) => ObjectRef { name: layout::manifest_root(id), size: root.size(), sha256: root.sha256 },
+        (None, Some(root)) => root,
+        (None, None) => return Err(Failure::internal("a full snapshot has no manifest")),
+    };
+    let now = host.world.now();
+    Ok(Inventory {
+        format: FORMAT.to_owned(),
+        repository: host.repository.id,
+        source: protected.name.clone(),
+        source_kind: protected.source.kind().to_owned(),
+        source_identity: capture.facts.identity.clone(),
+        seq: id.seq,
+        run: id.run,
+        writer: host.key.fingerprint().to_string(),
+        kind,
+        parents: gathered.parents.clone(),
+        created_at: now,
+        read_started_at: capture.facts.read_started_at,
+        history,
+        position: capture.facts.position.clone(),
+        bytes_raw: capture.facts.entries.iter().map(crate::core::manifest::Entry::size).sum(),
+        bytes_stored: 0,
+        recipients: host.recipients.names().to_vec(),
+        manifest,
+        uses,
+    })
+}
+
+fn objects_parcel(host: &Host, protected: &Protected, run: RunId, capture: &Capture) -> Option<Parcel> {
+    if capture.objects.is_empty() {
+        return None;
+    }
+    let list = RunObjects {
+        format: objects::FORMAT.to_owned(),
+        repository: host.repository.id,
+        source: protected.name.clone(),
+        run,
+        recipients: host.recipients.names().to_vec(),
+        objects: capture.objects.clone(),
+    };
+    Some(Parcel { name: layout::run_object(run, layout::OBJECTS), object: SealedObject::clear(list.to_bytes()) })
+}
+
+fn set_own_objects(inventory: &mut Inventory, run: RunId, list: &SealedObject) {
+    for used in inventory.uses.iter_mut().filter(|used| used.run == run) {
+        used.objects_sha256 = list.sha256;
+    }
+}
+
+fn record_of(host: &Host, id: SnapshotId, capture: &Capture, digest_key: [u8; 32]) -> BaseRecord {
+    BaseRecord {
+        format: BaseRecord::format(),
+        repository: host.repository.id,
+        snapshot: id,
+        inventory_sha256: crate::core::id::Sha256([0; 32]),
+        configuration_sha256: capture::configuration_sha256(&host.configuration),
+        digest_key: crate::core::id::hex(&digest_key),
+        digest_run: id.run,
+        files: capture.new_digests.files().to_vec(),
+        fingerprint: capture.facts.fingerprint.clone(),
+    }
+}
+
+/// Why a store is behind, with its name, which its own errors have already.
+pub(super) fn reason(store: &str, why: &str) -> String {
+    let prefix = format!("store {store}: ");
+    if why.starts_with(&prefix) { why.to_owned() } else { prefix + why }
+}
+
+/// Records what was committed, and says what came of the run.
+fn finish(
+    state: &SourceState,
+    gathered: &Gathered,
+    outcome: CommitOutcome,
+    record: Option<BaseRecord>,
+    notes: Vec<String>,
+) -> Result<Snapshot, Failure> {
+    let mut warnings = gathered.warnings.clone();
+    if let Err(failure) = remember(state, &outcome, record) {
+        // The snapshot is committed all the same; the next one is just larger.
+        warnings.push(format!("the snapshot is safe, but this host's record of it is not: {failure}"));
+    }
+    Ok(Snapshot {
+        full_because: match &gathered.approach {
+            Approach::Full(reason) => Some(reason.to_string()),
+            Approach::Incremental(_) => None,
+        },
+        inventory: outcome.inventory,
+        head: outcome.head,
+        stores: outcome.stores,
+        behind: outcome.behind,
+        durable: outcome.durable,
+        notes,
+        warnings,
+    })
+}
+
+fn remember(state: &SourceState, outcome: &CommitOutcome, record: Option<BaseRecord>) -> Result<(), Failure> {
+    let Some(record) = record.filter(|_| !outcome.stores.is_empty()) else {
+        return Ok(());
+    };
+    state.update_known(|known| {
+        known.last_seq = known.last_seq.max(outcome.head.id.seq);
+        if outcome.durable {
+            known.head = Some(outcome.head);
+        }
+        for store in &outcome.stores {
+            known.completed.entry(store.clone()).or_default().insert(outcome.head.id);
+        }
+    })?;
+    state.set_base(&record)
+}
+
+/// The bytes of the inventory and its digest.
+fn seal_inventory(inventory: &Inventory) -> SealedObject {
+    SealedObject::clear(inventory_format::to_bytes(inventory))
+}

@@ -1,0 +1,398 @@
+//! Threads between the view and the packs: one reads, two compress and seal.
+//!
+//! Blocks travel in segments of a few MiB of one file, so that an extent of a pack stays long. The buffers of
+//! segments are used again.
+
+use super::shipment::{Outbox, Parcel};
+use crate::{
+    core::{
+        blocks::BlockSet,
+        failure::Failure,
+        id::RunId,
+        manifest::{Entry, Extent, PackId, push_extent},
+        path::StoredPath,
+    },
+    format::{
+        objects::{ObjectKind, RunObject},
+        pack::{BlockDigest, Compressor, PackBuilder, PackIndex, block_digest, new_compressor},
+        seal::Recipients,
+    },
+    ops::state::DigestFile,
+    repository::layout,
+    sources::View,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+/// How many packs are built at once.
+const BUILDERS: usize = 2;
+/// Raw bytes in a segment.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Consecutive runs of blocks of one file.
+struct Segment {
+    entry: usize,
+    block_size: usize,
+    runs: Vec<(u64, u64)>,
+    bytes: Vec<u8>,
+}
+
+impl Segment {
+    /// The blocks with their numbers.
+    fn blocks(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let numbers = self.runs.iter().flat_map(|(first, count)| *first..first + count);
+        numbers.zip(self.bytes.chunks_exact(self.block_size))
+    }
+}
+
+/// Reads runs of blocks of the files and lets `BUILDERS` workers consume the segments.
+///
+/// `make_worker` is called once on each worker's thread; the worker is called for each segment and once more, with
+/// `None`, at the end.
+fn run_workers<T: Send>(
+    view: &mut dyn View,
+    entries: &[Entry],
+    wanted: &BTreeMap<StoredPath, BlockSet>,
+    work: impl Fn(&mut dyn Iterator<Item = Segment>, &dyn Fn(Segment)) -> Result<T, Failure> + Sync,
+) -> Result<Vec<T>, Failure> {
+    let (sender, receiver) = sync_channel::<Segment>(1);
+    let (recycle, recycled) = sync_channel::<Vec<u8>>(BUILDERS + 3);
+    let receiver = Mutex::new(receiver);
+    let failed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..BUILDERS)
+            .map(|_| {
+                let (work, receiver, failed, recycle) = (&work, &receiver, &failed, recycle.clone());
+                scope.spawn(move || {
+                    let mut segments = std::iter::from_fn(|| receiver.lock().ok()?.recv().ok());
+                    let give_back = |segment: Segment| {
+                        // A full recycling bin just means that the buffer is freed.
+                        let _ = recycle.try_send(segment.bytes);
+                    };
+                    let result = work(&mut segments, &give_back);
+                    if result.is_err() {
+                        failed.store(true, Ordering::Relaxed);
+                        // Let the reader run dry instead of blocking for ever.
+                        segments.for_each(drop);
+                    }
+                    result
+                })
+            })
+            .collect();
+        let read = read_segments(view, entries, wanted, sender, &recycled, &failed);
+        let results: Result<Vec<T>, Failure> = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err(Failure::internal("a thread of the backup panicked"))))
+            .collect();
+        // A worker's failure is the cause; the reader only noticed it.
+        let results = results?;
+        read?;
+        Ok(results)
+    })
+}
+
+fn read_segments(
+    view: &mut dyn View,
+    entries: &[Entry],
+    wanted: &BTreeMap<StoredPath, BlockSet>,
+    sender: SyncSender<Segment>,
+    recycled: &Receiver<Vec<u8>>,
+    failed: &AtomicBool,
+) -> Result<(), Failure> {
+    let must_end_within = view.must_end_within();
+    let stopwatch = crate::world::Stopwatch::start();
+    let send = |segment: Segment| -> Result<(), Failure> {
+        let mut segment = segment;
+        loop {
+            if failed.load(Ordering::Relaxed) {
+                return Err(Failure::internal("the backup stopped reading because sealing failed"));
+            }
+            match sender.try_send(segment) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(Failure::internal("the threads of the backup are gone"));
+                }
+                Err(TrySendError::Full(back)) => segment = back,
+            }
+            if must_end_within.is_some_and(|limit| stopwatch.elapsed() > limit) {
+                return Err(too_slow_for_the_lock());
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    };
+    for (at, entry) in entries.iter().enumerate() {
+        let (Some(block_size), Some(set)) = (entry.block_size(), wanted.get(&entry.path)) else { continue };
+        let block_size = block_size as usize;
+        let empty = || Segment {
+            entry: at,
+            block_size,
+            runs: Vec::new(),
+            bytes: recycled.try_recv().map_or_else(
+                |_| Vec::with_capacity(SEGMENT_BYTES + crate::sources::READ_BYTES),
+                |mut bytes| {
+                    bytes.clear();
+                    bytes
+                },
+            ),
+        };
+        let mut segment = empty();
+        view.read(at, &mut set.runs(), &mut |first, bytes| {
+            let count = (bytes.len() / block_size) as u64;
+            match segment.runs.last_mut() {
+                Some((run, length)) if *run + *length == first => *length += count,
+                _ => segment.runs.push((first, count)),
+            }
+            segment.bytes.extend_from_slice(bytes);
+            if segment.bytes.len() >= SEGMENT_BYTES {
+                send(std::mem::replace(&mut segment, empty()))?;
+            }
+            Ok(())
+        })?;
+        if !segment.runs.is_empty() {
+            send(segment)?;
+        }
+    }
+    Ok(())
+}
+
+fn too_slow_for_the_lock() -> Failure {
+    Failure::new(crate::core::failure::Code::Source, "the read lock was held as long as it may be")
+        .cause("in rollback-journal mode a reader keeps writers waiting, and the stores took the snapshot too slowly")
+        .safe("the lock is released; earlier snapshots are unaffected")
+        .next_step("switch the database to WAL mode (PRAGMA journal_mode=WAL), or raise max_read_lock of the source")
+}
+
+/// Compares every block with the digests of the base; writes the new digests. Returns the blocks that differ.
+pub(super) fn find_changes(
+    view: &mut dyn View,
+    entries: &[Entry],
+    key: &[u8; 32],
+    old: Option<&DigestFile>,
+    new: &DigestFile,
+) -> Result<BTreeMap<StoredPath, BlockSet>, Failure> {
+    let all: BTreeMap<StoredPath, BlockSet> =
+        entries.iter().map(|entry| (entry.path.clone(), BlockSet::all(entry.blocks()))).collect();
+    let changed: Vec<Mutex<BlockSet>> =
+        entries.iter().map(|entry| Mutex::new(BlockSet::none(entry.blocks()))).collect();
+    run_workers(view, entries, &all, |segments, give_back| {
+        for segment in segments {
+            let entry = &entries[segment.entry];
+            let compared = Compared { entry, old, new };
+            let runs = compared.segment(key, &segment)?;
+            let mut changed = changed[segment.entry].lock().expect("no panic while held");
+            runs.into_iter().for_each(|block| changed.insert(block));
+            drop(changed);
+            give_back(segment);
+        }
+        Ok(())
+    })?;
+    let sets = changed.into_iter().map(|set| set.into_inner().expect("no panic while held"));
+    Ok(entries.iter().map(|entry| entry.path.clone()).zip(sets).collect())
+}
+
+struct Compared<'a> {
+    entry: &'a Entry,
+    old: Option<&'a DigestFile>,
+    new: &'a DigestFile,
+}
+
+impl Compared<'_> {
+    /// The blocks of a segment that differ from the base.
+    fn segment(&self, key: &[u8; 32], segment: &Segment) -> Result<Vec<u64>, Failure> {
+        let offset = digest_offset(self.new, self.entry);
+        // A file whose block size changed is another file.
+        let old = self
+            .old
+            .and_then(|old| Some((old, old.find(&self.entry.path)?)))
+            .filter(|(_, (_, file))| Some(file.block_size) == self.entry.block_size());
+        let mut changed = Vec::new();
+        let mut blocks = segment.blocks();
+        for (first, count) in &segment.runs {
+            let digests: Vec<BlockDigest> =
+                blocks.by_ref().take(*count as usize).map(|(_, block)| digest_or_zero(key, block)).collect();
+            self.new.write(offset, *first, &digests)?;
+            let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
+            let before = match old {
+                Some((file, (offset, _))) if known > 0 => {
+                    file.read(offset, *first, known as usize).map_err(|error| {
+                        Failure::new(
+                            crate::core::failure::Code::Failed,
+                            "the local record of the last snapshot cannot be read",
+                        )
+                        .cause(error)
+                        .safe("snapshots on the stores are unaffected")
+                        .next_step("take a full snapshot: recoup backup --full")
+                    })?
+                }
+                _ => Vec::new(),
+            };
+            let differs = digests.iter().enumerate().filter(|(at, digest)| before.get(*at) != Some(digest));
+            changed.extend(differs.map(|(at, _)| first + at as u64));
+        }
+        Ok(changed)
+    }
+}
+
+fn digest_offset(file: &DigestFile, entry: &Entry) -> u64 {
+    file.find(&entry.path).expect("the digest file was made for these entries").0
+}
+
+/// The digest of a block in local state; all-zero blocks have no extent and digest zero.
+fn digest_or_zero(key: &[u8; 32], block: &[u8]) -> BlockDigest {
+    if is_zero(block) { [0; 16] } else { block_digest(key, block) }
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    // Two steps: nearly every block differs in its first bytes.
+    let (start, rest) = block.split_at(block.len().min(64));
+    start.iter().all(|byte| *byte == 0) && rest.iter().fold(0, |any, byte| any | byte) == 0
+}
+
+/// What packing needs besides the blocks.
+pub(super) struct PackJob<'a> {
+    pub(super) run: RunId,
+    pub(super) recipients: &'a Recipients,
+    pub(super) compression_level: i32,
+    pub(super) digest_key: &'a [u8; 32],
+    pub(super) digests: &'a DigestFile,
+    pub(super) write_digests: bool,
+    pub(super) outbox: &'a Outbox,
+}
+
+/// What packing produced.
+#[derive(Default)]
+pub(super) struct Packed {
+    pub(super) indexes: BTreeMap<u32, PackIndex>,
+    pub(super) digests: BTreeMap<u32, Vec<BlockDigest>>,
+    pub(super) objects: Vec<RunObject>,
+    /// By path, in order of the first block.
+    pub(super) extents: BTreeMap<StoredPath, Vec<Extent>>,
+}
+
+/// Reads the wanted blocks, packs them and hands the packs to the outbox.
+pub(super) fn pack(
+    view: &mut dyn View,
+    entries: &[Entry],
+    wanted: &BTreeMap<StoredPath, BlockSet>,
+    job: &PackJob<'_>,
+) -> Result<Packed, Failure> {
+    let next_pack = AtomicU32::new(0);
+    let all = run_workers(view, entries, wanted, |segments, give_back| {
+        let mut worker = Packer {
+            job,
+            entries,
+            next_pack: &next_pack,
+            builder: None,
+            compressor: new_compressor(job.compression_level),
+            packed: Packed::default(),
+        };
+        for segment in segments {
+            worker.segment(&segment)?;
+            give_back(segment);
+        }
+        worker.close_pack()?;
+        Ok(worker.packed)
+    })?;
+    let mut packed = Packed::default();
+    for mut of_worker in all {
+        packed.indexes.append(&mut of_worker.indexes);
+        packed.digests.append(&mut of_worker.digests);
+        packed.objects.append(&mut of_worker.objects);
+        for (path, extents) in of_worker.extents {
+            packed.extents.entry(path).or_default().extend(extents);
+        }
+    }
+    packed.extents.values_mut().for_each(|extents| extents.sort_by_key(|extent| extent.first));
+    Ok(packed)
+}
+
+struct Packer<'a> {
+    job: &'a PackJob<'a>,
+    entries: &'a [Entry],
+    next_pack: &'a AtomicU32,
+    builder: Option<(u32, PackBuilder)>,
+    compressor: Compressor,
+    packed: Packed,
+}
+
+impl Packer<'_> {
+    fn segment(&mut self, segment: &Segment) -> Result<(), Failure> {
+        let entry = &self.entries[segment.entry];
+        let mut digests = Vec::with_capacity(segment.bytes.len() / segment.block_size);
+        let mut extents = Vec::new();
+        for (number, block) in segment.blocks() {
+            let digest = digest_or_zero(self.job.digest_key, block);
+            digests.push(digest);
+            // A digest of zero bytes could also be chance, at 2^-128; the block itself decides.
+            if digest == [0; 16] && is_zero(block) {
+                continue;
+            }
+            self.append(number, block, digest, &mut extents)?;
+        }
+        self.packed.extents.entry(entry.path.clone()).or_default().extend(extents);
+        self.record_digests(entry, segment, &digests)
+    }
+
+    fn append(
+        &mut self,
+        number: u64,
+        block: &[u8],
+        digest: BlockDigest,
+        extents: &mut Vec<Extent>,
+    ) -> Result<(), Failure> {
+        let block_size = block.len() as u32;
+        if self.builder.as_ref().is_some_and(|(_, pack)| pack.is_full() || pack.block_size() != block_size) {
+            self.close_pack()?;
+        }
+        if self.builder.is_none() {
+            let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
+            let builder = PackBuilder::new(pack, block_size, self.job.recipients).map_err(sealing_failed)?;
+            self.builder = Some((pack, builder));
+        }
+        let (pack, builder) = self.builder.as_mut().expect("made above");
+        let id = PackId { run: self.job.run, pack: *pack };
+        push_extent(extents, Extent { first: number, count: 1, pack: id, raw_block: builder.next_block() });
+        builder.append(&mut self.compressor, block, digest).map_err(sealing_failed)
+    }
+
+    /// In a full, records the digests; otherwise makes sure that the view gave the same bytes twice.
+    fn record_digests(&self, entry: &Entry, segment: &Segment, digests: &[BlockDigest]) -> Result<(), Failure> {
+        let offset = digest_offset(self.job.digests, entry);
+        let mut rest = digests;
+        for (first, count) in &segment.runs {
+            let (of_run, after) = rest.split_at(*count as usize);
+            rest = after;
+            if self.job.write_digests {
+                self.job.digests.write(offset, *first, of_run)?;
+            } else if self.job.digests.read(offset, *first, of_run.len()).ok().as_deref() != Some(of_run) {
+                return Err(Failure::internal(format!("{} changed while it was read", entry.path)));
+            }
+        }
+        Ok(())
+    }
+
+    fn close_pack(&mut self) -> Result<(), Failure> {
+        let Some((number, builder)) = self.builder.take() else {
+            return Ok(());
+        };
+        let sealed = builder.finish(&mut self.compressor).map_err(sealing_failed)?;
+        let name = ObjectKind::Pack(number).name();
+        let object = RunObject { name: name.clone(), size: sealed.object.size(), sha256: sealed.object.sha256 };
+        self.packed.objects.push(object);
+        self.packed.indexes.insert(number, sealed.index);
+        self.packed.digests.insert(number, sealed.digests);
+        self.job.outbox.send(Parcel { name: layout::run_object(self.job.run, &name), object: sealed.object })
+    }
+}
+
+fn sealing_failed(error: std::io::Error) -> Failure {
+    Failure::internal(format!("sealing failed: {error}"))
+}

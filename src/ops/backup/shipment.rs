@@ -1,0 +1,319 @@
+//! Sealed objects on their way to the stores: every store at its own pace, none holding up the others.
+//!
+//! Objects wait in memory while few, then in a bounded spool on disk. A store that lags by more than the spool can
+//! hold, while another keeps up, is left behind; `copy` brings it level later.
+
+use crate::{
+    core::failure::{Code, Failure},
+    format::seal::SealedObject,
+    stores::{Store, StoreError},
+    world::files,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
+
+/// Bytes of sealed objects that may wait in memory.
+const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
+/// Uploads at once to one store.
+const CONCURRENT_UPLOADS: usize = 2;
+/// How often a full spool looks for stores to leave behind.
+const LAG_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+const UNIT_BYTES: u64 = 1024;
+
+/// An object to be shipped; its name is relative to the source's folder.
+pub(super) struct Parcel {
+    pub(super) name: String,
+    pub(super) object: SealedObject,
+}
+
+/// The sealing threads' end of the way.
+pub(super) struct Outbox(mpsc::Sender<Parcel>);
+
+impl Outbox {
+    /// Hands over an object; blocks while too many wait.
+    pub(super) fn send(&self, parcel: Parcel) -> Result<(), Failure> {
+        self.0.blocking_send(parcel).map_err(|_| {
+            Failure::new(Code::Store, "no store takes objects any more").safe("earlier snapshots are unaffected")
+        })
+    }
+}
+
+/// A channel from the sealing threads to a shipment.
+pub(super) fn outbox() -> (Outbox, mpsc::Receiver<Parcel>) {
+    let (sender, receiver) = mpsc::channel(1);
+    (Outbox(sender), receiver)
+}
+
+/// Where a waiting object is kept.
+enum Body {
+    Memory(Bytes, #[expect(dead_code, reason = "released when dropped")] OwnedSemaphorePermit),
+    Disk(SpoolFile, #[expect(dead_code, reason = "released when dropped")] OwnedSemaphorePermit),
+}
+
+struct SpoolFile(PathBuf);
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+struct Waiting {
+    key: String,
+    sha256: crate::core::id::Sha256,
+    size: u64,
+    body: Body,
+}
+
+/// Objects on their way to several stores.
+pub(super) struct Shipment {
+    folder: String,
+    memory: Arc<Semaphore>,
+    disk: Arc<Semaphore>,
+    spool_dir: PathBuf,
+    spooled: AtomicU64,
+    lanes: Vec<Lane>,
+    /// Bytes handed over so far.
+    pub(super) bytes: u64,
+}
+
+struct Lane {
+    sender: Option<mpsc::UnboundedSender<Arc<Waiting>>>,
+    backlog: Arc<AtomicUsize>,
+    leave: watch::Sender<bool>,
+    task: Option<JoinHandle<Result<(), LaneError>>>,
+    store: String,
+}
+
+/// Why a store did not get everything.
+#[derive(Clone, Debug)]
+pub(super) enum LaneError {
+    /// It failed.
+    Store(StoreError),
+    /// It was too slow.
+    LeftBehind,
+    /// Something of ours failed.
+    Own(String),
+}
+
+impl std::fmt::Display for LaneError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LaneError::Store(error) => error.fmt(formatter),
+            LaneError::LeftBehind => formatter.write_str("it was too slow and was left behind"),
+            LaneError::Own(why) => formatter.write_str(why),
+        }
+    }
+}
+
+impl Shipment {
+    /// A shipment to `stores`, whose objects get the folder in front of their names.
+    pub(super) fn new(stores: &[Store], folder: String, spool_dir: PathBuf, spool_limit_bytes: u64) -> Self {
+        let reload = Arc::new(Semaphore::new(1));
+        let permits = |bytes: u64| Arc::new(Semaphore::new((bytes / UNIT_BYTES) as usize));
+        let lanes = stores.iter().map(|store| Lane::start(store.clone(), reload.clone())).collect();
+        Shipment {
+            folder,
+            memory: permits(MEMORY_BYTES),
+            disk: permits(spool_limit_bytes.min(1 << 40)),
+            spool_dir,
+            spooled: AtomicU64::new(0),
+            lanes,
+            bytes: 0,
+        }
+    }
+
+    /// Takes everything from the sealing threads until they are done.
+    pub(super) async fn carry(
+        &mut self,
+        receiver: &mut mpsc::Receiver<Parcel>,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), Failure> {
+        while let Some(parcel) = receiver.recv().await {
+            let size = parcel.object.size();
+            self.accept(parcel).await?;
+            self.bytes += size;
+            progress(size);
+        }
+        Ok(())
+    }
+
+    async fn accept(&self, parcel: Parcel) -> Result<(), Failure> {
+        let size = parcel.object.size();
+        let body = self.admit(parcel.object.bytes).await?;
+        let waiting = Arc::new(Waiting {
+            key: format!("{}{}", self.folder, parcel.name),
+            sha256: parcel.object.sha256,
+            size,
+            body,
+        });
+        let mut alive = false;
+        for lane in &self.lanes {
+            alive |= lane.push(waiting.clone());
+        }
+        if alive {
+            Ok(())
+        } else {
+            Err(Failure::new(Code::Store, "no store takes objects any more").safe("earlier snapshots are unaffected"))
+        }
+    }
+
+    async fn admit(&self, bytes: Bytes) -> Result<Body, Failure> {
+        let units = (bytes.len() as u64).div_ceil(UNIT_BYTES).max(1);
+        let memory_units = units.min(MEMORY_BYTES / UNIT_BYTES) as u32;
+        if let Ok(permit) = self.memory.clone().try_acquire_many_owned(memory_units) {
+            return Ok(Body::Memory(bytes, permit));
+        }
+        loop {
+            if let Ok(disk_units) = u32::try_from(units)
+                && let Ok(permit) = self.disk.clone().try_acquire_many_owned(disk_units)
+            {
+                match self.spool(&bytes) {
+                    Ok(file) => return Ok(Body::Disk(file, permit)),
+                    // A full disk under the spool is no reason to fail: wait for memory instead.
+                    Err(_) => drop(permit),
+                }
+            }
+            let memory = self.memory.clone().acquire_many_owned(memory_units);
+            match tokio::time::timeout(LAG_CHECK_INTERVAL, memory).await {
+                Ok(Ok(permit)) => return Ok(Body::Memory(bytes, permit)),
+                Ok(Err(_)) => return Err(Failure::internal("the spool's semaphore was closed")),
+                Err(_) => self.leave_laggards(),
+            }
+            if self.lanes.iter().all(|lane| !lane.is_alive()) {
+                return Err(Failure::new(Code::Store, "no store takes objects any more")
+                    .safe("earlier snapshots are unaffected"));
+            }
+        }
+    }
+
+    fn spool(&self, bytes: &Bytes) -> std::io::Result<SpoolFile> {
+        files::create_private_directories(&self.spool_dir)?;
+        let number = self.spooled.fetch_add(1, Ordering::Relaxed);
+        let file = SpoolFile(self.spool_dir.join(format!("{number}.age")));
+        fs::write(&file.0, bytes)?;
+        Ok(file)
+    }
+
+    /// With a full spool, whoever lags while another store has taken everything is left behind.
+    fn leave_laggards(&self) {
+        let someone_keeps_up =
+            self.lanes.iter().any(|lane| lane.is_alive() && lane.backlog.load(Ordering::Acquire) == 0);
+        if someone_keeps_up {
+            for lane in self.lanes.iter().filter(|lane| lane.backlog.load(Ordering::Acquire) > 0) {
+                lane.leave.send_replace(true);
+            }
+        }
+    }
+
+    /// Says that nothing more comes, and hands out each store's task, to be awaited for its outcome.
+    pub(super) fn close(mut self) -> Vec<(String, JoinHandle<Result<(), LaneError>>)> {
+        self.lanes
+            .iter_mut()
+            .filter_map(|lane| {
+                lane.sender = None;
+                Some((lane.store.clone(), lane.task.take()?))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Shipment {
+    fn drop(&mut self) {
+        for lane in &mut self.lanes {
+            if let Some(task) = lane.task.take() {
+                task.abort();
+            }
+        }
+        // Empty unless the run was cut short.
+        let _ = fs::remove_dir(&self.spool_dir);
+    }
+}
+
+impl Lane {
+    fn start(store: Store, reload: Arc<Semaphore>) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (leave, left) = watch::channel(false);
+        let backlog = Arc::new(AtomicUsize::new(0));
+        let name = store.name().to_owned();
+        let task = tokio::spawn(upload_all(store, receiver, left, backlog.clone(), reload));
+        Lane { sender: Some(sender), backlog, leave, task: Some(task), store: name }
+    }
+
+    fn push(&self, waiting: Arc<Waiting>) -> bool {
+        self.backlog.fetch_add(1, Ordering::AcqRel);
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(waiting).is_ok());
+        if !sent {
+            self.backlog.fetch_sub(1, Ordering::AcqRel);
+        }
+        sent
+    }
+
+    fn is_alive(&self) -> bool {
+        self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+}
+
+async fn upload_all(
+    store: Store,
+    mut receiver: mpsc::UnboundedReceiver<Arc<Waiting>>,
+    mut left: watch::Receiver<bool>,
+    backlog: Arc<AtomicUsize>,
+    reload: Arc<Semaphore>,
+) -> Result<(), LaneError> {
+    let mut uploads = FuturesUnordered::new();
+    let mut open = true;
+    while open || !uploads.is_empty() {
+        tokio::select! {
+            // The sender of the watch lives as long as the shipment; once it is gone nothing asks to leave any more.
+            Ok(()) = left.changed(), if open => return Err(LaneError::LeftBehind),
+            Some(done) = uploads.next() => {
+                backlog.fetch_sub(1, Ordering::AcqRel);
+                done?;
+            }
+            received = receiver.recv(), if open && uploads.len() < CONCURRENT_UPLOADS => match received {
+                Some(waiting) => uploads.push(upload(&store, waiting, &reload)),
+                None => open = false,
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn upload(store: &Store, waiting: Arc<Waiting>, reload: &Semaphore) -> Result<(), LaneError> {
+    let bytes = match &waiting.body {
+        Body::Memory(bytes, _) => bytes.clone(),
+        Body::Disk(file, _) => {
+            // One spooled object is in memory at a time, whatever the number of stores.
+            let _turn = reload.acquire().await.map_err(|_| LaneError::Own("the spool was closed".to_owned()))?;
+            let bytes = read_spooled(&file.0, waiting.size)?;
+            return create(store, &waiting, bytes).await;
+        }
+    };
+    create(store, &waiting, bytes).await
+}
+
+fn read_spooled(path: &Path, size: u64) -> Result<Bytes, LaneError> {
+    match fs::read(path) {
+        Ok(bytes) if bytes.len() as u64 == size => Ok(bytes.into()),
+        Ok(_) => Err(LaneError::Own(format!("{} is not as long as it was", path.display()))),
+        Err(error) => Err(LaneError::Own(format!("{}: {error}", path.display()))),
+    }
+}
+
+async fn create(store: &Store, waiting: &Waiting, bytes: Bytes) -> Result<(), LaneError> {
+    store.create(&waiting.key, bytes, &waiting.sha256).await.map(drop).map_err(LaneError::Store)
+}

@@ -1,0 +1,364 @@
+//! The story, in the order it happens: set up, snapshots, disaster, recovery, healing, report.
+
+use super::{
+    audit::{self, Totals},
+    blocking,
+    checks::{self, Check},
+    ledger,
+    stage::{STORES, Stage},
+    summary::{Disaster, Healing, Phase, Report},
+    traffic::{Acknowledged, Traffic},
+    words::{number, pad, size},
+};
+use crate::{
+    config::{self, Settings},
+    core::{
+        failure::{Code, Failure},
+        id::SourceName,
+        policy::Copies,
+        result::{CheckStatus, DemoResult, Head, InitResult, Problem, RestoreResult, SnapshotEntry, Verdict},
+        target::Target,
+    },
+    ops::{
+        init::{self, InitRequest},
+        open,
+        progress::{Progress, Unit},
+        restore::{self, RestoreRequest},
+        runs,
+    },
+    repository::layout,
+    world::{Stopwatch, World},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Postings of the ledger before the writer adds its own.
+const POSTINGS: u64 = 200_000;
+/// How long bets are placed between one event of the story and the next.
+const INTERLUDE: Duration = Duration::from_millis(1_500);
+/// What becomes of the stores; the third is left alone.
+const DESTROYED: &str = STORES[0];
+const DAMAGED: &str = STORES[1];
+
+/// Plays it from beginning to end.
+pub(super) async fn play(world: &World, stage: &Stage, progress: &Arc<dyn Progress>) -> Result<DemoResult, Failure> {
+    let source = "ledger".parse().expect("it is a valid name");
+    Story { world, stage, progress, source, phases: Vec::new() }.play().await
+}
+
+struct Story<'a> {
+    world: &'a World,
+    stage: &'a Stage,
+    progress: &'a Arc<dyn Progress>,
+    source: SourceName,
+    phases: Vec<Phase>,
+}
+
+/// The snapshots, and what was acknowledged before the newest began.
+struct Taken {
+    snapshots: [SnapshotEntry; 2],
+    head: Head,
+    before: Acknowledged,
+}
+
+/// What came back, and what was found when it was looked at.
+struct Recovered {
+    result: RestoreResult,
+    totals: Totals,
+    rto_seconds: f64,
+    checks: Vec<Check>,
+}
+
+impl Story<'_> {
+    async fn play(mut self) -> Result<DemoResult, Failure> {
+        let began_at = self.world.now();
+        self.progress.message(&format!("A disaster and the way back, in {}\n", self.stage.dir().display()));
+        let mut traffic = self.begin_business().await?;
+        let (init, settings) = self.found_repository().await?;
+        let taken = self.take_snapshots(&settings, &mut traffic).await?;
+        self.place_bets(&mut traffic).await?;
+        let (disaster, acknowledged, clock) = self.strike(traffic, &taken).await?;
+        let mut recovered = self.recover(&settings, &taken, &disaster, clock).await?;
+        let at_disaster = self.compare(&taken, &acknowledged, &mut recovered).await?;
+        let (healing, healed) = self.heal(&settings).await?;
+        recovered.checks.push(healed);
+        let report = Report {
+            began_at,
+            init: &init,
+            snapshots: &taken.snapshots,
+            head: &taken.head,
+            disaster: &disaster,
+            at_disaster: &at_disaster,
+            restore: &recovered.result,
+            restored: &recovered.totals,
+            rto_seconds: recovered.rto_seconds,
+            checks: &recovered.checks,
+            healing: &healing,
+            phases: &self.phases,
+        };
+        report.publish(self.world, self.stage, &settings)
+    }
+
+    /// One line of the story, or two.
+    fn tell(&self, label: &str, text: &str) {
+        self.progress.message(&pad(label, text));
+    }
+
+    fn done(&mut self, phase: &str, since: Stopwatch) {
+        self.phases.push(Phase { name: phase.to_owned(), seconds: since.seconds() });
+    }
+
+    /// The ledger, and the writer that does not stop until the disaster.
+    async fn begin_business(&mut self) -> Result<Traffic, Failure> {
+        let since = Stopwatch::start();
+        self.progress.begin("making a ledger", Some(POSTINGS), Unit::Items);
+        self.stage.make(&self.stage.production())?;
+        let (ledger, now) = (self.stage.ledger(), self.world.now());
+        let seed = u64::from_le_bytes(self.world.random());
+        let totals = blocking({
+            let (ledger, progress) = (ledger.clone(), self.progress.clone());
+            move || ledger::create_telling(&ledger, POSTINGS, seed, now, |made| progress.advance(made))
+        })
+        .await?;
+        let bytes = ledger.metadata().map_or(0, |metadata| metadata.len());
+        self.tell(
+            "ledger",
+            &format!(
+                "{} postings in {} transfers, {}\na writer places and settles bets from now on, whatever else happens",
+                number(totals.postings),
+                number(totals.transfers),
+                size(bytes)
+            ),
+        );
+        self.done("make the ledger", since);
+        Traffic::start(ledger, seed ^ 1, self.world.clone())
+    }
+
+    /// As `recoup init` does it.
+    async fn found_repository(&mut self) -> Result<(InitResult, Settings), Failure> {
+        let since = Stopwatch::start();
+        self.progress.begin("founding the repository", None, Unit::Items);
+        let misread = |error: String| Failure::internal("the demonstration's configuration is wrong").cause(error);
+        let store = |name: &&str| config::parse_store_argument(&format!("{name}={}", self.stage.store_url(name)));
+        let source = format!("{}=sqlite:{}", self.source, self.stage.ledger().display());
+        let request = InitRequest {
+            config: self.stage.config(),
+            stores: STORES.iter().map(store).collect::<Result<_, _>>().map_err(misread)?,
+            sources: vec![config::parse_source_argument(&source).map_err(misread)?],
+            recipients: Vec::new(),
+            new_identity: Some(self.stage.identity()),
+        };
+        let result = init::init(self.world, &request).await?;
+        let settings = config::load(&self.stage.config())?;
+        self.tell("keys", "the host's key signs snapshots; only the custodian's identity can read them");
+        self.done("found the repository", since);
+        Ok((result, settings))
+    }
+
+    /// Lets the writer go on for a while.
+    async fn place_bets(&self, traffic: &mut Traffic) -> Result<(), Failure> {
+        self.progress.begin("the writer places bets", None, Unit::Items);
+        traffic.go_on_for(INTERLUDE).await
+    }
+
+    /// A full snapshot, more bets, an incremental one.
+    async fn take_snapshots(&mut self, settings: &Settings, traffic: &mut Traffic) -> Result<Taken, Failure> {
+        traffic.go_on_for(Duration::ZERO).await?;
+        let first = newest(traffic)?;
+        let since = Stopwatch::start();
+        let (full, _) = self.backup(settings, true).await?;
+        let stored = format!("{} sealed into {}", size(full.bytes_raw), size(full.bytes_stored));
+        self.tell(&format!("snapshot {}", full.seq), &format!("full: {stored}, on all three stores"));
+        self.done("full snapshot", since);
+
+        self.place_bets(traffic).await?;
+        let before = newest(traffic)?;
+        let since = Stopwatch::start();
+        let (incremental, head) = self.backup(settings, false).await?;
+        let later = number((before.last_transfer - first.last_transfer).unsigned_abs());
+        let stored = format!("{} more transfers, {} new", later, size(incremental.bytes_stored));
+        self.tell(&format!("snapshot {}", incremental.seq), &format!("incremental: {stored}, on all three stores"));
+        self.done("incremental snapshot", since);
+        Ok(Taken { snapshots: [full, incremental], head, before })
+    }
+
+    /// As `recoup backup` does it.
+    async fn backup(&self, settings: &Settings, full: bool) -> Result<(SnapshotEntry, Head), Failure> {
+        let sources = std::slice::from_ref(&self.source);
+        let mut result = runs::backup_sources(settings, self.world, sources, full, self.progress.as_ref()).await?;
+        let outcome = result.sources.pop().ok_or_else(|| Failure::internal("a backup has an outcome"))?;
+        match (result.snapshots.pop(), outcome.head, outcome.exit_code) {
+            (Some(snapshot), Some(head), Code::Done) => Ok((snapshot, head)),
+            (_, _, code) => Err(outcome.failure.unwrap_or_else(|| Failure::new(code, outcome.message))),
+        }
+    }
+
+    /// Stops the writer, keeps a copy to measure by, and then destroys. The clock of the recovery starts there.
+    async fn strike(
+        &mut self,
+        traffic: Traffic,
+        taken: &Taken,
+    ) -> Result<(Disaster, Vec<Acknowledged>, Stopwatch), Failure> {
+        let acknowledged = blocking(move || traffic.stop()).await?;
+        let declared_at = self.world.now();
+        let newest = *acknowledged.last().ok_or_else(|| Failure::internal("the writer committed nothing"))?;
+        self.progress.begin("keeping a copy to measure by", None, Unit::Items);
+        self.stage.make(crate::world::files::parent(&self.stage.evidence()))?;
+        let (ledger, evidence) = (self.stage.ledger(), self.stage.evidence());
+        blocking(move || audit::copy(&ledger, &evidence)).await?;
+
+        let clock = Stopwatch::start();
+        let object = format!("{}{}", layout::source_folder(&self.source), layout::pack(taken.snapshots[0].run, 0));
+        self.stage.remove(&self.stage.production())?;
+        self.stage.remove(&self.stage.store(DESTROYED))?;
+        self.stage.flip_a_bit(&self.stage.store(DAMAGED).join(&object))?;
+        let moment = declared_at.as_datetime().format("%H:%M:%S");
+        let text = format!(
+            "{moment} UTC: production is deleted, {DESTROYED} is deleted,\nand in {DAMAGED} one bit flips in an object that the restore needs"
+        );
+        self.progress.message("");
+        self.tell("disaster", &text);
+        self.done("destroy", clock);
+        let disaster = Disaster {
+            declared_at,
+            last_transfer_acknowledged: newest.last_transfer,
+            last_transfer_acknowledged_at: newest.committed_at,
+            deleted_database: "production/ledger.db".to_owned(),
+            deleted_store: DESTROYED.to_owned(),
+            damaged_store: DAMAGED.to_owned(),
+            damaged_object: object,
+        };
+        Ok((disaster, acknowledged, clock))
+    }
+
+    /// As `recoup restore --check` does it on a bare host: the custodian's files, and what is left of the stores.
+    async fn recover(
+        &mut self,
+        settings: &Settings,
+        taken: &Taken,
+        disaster: &Disaster,
+        clock: Stopwatch,
+    ) -> Result<Recovered, Failure> {
+        let since = Stopwatch::start();
+        let identity = self.stage.identity();
+        let identities = open::read_identities(&config::IdentityInput::File(identity.clone()))?;
+        let repository = open::open_bare(&settings.stores, &config::signers_beside(&identity)).await?;
+        let request = RestoreRequest {
+            source: self.source.clone(),
+            target: Target::Latest,
+            to: self.stage.restored(),
+            head: Some(taken.head.snapshot),
+            known_head: None,
+            copies: Copies::default(),
+            check: true,
+        };
+        let result = restore::restore(&repository, Arc::new(identities), &request, self.progress.as_ref()).await?;
+        self.done("restore", since);
+        self.tell(
+            "restore",
+            &format!(
+                "snapshot {}, {}, with the custodian's identity and what is left of the stores;\nevery block is right",
+                result.snapshot.seq,
+                size(result.bytes)
+            ),
+        );
+        let since = Stopwatch::start();
+        self.progress.begin("checking the ledger", None, Unit::Items);
+        let ledger = self.stage.restored_ledger();
+        let (double_entry, totals) =
+            blocking(move || Ok((checks::double_entry(&ledger)?, audit::totals(&ledger)?))).await?;
+        let rto_seconds = clock.seconds();
+        self.done("check", since);
+
+        let own = result.checks.iter().cloned();
+        let mut checks: Vec<Check> =
+            own.map(|result| Check { result, otherwise: Verdict::FailIntegrity }).chain(double_entry).collect();
+        checks.push(newest_came_back(taken, &result));
+        checks.push(went_round(disaster, &result));
+        Ok(Recovered { result, totals, rto_seconds, checks })
+    }
+
+    /// Compares what came back with what was acknowledged, and with the copy that was kept; the clock is off.
+    async fn compare(
+        &mut self,
+        taken: &Taken,
+        acknowledged: &[Acknowledged],
+        recovered: &mut Recovered,
+    ) -> Result<Totals, Failure> {
+        let since = Stopwatch::start();
+        self.progress.begin("comparing the ledger with the copy", None, Unit::Items);
+        let (restored, evidence) = (self.stage.restored_ledger(), self.stage.evidence());
+        let (rows, at_disaster) =
+            blocking(move || Ok((checks::same_rows(&restored, &evidence)?, audit::totals(&evidence)?))).await?;
+        recovered.checks.extend(checks::completeness(&recovered.totals, taken.before, acknowledged));
+        recovered.checks.push(rows);
+        self.done("compare", since);
+        let failed: Vec<&Check> =
+            recovered.checks.iter().filter(|check| check.result.status == CheckStatus::Failed).collect();
+        let text = format!(
+            "{} postings: the database is sound, every transfer balances, every\nbalance adds up, every row is as it was written",
+            number(recovered.totals.postings)
+        );
+        if failed.is_empty() {
+            self.tell("checks", &text);
+        }
+        for Check { result, .. } in failed {
+            let found = format!("FAILED: {}\nexpected {}, found {}", result.name, result.expected, result.actual);
+            self.tell("check", &found);
+        }
+        Ok(at_disaster)
+    }
+
+    /// As `recoup copy` and `recoup verify --all` do it, with an empty directory where the destroyed store was.
+    async fn heal(&mut self, settings: &Settings) -> Result<(Healing, Check), Failure> {
+        let since = Stopwatch::start();
+        self.stage.make(&self.stage.store(DESTROYED))?;
+        let copied = runs::copy_stores(settings, Vec::new(), false, false, self.progress.as_ref()).await?;
+        self.done("heal the stores", since);
+        let since = Stopwatch::start();
+        let repository = open::open_repository(settings)?;
+        let verified =
+            runs::verify_stores(&repository, Some(settings), Vec::new(), true, self.progress.as_ref()).await?;
+        self.done("verify the stores", since);
+        let of = |name: &str| copied.stores.iter().find(|store| store.store == name);
+        let seeded = of(DESTROYED).map_or(0, |store| store.copied_objects);
+        let healed = of(DAMAGED).map_or(0, |store| store.healed);
+        let found = verified.findings.len();
+        let expected = "1 object healed, copy ok, verify ok, 0 findings".to_owned();
+        let objects = if healed == 1 { "object" } else { "objects" };
+        let actual =
+            format!("{healed} {objects} healed, copy {}, verify {}, {found} findings", copied.status, verified.status);
+        let check = Check::equal("every store is whole again", Verdict::FailCompleteness, expected, actual);
+        if check.result.status == CheckStatus::Passed {
+            let text = format!(
+                "{DESTROYED} is filled again ({seeded} objects), the damaged one in {DAMAGED} is replaced;\nevery byte of the three stores was read again and is right ({})",
+                size(verified.bytes)
+            );
+            self.tell("heal", &text);
+        } else {
+            self.tell("heal", &format!("FAILED: {}", check.result.actual));
+        }
+        let healing =
+            Healing { stores: copied.stores, verified_objects: verified.objects, verified_bytes: verified.bytes };
+        Ok((healing, check))
+    }
+}
+
+fn newest(traffic: &Traffic) -> Result<Acknowledged, Failure> {
+    traffic.newest().ok_or_else(|| Failure::internal("the writer committed nothing"))
+}
+
+fn newest_came_back(taken: &Taken, result: &RestoreResult) -> Check {
+    let (expected, actual) = (taken.head.snapshot.to_string(), result.snapshot.to_string());
+    Check::equal("the newest snapshot was restored", Verdict::FailCompleteness, expected, actual)
+}
+
+/// Without it the demonstration would not have shown what it says.
+fn went_round(disaster: &Disaster, result: &RestoreResult) -> Check {
+    let met = |problem: Problem| format!("{} {} is {problem}", disaster.damaged_store, disaster.damaged_object);
+    let found = result
+        .went_round
+        .iter()
+        .find(|round| round.store == disaster.damaged_store && round.object == disaster.damaged_object);
+    let actual = found.map_or_else(|| "it was not met".to_owned(), |round| met(round.problem));
+    Check::equal("the restore met the damage and went round it", Verdict::Inconclusive, met(Problem::Damaged), actual)
+}

@@ -1,0 +1,17 @@
+//! One module per use case. They know nothing of the command line.
+
+pub mod backup;
+pub mod cancel;
+pub mod copy;
+pub mod demo;
+pub mod doctor;
+pub mod host;
+pub mod init;
+pub mod list;
+pub mod open;
+pub mod progress;
+pub mod rescue;
+pub mod restore;
+pub mod runs;
+pub mod state;
+pub mod verify;

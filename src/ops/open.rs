@@ -1,0 +1,307 @@
+//! From settings to what use cases work with: stores, keys, signers, sources.
+
+use super::host::{CatalogueKey, Host, Protected};
+use crate::{
+    config::{Access, IdentityInput, Settings, StoreSettings},
+    core::{
+        failure::{Code, Failure},
+        id::{RepositoryId, SourceName},
+        policy::Place,
+    },
+    format::{
+        seal::{Identities, InvalidIdentity, Recipients},
+        signature::HostKey,
+        signers::Signers,
+    },
+    repository::{Repository, head},
+    sources::{Limits, Source, sqlite},
+    stores::{Store, StoreSpec},
+    world::{self, World},
+};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A store as the configuration has it.
+pub fn store_spec(settings: &StoreSettings) -> StoreSpec {
+    StoreSpec {
+        name: settings.name.clone(),
+        url: settings.url.to_string(),
+        place: Place { region: settings.region.clone(), provider: settings.provider.clone() },
+        mounted: settings.mounted,
+    }
+}
+
+/// Refuses two stores that are one directory under two names (links, mounts), or one inside the other: what lies
+/// there would count as two copies.
+pub fn refuse_aliases(stores: &[StoreSettings], code: Code) -> Result<(), Failure> {
+    /// Name, real path, and device and inode where it exists.
+    type Known<'a> = (&'a str, PathBuf, Option<(u64, u64)>);
+    let mut known: Vec<Known<'_>> = Vec::new();
+    for store in stores {
+        let path = real_path(store.url.path());
+        let identity = fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
+        for (name, other, other_identity) in &known {
+            let one_place = path.starts_with(other) || other.starts_with(&path);
+            if one_place || identity.is_some() && identity == *other_identity {
+                return Err(Failure::new(code, format!("stores {name} and {} are one place", store.name))
+                    .cause(format!(
+                        "{} and {} are the same directory or one inside the other",
+                        other.display(),
+                        path.display()
+                    ))
+                    .safe("nothing was written")
+                    .next_step("give every store a directory of its own, each on its own disk or machine"));
+            }
+        }
+        known.push((&store.name, path, identity));
+    }
+    Ok(())
+}
+
+/// The path without links, as far as it exists.
+fn real_path(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
+    match existing {
+        Some((above, real)) => path.strip_prefix(above).map_or_else(|_| path.to_owned(), |rest| real.join(rest)),
+        None => path.to_owned(),
+    }
+}
+
+/// The configured stores; one that cannot be opened answers everything with the reason.
+pub fn open_stores(stores: &[StoreSettings]) -> Vec<Store> {
+    stores.iter().map(|settings| Store::open_or_absent(&store_spec(settings))).collect()
+}
+
+/// Opens everything that a run on a configured host needs. Changes nothing.
+pub fn open_host(settings: &Settings, world: &World) -> Result<Host, Failure> {
+    check_user(settings)?;
+    refuse_aliases(&settings.stores, Code::Configuration)?;
+    let recipients = Recipients::parse(&settings.recipients).map_err(|error| {
+        Failure::new(Code::Configuration, format!("{}: a recipient is not valid", settings.file.display()))
+            .cause(error)
+            .safe("nothing was read or changed")
+            .next_step("correct [encryption] recipients")
+    })?;
+    Ok(Host {
+        world: world.clone(),
+        repository: open_repository(settings)?,
+        state_dir: settings.host.state_dir.clone(),
+        key: Arc::new(read_host_key(&settings.host.signing_key)?),
+        recipients,
+        catalogue_key: read_catalogue_key(&settings.host.catalogue)?,
+        compression_level: settings.compression_level,
+        spool_limit_bytes: settings.spool_limit_bytes,
+        configuration: settings.effective_text(),
+    })
+}
+
+/// The configured repository, for commands that only read.
+pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
+    let id = settings.repository.ok_or_else(|| {
+        Failure::new(Code::Configuration, format!("{}: [repository] id is missing", settings.file.display()))
+            .cause("it pins the repository, so that a store with another one is noticed")
+            .safe("nothing was read or changed")
+            .next_step("copy the id from recoup.json at the top of a store that you trust")
+    })?;
+    let signers = read_signers(&settings.host.allowed_signers)?;
+    Ok(Repository { id, stores: open_stores(&settings.stores), signers })
+}
+
+/// The repository behind what a reading command may use.
+pub async fn open_access(access: &Access) -> Result<Repository, Failure> {
+    match access {
+        Access::Configured(settings) => {
+            check_user(settings)?;
+            open_repository(settings)
+        }
+        Access::Bare { stores, signers } => open_bare(stores, signers).await,
+    }
+}
+
+/// A repository of which only stores and signers are known: its id is what the stores say.
+///
+/// Signers name the repository they sign for, so a wrong id makes every signature worthless.
+pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repository, Failure> {
+    let signers = read_signers(signers)?;
+    let stores = open_stores(stores);
+    let mut id: Option<(RepositoryId, String)> = None;
+    let mut failures = Vec::new();
+    for store in &stores {
+        match head::read(store).await {
+            Ok(head) => match &id {
+                Some((known, first)) if *known != head.repository => {
+                    return Err(Failure::new(
+                        Code::Refused,
+                        format!("stores {first} and {} hold different repositories", store.name()),
+                    )
+                    .cause(format!("{known} and {}", head.repository))
+                    .safe("nothing was read or changed")
+                    .next_step("name stores of one repository"));
+                }
+                Some(_) => {}
+                None => id = Some((head.repository, store.name().to_owned())),
+            },
+            Err(status) => failures.push(status.failure(store.name())),
+        }
+    }
+    let Some((id, _)) = id else {
+        failures.sort_by_key(|failure| failure.code);
+        return Err(failures.into_iter().next().unwrap_or_else(|| Failure::new(Code::Usage, "no store is named")));
+    };
+    Ok(Repository { id, stores, signers })
+}
+
+/// A source with its policy.
+pub fn open_source(settings: &Settings, host: &Host, name: &SourceName) -> Result<Protected, Failure> {
+    let source = settings.source(name.as_str());
+    let source = source.ok_or_else(|| Failure::new(Code::Usage, format!("there is no source named {name}")))?;
+    let limits = Limits {
+        busy_timeout: source.busy_timeout,
+        max_read_lock: source.max_read_lock,
+        scratch_dir: host.source_state_dir(name).join("scratch"),
+    };
+    let opened: Arc<dyn Source> = match source.kind.as_str() {
+        sqlite::KIND => Arc::new(sqlite::Sqlite::new(&source.path, limits, host.world.clone())),
+        other => {
+            return Err(Failure::new(Code::Configuration, format!("source {name} has kind {other:?}"))
+                .cause("this build knows: sqlite")
+                .safe("nothing was read or changed")
+                .next_step("correct `kind` in recoup.toml"));
+        }
+    };
+    Ok(Protected { name: name.clone(), source: opened, policy: settings.policy(source).clone() })
+}
+
+/// One configuration is run by one user: the owner of its state directory.
+pub fn check_user(settings: &Settings) -> Result<(), Failure> {
+    let directory = &settings.host.state_dir;
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            return Err(Failure::new(
+                Code::Configuration,
+                format!("the state directory {} cannot be used", directory.display()),
+            )
+            .cause(error)
+            .safe("nothing was read or changed")
+            .next_step(
+                "make it again, mode 0700, owned by the user who runs recoup; the next snapshot is then a full",
+            ));
+        }
+    };
+    let user = world::user_id();
+    if metadata.uid() == user {
+        return Ok(());
+    }
+    let owner = world::user_name(metadata.uid());
+    Err(Failure::new(
+        Code::Refused,
+        format!("this configuration is run by user {owner}, not by {}", world::user_name(user)),
+    )
+    .cause(format!("{owner} owns the state directory {}", directory.display()))
+    .safe("nothing was read or changed")
+    .next_step(format!("runuser -u {owner} -- recoup --config {} ...", settings.file.display())))
+}
+
+fn read_host_key(path: &Path) -> Result<HostKey, Failure> {
+    let text = read_secret(path, "the signing key")?;
+    HostKey::from_openssh(&text).map_err(|error| unusable_key(path, "the signing key", &error.to_string()))
+}
+
+fn read_catalogue_key(path: &Path) -> Result<Option<Arc<CatalogueKey>>, Failure> {
+    if !path.exists() {
+        // Without it every snapshot is a full; nothing is lost.
+        return Ok(None);
+    }
+    let text = read_secret(path, "the catalogue key")?;
+    let unusable = |error: String| unusable_key(path, "the catalogue key", &error);
+    let identities = Identities::parse(&text).map_err(|error| unusable(error.to_string()))?;
+    let recipients = Recipients::parse(identities.recipients()).map_err(|error| unusable(error.to_string()))?;
+    Ok(Some(Arc::new(CatalogueKey { identities, recipients })))
+}
+
+/// The custodian's identity.
+pub fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
+    let (text, what) = match input {
+        IdentityInput::File(path) => (read_secret(path, "the identity")?, format!("the identity {}", path.display())),
+        IdentityInput::Text(text) => (text.clone(), "the identity that the command printed".to_owned()),
+    };
+    Identities::parse(&text).map_err(|error| {
+        let next_step = match error {
+            InvalidIdentity::Encrypted => {
+                "open it first, for example: RECOUP_IDENTITY_COMMAND='age -d custodian.age.enc' recoup restore ..."
+            }
+            _ => "name the custodian's identity file with --identity",
+        };
+        Failure::new(Code::NoKey, format!("{what} cannot be used"))
+            .cause(error)
+            .safe("nothing was changed")
+            .next_step(next_step)
+    })
+}
+
+/// Reads a key that nobody else may read.
+fn read_secret(path: &Path, what: &str) -> Result<String, Failure> {
+    let failure = |cause: String, next_step: String| {
+        Failure::new(Code::NoKey, format!("{what} {} cannot be used", path.display()))
+            .cause(cause)
+            .safe("nothing was changed")
+            .next_step(next_step)
+    };
+    let metadata = fs::metadata(path).map_err(|error| {
+        let next_step = match error.kind() {
+            io::ErrorKind::NotFound => "name the right file, or bring it back from where it is kept".to_owned(),
+            _ => format!("give user {} access to it", world::user_name(world::user_id())),
+        };
+        failure(error.to_string(), next_step)
+    })?;
+    if !metadata.is_file() && !metadata.file_type_is_pipe() {
+        return Err(failure("it is no regular file".to_owned(), "name the right file".to_owned()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(failure(
+            format!("its mode {mode:04o} lets others read it"),
+            format!("chmod 600 {}; if others may have read it, replace the key", path.display()),
+        ));
+    }
+    if metadata.len() > 1024 * 1024 {
+        return Err(failure("it is larger than any key".to_owned(), "name the right file".to_owned()));
+    }
+    fs::read_to_string(path).map_err(|error| failure(error.to_string(), "make it readable for this user".to_owned()))
+}
+
+trait IsPipe {
+    fn file_type_is_pipe(&self) -> bool;
+}
+
+impl IsPipe for fs::Metadata {
+    /// Process substitution hands keys over through pipes.
+    fn file_type_is_pipe(&self) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        self.file_type().is_fifo()
+    }
+}
+
+fn unusable_key(path: &Path, what: &str, error: &str) -> Failure {
+    Failure::new(Code::NoKey, format!("{what} {} cannot be used", path.display()))
+        .cause(error)
+        .safe("nothing was changed")
+        .next_step("bring it back from where it is kept")
+}
+
+/// Reads a file of trusted signers.
+pub fn read_signers(path: &Path) -> Result<Signers, Failure> {
+    let failure = |cause: String| {
+        Failure::new(Code::NoKey, format!("the trusted signers {} cannot be used", path.display()))
+            .cause(cause)
+            .safe("nothing was changed; without signers nothing can be trusted")
+            .next_step("name the file with --signers: allowed_signers of the host, or IDENTITY.signers of a custodian")
+    };
+    let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    Signers::parse(&text).map_err(|error| failure(error.to_string()))
+}

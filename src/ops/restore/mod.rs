@@ -1,0 +1,199 @@
+//! Restores a snapshot: choose, read its manifest, fetch from whichever stores still answer, check every block.
+
+mod fetch;
+mod manifest;
+mod select;
+mod write;
+
+use super::progress::{Progress, Unit};
+use crate::{
+    core::{
+        failure::{Code, Failure, shell_word},
+        id::{SnapshotId, SourceName},
+        inventory::Parent,
+        manifest::EntryKind,
+        policy::Copies,
+        result::{CheckResult, CheckStatus, Problem, RestoreResult, RestoreSchema, WentRound},
+        target::Target,
+    },
+    format::seal::Identities,
+    repository::{
+        Repository,
+        catalogue::{Catalogue, Refusal},
+        layout,
+    },
+    sources,
+};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+pub use manifest::{Manifest, read_manifest};
+
+/// What to restore, and where to.
+#[derive(Clone, Debug)]
+pub struct RestoreRequest {
+    /// The source.
+    pub source: SourceName,
+    /// Which point.
+    pub target: Target,
+    /// A new or empty directory.
+    pub to: PathBuf,
+    /// A snapshot that the stores must know of: proof that they were not rolled back behind it.
+    pub head: Option<SnapshotId>,
+    /// The newest snapshot that this host knows of, if it knows of any.
+    pub known_head: Option<Parent>,
+    /// When a snapshot is durable.
+    pub copies: Copies,
+    /// Whether to run the database's own checks over the result.
+    pub check: bool,
+}
+
+/// What a restore would do.
+#[derive(Clone, Debug)]
+pub struct RestorePlan {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Files to be written.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Packs to be fetched.
+    pub packs: u64,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Says what a restore would do; writes nothing.
+pub async fn plan(
+    repository: &Repository,
+    identities: &Identities,
+    request: &RestoreRequest,
+) -> Result<RestorePlan, Failure> {
+    let catalogue = repository.catalogue(&request.source).await;
+    let (id, notes) = select::select(repository, &catalogue, request).await?;
+    let manifest = read_manifest(repository, &catalogue, id, identities).await?;
+    Ok(RestorePlan {
+        snapshot: id,
+        files: manifest.files(),
+        bytes: manifest.bytes(),
+        packs: manifest.packs.len() as u64,
+        notes,
+    })
+}
+
+/// Restores into `request.to`.
+pub async fn restore(
+    repository: &Repository,
+    identities: Arc<Identities>,
+    request: &RestoreRequest,
+    progress: &dyn Progress,
+) -> Result<RestoreResult, Failure> {
+    let staging = write::Staging::check(&request.to)?;
+    progress.begin("reading the catalogue", None, Unit::Objects);
+    let catalogue = repository.catalogue(&request.source).await;
+    let (id, mut notes) = select::select(repository, &catalogue, request).await?;
+    let restored = restore_snapshot(repository, identities, &catalogue, id, staging, progress).await;
+    let restored = restored.map_err(|failure| name_an_alternative(&catalogue, request, id, failure))?;
+    notes.extend(restored.notes);
+    let inventory = &catalogue.snapshots[&id].inventory;
+    let mut checks = Vec::new();
+    if request.check {
+        progress.begin("checking the database", None, Unit::Items);
+        checks = check_restored(&inventory.source_kind, request, &restored.manifest)?;
+    }
+    let went_round = catalogue.detours.list().into_iter().map(|detour| WentRound {
+        store: detour.store,
+        object: detour.object,
+        problem: detour.problem,
+    });
+    let went_round: BTreeSet<WentRound> = went_round.chain(refused_copies(&catalogue, id)).collect();
+    Ok(RestoreResult {
+        schema: RestoreSchema,
+        snapshot: id,
+        files: restored.manifest.files(),
+        bytes: restored.manifest.bytes(),
+        went_round: went_round.into_iter().collect(),
+        checks,
+        source: request.source.clone(),
+        created_at: inventory.created_at,
+        position: inventory.position.clone(),
+        directory: request.to.display().to_string(),
+        notes,
+    })
+}
+
+/// The stores whose own copy of the snapshot's inventory, or of its signature, was passed over for another's.
+fn refused_copies(catalogue: &Catalogue, id: SnapshotId) -> impl Iterator<Item = WentRound> {
+    let object =
+        format!("{}{}", layout::source_folder(&catalogue.source), layout::snapshot_object(id, layout::INVENTORY));
+    catalogue.refused.iter().filter(move |refused| refused.id == id).map(move |refused| WentRound {
+        store: refused.store.clone(),
+        object: object.clone(),
+        problem: match refused.why {
+            Refusal::Unreadable(_) => Problem::Unreachable,
+            _ => Problem::Damaged,
+        },
+    })
+}
+
+struct Restored {
+    manifest: Manifest,
+    notes: Vec<String>,
+}
+
+async fn restore_snapshot(
+    repository: &Repository,
+    identities: Arc<Identities>,
+    catalogue: &Catalogue,
+    id: SnapshotId,
+    staging: write::Staging,
+    progress: &dyn Progress,
+) -> Result<Restored, Failure> {
+    let manifest = read_manifest(repository, catalogue, id, &identities).await?;
+    staging.check_room(manifest.bytes_stored_raw())?;
+    let files = Arc::new(staging.create(&manifest)?);
+    progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
+    fetch::fetch_packs(repository, catalogue, &manifest, identities, files.clone(), progress).await?;
+    progress.begin("making it durable", None, Unit::Items);
+    let notes = staging.publish(&manifest, &files)?;
+    Ok(Restored { manifest, notes })
+}
+
+fn check_restored(kind: &str, request: &RestoreRequest, manifest: &Manifest) -> Result<Vec<CheckResult>, Failure> {
+    let checks = sources::check_restored(kind, &request.to, &manifest.entries)?;
+    let result = |check: sources::RestoredCheck| CheckResult {
+        name: check.name,
+        status: if check.ok { CheckStatus::Passed } else { CheckStatus::Failed },
+        expected: check.expected,
+        actual: check.actual,
+    };
+    Ok(checks.into_iter().map(result).collect())
+}
+
+/// A snapshot that is damaged everywhere: says which one before it could be restored instead, and how.
+fn name_an_alternative(catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId, failure: Failure) -> Failure {
+    if failure.code != Code::Damaged {
+        return failure;
+    }
+    let earlier = catalogue.snapshots.range(..id).map(|(other, _)| *other).next_back();
+    let next_step = match earlier {
+        Some(other) => format!(
+            "try the snapshot before it: recoup restore {} --to {} --target snapshot:{other}",
+            request.source,
+            shell_word(request.to.display())
+        ),
+        None => "bring back a store that holds it, then run the same command again".to_owned(),
+    };
+    failure.safe("nothing was left behind as if it were whole").next_step(next_step)
+}
+
+impl Manifest {
+    /// Number of regular files.
+    pub fn files(&self) -> u64 {
+        self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. })).count() as u64
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.size()))
+    }
+}

@@ -1,0 +1,239 @@
+//! Whole commands over settings: several sources, each with its own outcome; local knowledge read and kept.
+
+use super::{
+    backup::{self, Snapshot},
+    copy::{self, CopyRequest},
+    host::{Host, Protected},
+    list, open,
+    progress::Progress,
+    state::{Known, SourceState},
+    verify::{self, VerifyRequest},
+};
+use crate::{
+    config::{Settings, SourceSettings},
+    core::{
+        failure::{Code, Failure},
+        id::SourceName,
+        plan::backup::Approach,
+        policy::Copies,
+        result::{
+            BackupResult, BackupSchema, CopyResult, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
+            SourceOutcome, StoreFinding, VerifyResult,
+        },
+    },
+    repository::{Repository, layout},
+    world::World,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// When a snapshot of each configured source is durable.
+pub fn copies_of(settings: &Settings) -> BTreeMap<SourceName, Copies> {
+    let of = |source: &crate::config::SourceSettings| (source.name.clone(), settings.policy(source).copies.clone());
+    settings.sources.iter().map(of).collect()
+}
+
+/// What this host knows of the configured sources.
+pub fn known_of(settings: &Settings, sources: &[SourceName]) -> BTreeMap<SourceName, Known> {
+    let state_dir = settings.host.state_dir.join("sources");
+    let configured = settings.sources.iter().map(|source| source.name.clone());
+    configured
+        .filter(|name| sources.is_empty() || sources.contains(name))
+        .map(|name| (name.clone(), SourceState::peek(&state_dir.join(name.as_str()))))
+        .collect()
+}
+
+/// Takes a snapshot of each source, one after another; none stops the others.
+pub async fn backup_sources(
+    settings: &Settings,
+    world: &World,
+    sources: &[SourceName],
+    full: bool,
+    progress: &dyn Progress,
+) -> Result<BackupResult, Failure> {
+    let host = open::open_host(settings, world)?;
+    let mut result =
+        BackupResult { schema: BackupSchema, snapshots: Vec::new(), sources: Vec::new(), notes: Vec::new() };
+    for name in sources {
+        match backup_one(settings, &host, name, full, progress).await {
+            Ok(snapshot) => {
+                result.notes.extend(snapshot.notes.iter().map(|note| format!("{name}: {note}")));
+                result.sources.push(outcome_of(name, &snapshot));
+                // One that no store holds does not exist.
+                if !snapshot.stores.is_empty() {
+                    result.snapshots.push(SnapshotEntry::of(
+                        &snapshot.inventory,
+                        snapshot.stores.clone(),
+                        snapshot.durable,
+                    ));
+                }
+            }
+            Err(failure) => result.sources.push(SourceOutcome {
+                source: name.clone(),
+                exit_code: failure.code,
+                message: failure.to_string(),
+                head: None,
+                failure: Some(failure),
+            }),
+        }
+    }
+    Ok(result)
+}
+
+async fn backup_one(
+    settings: &Settings,
+    host: &Host,
+    name: &SourceName,
+    full: bool,
+    progress: &dyn Progress,
+) -> Result<Snapshot, Failure> {
+    let protected = open::open_source(settings, host, name)?;
+    backup::backup(host, &protected, full, progress).await
+}
+
+fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
+    let behind: Vec<String> = snapshot.behind.iter().map(|(store, why)| backup::reason(store, why)).collect();
+    let id = snapshot.head.id;
+    let message = match (snapshot.code(), snapshot.stores.is_empty()) {
+        (Code::Failed, true) => format!("snapshot {id} is on no store; {}", behind.join("; ")),
+        (Code::Failed, false) => format!(
+            "snapshot {id} is not durable: only {} hold it (it can be restored); {}",
+            snapshot.stores.join(", "),
+            behind.join("; ")
+        ),
+        (Code::Warning, _) => {
+            let parts: Vec<String> = behind.into_iter().chain(snapshot.warnings.iter().cloned()).collect();
+            format!("snapshot {id} is durable; {}", parts.join("; "))
+        }
+        _ => format!("snapshot {id} is durable and on all stores"),
+    };
+    SourceOutcome {
+        source: name.clone(),
+        exit_code: snapshot.code(),
+        message,
+        head: (!snapshot.stores.is_empty()).then_some(Head { snapshot: id, sha256: snapshot.head.sha256 }),
+        failure: None,
+    }
+}
+
+/// Says what a backup would do.
+pub async fn plan_backup(
+    settings: &Settings,
+    world: &World,
+    sources: &[SourceName],
+    full: bool,
+) -> Result<PlanResult, Failure> {
+    let host = open::open_host(settings, world)?;
+    let mut steps = Vec::new();
+    for name in sources {
+        let protected: Protected = open::open_source(settings, &host, name)?;
+        let plan = backup::plan(&host, &protected, full).await?;
+        steps.push(match &plan.approach {
+            Approach::Full(reason) => format!("{name}: take full snapshot {} ({reason})", plan.seq),
+            Approach::Incremental(base) if plan.unchanged => {
+                format!("{name}: take snapshot {}; nothing changed since {base}, its content is named again", plan.seq)
+            }
+            Approach::Incremental(base) => format!("{name}: take incremental snapshot {} over {base}", plan.seq),
+        });
+        steps.push(format!("{name}: ship it to {}", plan.stores.join(", ")));
+        steps.extend(plan.behind.iter().map(|(store, why)| format!("{name}: leave out store {store}: {why}")));
+    }
+    Ok(PlanResult { schema: PlanSchema, command: "backup".to_owned(), steps })
+}
+
+/// Verifies, and remembers what was found damaged, so that no backup builds on it.
+pub async fn verify_stores(
+    repository: &Repository,
+    settings: Option<&Settings>,
+    sources: Vec<SourceName>,
+    all: bool,
+    progress: &dyn Progress,
+) -> Result<VerifyResult, Failure> {
+    let known = settings.map(|settings| known_of(settings, &sources)).unwrap_or_default();
+    let copies = settings.map(copies_of).unwrap_or_default();
+    let named = sources.clone();
+    let result = verify::verify(repository, &VerifyRequest { sources, all, known, copies }, progress).await?;
+    if let Some(settings) = settings {
+        remember_damage(settings, &named, all, &result.findings);
+    }
+    Ok(result)
+}
+
+/// Adds what was found damaged. An entry goes only when a run has read every byte of that store's objects of that
+/// source: otherwise the next snapshot would be built on what is known to be lost.
+fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findings: &[StoreFinding]) {
+    let unreachable =
+        |store: &str| findings.iter().any(|finding| finding.store == store && finding.problem == Problem::Unreachable);
+    let examined = |name: &&SourceSettings| sources.is_empty() || sources.contains(&name.name);
+    for source in settings.sources.iter().filter(examined) {
+        let folder = layout::source_folder(&source.name);
+        let damaged_on = |store: &str| -> BTreeSet<String> {
+            let of_store = findings.iter().filter(|finding| finding.store == store);
+            let damaged = of_store.filter(|finding| matches!(finding.problem, Problem::Damaged | Problem::Missing));
+            damaged.filter_map(|finding| finding.object.as_deref()?.strip_prefix(&folder)).map(str::to_owned).collect()
+        };
+        let state = settings.host.state_dir.join("sources").join(source.name.as_str());
+        let before = SourceState::peek(&state).damaged;
+        let mut after = before.clone();
+        for store in &settings.stores {
+            let found = damaged_on(&store.name);
+            let entry = after.entry(store.name.clone()).or_default();
+            if all && !unreachable(&store.name) {
+                *entry = found;
+            } else {
+                entry.extend(found);
+            }
+        }
+        after.retain(|_, names| !names.is_empty());
+        if before == after {
+            continue;
+        }
+        // Losing the remark costs nothing: the next verify finds it again.
+        if let Ok(state) = SourceState::open(state) {
+            let _ = state.update_known(|known| known.damaged = after);
+        }
+    }
+}
+
+/// Brings the stores level, and remembers what is complete now.
+pub async fn copy_stores(
+    settings: &Settings,
+    sources: Vec<SourceName>,
+    presence_only: bool,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<CopyResult, Failure> {
+    open::check_user(settings)?;
+    let repository = open::open_repository(settings)?;
+    let known = known_of(settings, &sources);
+    let named = sources.clone();
+    let request = CopyRequest { sources, presence_only, dry_run, known };
+    let copied = copy::copy(&repository, &request, progress).await?;
+    if !dry_run {
+        for (source, stores) in &copied.completed {
+            if settings.source(source.as_str()).is_none() {
+                continue;
+            }
+            let state = SourceState::open(settings.host.state_dir.join("sources").join(source.as_str()))?;
+            state.update_known(|known| {
+                for (store, ids) in stores {
+                    known.completed.entry(store.clone()).or_default().extend(ids);
+                }
+            })?;
+        }
+    }
+    if !dry_run {
+        // What could not be healed stays known; with every byte read, the rest is right now.
+        remember_damage(settings, &named, !presence_only, &copied.result.findings);
+    }
+    Ok(copied.result)
+}
+
+/// Lists snapshots; `settings` say when one is durable.
+pub async fn list_snapshots(
+    repository: &Repository,
+    settings: Option<&Settings>,
+    source: Option<&SourceName>,
+) -> Result<crate::core::result::ListResult, Failure> {
+    let copies = settings.map(copies_of).unwrap_or_default();
+    list::list(repository, source, &copies).await
+}

@@ -1,0 +1,338 @@
+//! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
+
+use super::progress::{Progress, Unit};
+use crate::{
+    core::{
+        failure::Failure,
+        id::{SnapshotId, SourceName},
+        policy::{Copies, is_durable},
+        result::{Problem, Status, StoreFinding, VerifyResult, VerifySchema},
+    },
+    format,
+    ops::state::Known,
+    repository::{
+        Repository,
+        catalogue::{Catalogue, Needed, Refusal},
+        fetch::problem_of,
+        head::{self, StoreStatus},
+        layout, recovery,
+    },
+};
+use futures_util::{StreamExt, stream};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Objects that are read at once.
+const CONCURRENT_READS: usize = 4;
+
+/// What to verify.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyRequest {
+    /// Sources; empty for all.
+    pub sources: Vec<SourceName>,
+    /// Re-read every byte; otherwise presence, sizes and clear objects.
+    pub all: bool,
+    /// What this host knows, by source.
+    pub known: BTreeMap<SourceName, Known>,
+    /// When a snapshot of each source is durable; more than half of the stores where it is not said.
+    pub copies: BTreeMap<SourceName, Copies>,
+}
+
+/// Everything that was found, before it is judged.
+pub struct Examination {
+    /// What was found, with the source it belongs to where it belongs to one.
+    pub findings: BTreeSet<StoreFinding>,
+    /// Objects looked at.
+    pub objects: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Things that are no fault.
+    pub notes: Vec<String>,
+    /// Whether any store could be read.
+    pub any_ready: bool,
+    /// Damaged or missing objects: source, store position, object.
+    pub to_heal: Vec<(SourceName, usize, Needed)>,
+}
+
+/// Verifies the stores.
+pub async fn verify(
+    repository: &Repository,
+    request: &VerifyRequest,
+    progress: &dyn Progress,
+) -> Result<VerifyResult, Failure> {
+    let examination = examine(repository, request, progress).await?;
+    Ok(VerifyResult {
+        schema: VerifySchema,
+        status: judge(&examination),
+        objects: examination.objects,
+        bytes: examination.bytes,
+        findings: examination.findings.into_iter().collect(),
+        notes: examination.notes,
+    })
+}
+
+fn judge(examination: &Examination) -> Status {
+    if !examination.any_ready {
+        return Status::Unknown;
+    }
+    let severity = |problem: Problem| match problem {
+        Problem::Missing | Problem::Damaged | Problem::Foreign | Problem::Hidden => Status::Critical,
+        Problem::Behind | Problem::Unreachable => Status::Warning,
+    };
+    let found: Vec<Status> = examination.findings.iter().map(|finding| severity(finding.problem)).collect();
+    if found.contains(&Status::Critical) {
+        Status::Critical
+    } else if found.is_empty() {
+        Status::Ok
+    } else {
+        Status::Warning
+    }
+}
+
+/// Looks at everything that the request covers.
+pub async fn examine(
+    repository: &Repository,
+    request: &VerifyRequest,
+    progress: &dyn Progress,
+) -> Result<Examination, Failure> {
+    let mut examination = Examination {
+        findings: BTreeSet::new(),
+        objects: 0,
+        bytes: 0,
+        notes: Vec::new(),
+        any_ready: false,
+        to_heal: Vec::new(),
+    };
+    examine_clear_files(repository, &mut examination).await;
+    if !examination.any_ready {
+        return Ok(examination);
+    }
+    let mut sources = super::list::sources_on_stores(repository).await?;
+    sources.extend(request.known.keys().cloned());
+    sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));
+    for source in sources {
+        let catalogue = repository.catalogue(&source).await;
+        let known = request.known.get(&source).cloned().unwrap_or_default();
+        let copies = request.copies.get(&source).cloned().unwrap_or_default();
+        let judged = Judged {
+            catalogue: &catalogue,
+            known: &known,
+            durable: once_durable(repository, &catalogue, &known, &copies),
+        };
+        examine_source(repository, &judged, request.all, progress, &mut examination).await;
+    }
+    Ok(examination)
+}
+
+/// `recoup.json`, the recovery note and the recovery script of every store.
+async fn examine_clear_files(repository: &Repository, examination: &mut Examination) {
+    for store in &repository.stores {
+        let status = head::status(store, repository.id).await;
+        let mut find = |object: Option<&str>, problem| {
+            examination.findings.insert(StoreFinding {
+                store: store.name().to_owned(),
+                object: object.map(str::to_owned),
+                problem,
+                snapshots: Vec::new(),
+            });
+        };
+        match &status {
+            StoreStatus::Ready => examination.any_ready = true,
+            StoreStatus::Damaged(_) => find(Some(layout::REPOSITORY), Problem::Damaged),
+            StoreStatus::Foreign(_) => find(Some(layout::REPOSITORY), Problem::Foreign),
+            StoreStatus::Down(_) | StoreStatus::Empty | StoreStatus::Newer(_) => find(None, Problem::Unreachable),
+        }
+        if let Some(problem) = status.problem() {
+            examination.notes.push(format!("store {}: {problem}", store.name()));
+            continue;
+        }
+        for (name, content) in recovery::files() {
+            match store.get(name, 1024 * 1024).await {
+                Ok(bytes) if bytes == content.as_bytes() => {}
+                Ok(_) => find(Some(name), Problem::Damaged),
+                Err(error) => find(Some(name), problem_of(&error)),
+            }
+        }
+    }
+}
+
+/// A source and what its stores are judged by.
+struct Judged<'a> {
+    catalogue: &'a Catalogue,
+    known: &'a Known,
+    /// Snapshots that are or once were durable: a store that lacks one is behind.
+    durable: BTreeSet<SnapshotId>,
+}
+
+/// Snapshots that enough stores have committed, damaged or not.
+fn once_durable(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    known: &Known,
+    copies: &Copies,
+) -> BTreeSet<SnapshotId> {
+    let places = repository.places();
+    let committed_on = |id: SnapshotId| -> BTreeSet<String> {
+        let name = layout::snapshot_object(id, layout::INVENTORY);
+        let holds = |store: &str| known.completed.get(store).is_some_and(|completed| completed.contains(&id));
+        let listings =
+            catalogue.listings.iter().filter(|listing| listing.objects.contains_key(&name) || holds(&listing.store));
+        listings.map(|listing| listing.store.clone()).collect()
+    };
+    catalogue.snapshots.keys().copied().filter(|id| is_durable(copies, &places, &committed_on(*id))).collect()
+}
+
+async fn examine_source(
+    repository: &Repository,
+    judged: &Judged<'_>,
+    all: bool,
+    progress: &dyn Progress,
+    examination: &mut Examination,
+) {
+    let catalogue = judged.catalogue;
+    examine_refused(catalogue, examination);
+    // A store may have answered a moment ago, and may give its recoup.json and no listing.
+    for listing in &catalogue.listings {
+        let StoreStatus::Down(why) = &listing.status else { continue };
+        let store = listing.store.clone();
+        examination.notes.push(format!("store {store}: {why}"));
+        let problem = Problem::Unreachable;
+        examination.findings.insert(StoreFinding { store, object: None, problem, snapshots: Vec::new() });
+    }
+    for store in catalogue.ready().collect::<Vec<_>>() {
+        let wanted = wanted_on(judged, store, examination);
+        let name = &catalogue.listings[store].store;
+        progress.begin(&format!("verifying {} on {name}", catalogue.source), Some(wanted.len() as u64), Unit::Objects);
+        let held = &catalogue.listings[store].objects;
+        let checks = stream::iter(wanted).map(|(object, snapshots)| async move {
+            let found = check_object(repository, catalogue, store, &object, held, all).await;
+            progress.advance(1);
+            (object, snapshots, found)
+        });
+        let checks: Vec<_> = checks.buffer_unordered(CONCURRENT_READS).collect().await;
+        for (object, snapshots, found) in checks {
+            examination.objects += 1;
+            match found {
+                Ok(bytes) => examination.bytes += bytes,
+                Err(problem) => {
+                    examination.findings.insert(StoreFinding {
+                        store: name.clone(),
+                        object: Some(format!("{}{}", layout::source_folder(&catalogue.source), object.name)),
+                        problem,
+                        snapshots: snapshots.into_iter().collect(),
+                    });
+                    examination.to_heal.push((catalogue.source.clone(), store, object));
+                }
+            }
+        }
+    }
+}
+
+/// What was signed by nobody trusted, is damaged, or is not where it belongs.
+fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
+    for refused in &catalogue.refused {
+        let problem = match refused.why {
+            // With a good one elsewhere, this copy is just damaged, and will be found as such below.
+            _ if catalogue.snapshots.contains_key(&refused.id) => continue,
+            Refusal::Untrusted(_) => Problem::Foreign,
+            Refusal::Damaged(_) => Problem::Damaged,
+            Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
+        };
+        let name = layout::snapshot_object(refused.id, layout::INVENTORY);
+        examination.findings.insert(StoreFinding {
+            store: refused.store.clone(),
+            object: Some(format!("{}{name}", layout::source_folder(&catalogue.source))),
+            problem,
+            snapshots: vec![refused.id],
+        });
+        examination.notes.push(format!("{name} on store {}: {}", refused.store, refused.why));
+    }
+}
+
+/// The objects that a store should hold, each with the snapshots that need it.
+fn wanted_on(
+    judged: &Judged<'_>,
+    store: usize,
+    examination: &mut Examination,
+) -> BTreeMap<Needed, BTreeSet<SnapshotId>> {
+    let Judged { catalogue, known, durable } = judged;
+    let listing = &catalogue.listings[store];
+    let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
+    let completed = known.completed.get(&listing.store);
+    for (id, committed) in &catalogue.snapshots {
+        let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
+        let was_completed = completed.is_some_and(|completed| completed.contains(id));
+        let mut find = |object: Option<String>, problem| {
+            examination.findings.insert(StoreFinding {
+                store: listing.store.clone(),
+                object,
+                problem,
+                snapshots: vec![*id],
+            });
+        };
+        if !is_committed && !was_completed {
+            if durable.contains(id) {
+                find(None, Problem::Behind);
+            } else {
+                examination
+                    .notes
+                    .push(format!("snapshot {id} never became durable; store {} does not have it", listing.store));
+            }
+            continue;
+        }
+        match catalogue.needed(committed) {
+            Some(needed) => needed.into_iter().for_each(|object| {
+                wanted.entry(object).or_default().insert(*id);
+            }),
+            None => {
+                let lost = committed.inventory.uses.iter().filter(|used| catalogue.run(used).is_none());
+                let mut names: Vec<_> = lost.map(|used| layout::run_object(used.run, layout::OBJECTS)).collect();
+                if names.is_empty() {
+                    // Every list is there, and the inventory uses packs that they do not know.
+                    names.push(layout::snapshot_object(*id, layout::INVENTORY));
+                }
+                for name in names {
+                    find(Some(format!("{}{name}", layout::source_folder(&catalogue.source))), Problem::Damaged);
+                }
+            }
+        }
+    }
+    for (store_name, ids) in known.completed.iter().filter(|(name, _)| **name == listing.store) {
+        for id in ids.iter().filter(|id| !catalogue.snapshots.contains_key(id)) {
+            let name = layout::snapshot_object(*id, layout::INVENTORY);
+            examination.findings.insert(StoreFinding {
+                store: store_name.clone(),
+                object: Some(format!("{}{name}", layout::source_folder(&catalogue.source))),
+                problem: Problem::Missing,
+                snapshots: vec![*id],
+            });
+        }
+    }
+    wanted
+}
+
+/// Checks one object on one store; says how many bytes were read.
+async fn check_object(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    store: usize,
+    object: &Needed,
+    held: &std::collections::HashMap<String, u64>,
+    all: bool,
+) -> Result<u64, Problem> {
+    match (held.get(&object.name), object.size) {
+        (None, _) => return Err(Problem::Missing),
+        (Some(found), Some(size)) if *found != size => return Err(Problem::Damaged),
+        _ => {}
+    }
+    let is_clear = !object.name.ends_with(".age");
+    if !all && !is_clear {
+        return Ok(0);
+    }
+    let key = format!("{}{}", layout::source_folder(&catalogue.source), object.name);
+    let max_bytes = object.size.unwrap_or(format::objects::MAX_BYTES);
+    match repository.stores[store].get(&key, max_bytes).await {
+        Ok(bytes) if format::sha256(&bytes) == object.sha256 => Ok(bytes.len() as u64),
+        Ok(_) => Err(Problem::Damaged),
+        Err(error) => Err(problem_of(&error)),
+    }
+}

@@ -1,0 +1,97 @@
+//! Fetching objects whose digest is known, from whichever store has them right.
+
+use super::Repository;
+use crate::{
+    core::{id::Sha256, result::Problem},
+    format,
+    stores::StoreError,
+};
+use bytes::Bytes;
+use std::{collections::BTreeSet, sync::Mutex};
+
+/// Something that a reader had to go round.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Detour {
+    /// The store.
+    pub store: String,
+    /// The object's full name.
+    pub object: String,
+    /// Missing, damaged or unreachable.
+    pub problem: Problem,
+}
+
+/// Collects detours from concurrent readers.
+#[derive(Default)]
+pub struct Detours(Mutex<BTreeSet<Detour>>);
+
+impl Detours {
+    /// Records one.
+    pub fn add(&self, store: &str, object: &str, problem: Problem) {
+        let detour = Detour { store: store.to_owned(), object: object.to_owned(), problem };
+        self.0.lock().expect("no panic while held").insert(detour);
+    }
+
+    /// All that were recorded, in order.
+    pub fn list(&self) -> Vec<Detour> {
+        self.0.lock().expect("no panic while held").iter().cloned().collect()
+    }
+}
+
+/// The word for a store's error in findings.
+pub fn problem_of(error: &StoreError) -> Problem {
+    use crate::stores::Problem as StoreProblem;
+    match error.problem {
+        StoreProblem::Missing => Problem::Missing,
+        StoreProblem::Damaged(_) | StoreProblem::Exists | StoreProblem::InvalidKey => Problem::Damaged,
+        StoreProblem::Full(_) | StoreProblem::Denied(_) | StoreProblem::Unreachable(_) => Problem::Unreachable,
+    }
+}
+
+/// No store gave an object with the right digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object} cannot be had from any store: {}", reasons.join("; "))]
+pub struct NowhereIntact {
+    /// The object's full name.
+    pub object: String,
+    /// What each store said.
+    pub reasons: Vec<String>,
+    /// Whether some store could not be asked, so that the object may well exist.
+    pub unreachable: bool,
+}
+
+/// An object and what is known about it from signed data.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Full name.
+    pub key: &'a str,
+    /// Bytes, where known.
+    pub size: Option<u64>,
+    /// SHA-256.
+    pub sha256: Sha256,
+    /// The most bytes to accept where the size is not known.
+    pub max_bytes: u64,
+}
+
+impl Repository {
+    /// Fetches an object whole, from the first store that has it with the right digest.
+    pub async fn fetch(&self, wanted: Wanted<'_>, detours: &Detours) -> Result<Bytes, NowhereIntact> {
+        let mut reasons = Vec::new();
+        let mut unreachable = false;
+        for store in &self.stores {
+            match store.get(wanted.key, wanted.size.unwrap_or(wanted.max_bytes)).await {
+                Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => return Ok(bytes),
+                Ok(_) => {
+                    detours.add(store.name(), wanted.key, Problem::Damaged);
+                    reasons.push(format!("on {} it is damaged", store.name()));
+                }
+                Err(error) => {
+                    let problem = problem_of(&error);
+                    detours.add(store.name(), wanted.key, problem);
+                    unreachable |= problem == Problem::Unreachable;
+                    reasons.push(format!("on {} it is {problem}", store.name()));
+                }
+            }
+        }
+        Err(NowhereIntact { object: wanted.key.to_owned(), reasons, unreachable })
+    }
+}

@@ -1,0 +1,81 @@
+//! Where everything lies on a store.
+
+use crate::core::{
+    id::{RunId, SnapshotId, SourceName},
+    inventory::Inventory,
+    manifest::PartId,
+};
+use crate::format::objects::ObjectKind;
+
+/// The clear file that says which repository a store holds.
+pub const REPOSITORY: &str = "recoup.json";
+/// How to restore without recoup, for people.
+pub const RECOVERY_NOTE: &str = "RECOVERY.md";
+/// How to restore without recoup, for a shell.
+pub const RECOVERY_SCRIPT: &str = "recover.sh";
+
+/// Name of an inventory in its snapshot's folder.
+pub const INVENTORY: &str = "inventory.json";
+/// Name of an inventory's signature in its snapshot's folder.
+pub const SIGNATURE: &str = "inventory.json.sig";
+/// Name of a run's object list in its folder.
+pub const OBJECTS: &str = "objects.json";
+
+/// The folder of all sources, with its slash.
+pub const SOURCES: &str = "sources/";
+
+/// The folder of a source, with its slash. All other names here are relative to it.
+pub fn source_folder(source: &SourceName) -> String {
+    format!("{SOURCES}{source}/")
+}
+
+/// An object of a run.
+pub fn run_object(run: RunId, name: &str) -> String {
+    format!("packs/{run}/{name}")
+}
+
+/// A pack.
+pub fn pack(run: RunId, pack: u32) -> String {
+    run_object(run, &ObjectKind::Pack(pack).name())
+}
+
+/// A manifest part.
+pub fn part(id: PartId) -> String {
+    run_object(id.run, &ObjectKind::ManifestPart(id.part).name())
+}
+
+/// An object in a snapshot's folder.
+pub fn snapshot_object(id: SnapshotId, name: &str) -> String {
+    format!("snapshots/{id}/{name}")
+}
+
+/// The root of the manifest that a run writes for its snapshot.
+pub fn manifest_root(id: SnapshotId) -> String {
+    snapshot_object(id, "manifest.age")
+}
+
+/// The snapshot whose committed inventory a name is, if it is one.
+pub fn committed_snapshot(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix("snapshots/")?.strip_suffix(INVENTORY)?.strip_suffix('/')?.parse().ok()
+}
+
+/// Names of the clear and sealed objects in a snapshot's own folder that its inventory needs.
+pub fn commit_names(inventory: &Inventory) -> [String; 3] {
+    let id = inventory.id();
+    [inventory.manifest.name.clone(), snapshot_object(id, SIGNATURE), snapshot_object(id, INVENTORY)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_snapshots() {
+        let id: SnapshotId = "0000000007-aaaaaaaaaaaaaaaa".parse().unwrap();
+        assert_eq!(committed_snapshot(&snapshot_object(id, INVENTORY)), Some(id));
+        for other in [snapshot_object(id, SIGNATURE), manifest_root(id), "snapshots/inventory.json".into(), "x".into()]
+        {
+            assert_eq!(committed_snapshot(&other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The repository on its stores: layout, reading what is committed, committing, healing.
+
+pub mod catalogue;
+pub mod fetch;
+pub mod head;
+pub mod heal;
+pub mod layout;
+pub mod recovery;
+
+use crate::{
+    core::{id::RepositoryId, policy::Place},
+    format::signers::Signers,
+    stores::Store,
+};
+use std::collections::BTreeMap;
+
+/// A repository: one id, mirrored on its stores, and the signers that are trusted for it.
+#[derive(Clone)]
+pub struct Repository {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Its stores, in the order of preference for reading.
+    pub stores: Vec<Store>,
+    /// Who may sign what.
+    pub signers: Signers,
+}
+
+impl Repository {
+    /// Where each store is, by name.
+    pub fn places(&self) -> BTreeMap<String, Place> {
+        self.stores.iter().map(|store| (store.name().to_owned(), store.place().clone())).collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! Protected databases and logs, one folder each. A source never sees a store.
+//!
+//! A source yields, for a snapshot, a consistent [`View`]: its entries, and the blocks of its files
+//! as they were at one position. All calls block; they run on threads made for that.
+
+use crate::core::{failure::Failure, manifest::Entry, time::Timestamp};
+use std::{path::Path, time::Duration};
+
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod memory;
+pub mod sqlite;
+
+/// A protected database or log directory.
+pub trait Source: Send + Sync {
+    /// The word used in configuration and inventories, such as `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether nothing can have changed since `fingerprint` was recorded. `false` whenever in doubt.
+    ///
+    /// Must not open the database: it looks at the file system only.
+    fn is_unchanged(&self, fingerprint: &serde_json::Value) -> bool;
+
+    /// Opens a consistent view, waiting for locks at most as long as the source's settings allow.
+    fn open(&self) -> Result<Box<dyn View>, Failure>;
+}
+
+/// Takes (first block, bytes) of what a view reads.
+pub type Sink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Failure> + 'a;
+
+/// A consistent view of a source at one position; it stays the same until it is closed.
+pub trait View: Send {
+    /// What the view is of.
+    fn facts(&self) -> &ViewFacts;
+
+    /// Hands the blocks of file `entry` (an index into the entries) in the given runs of
+    /// (first block, count) to `sink`, in order, as (first block, bytes).
+    ///
+    /// Bytes are whole blocks; the tail of the last one is padded with zeros. A call of `sink` gets at most
+    /// [`READ_BYTES`] bytes, never from more than one run. Reading the same block twice gives the same bytes.
+    fn read(
+        &mut self,
+        entry: usize,
+        runs: &mut dyn Iterator<Item = (u64, u64)>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Failure>;
+
+    /// Fails when the view can no longer be kept open (its read lock was held too long).
+    fn check(&self) -> Result<(), Failure>;
+
+    /// How long the view may still be kept open because it keeps writers waiting; `None` when it keeps nobody waiting.
+    fn must_end_within(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Ends the view and says whether everything it handed out really was one consistent state.
+    ///
+    /// Nothing read through a view may be committed before this has returned `Ok`.
+    fn close(self: Box<Self>) -> Result<(), Failure>;
+}
+
+/// What the message of a failure says when a view turned out not to be one state: trying once more helps.
+pub const CHANGED_WHILE_READ: &str = "was changed while it was read";
+
+/// The most bytes that a view hands over in one piece.
+pub const READ_BYTES: usize = 128 * 1024;
+
+/// What a view is of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewFacts {
+    /// The source's own identity, as far as the database has one. Stands in clear in the inventory.
+    pub identity: String,
+    /// Where in the history the view is. Stands in clear in the inventory.
+    pub position: String,
+    /// When the read began: everything acknowledged by the database before this moment is in the view.
+    pub read_started_at: Timestamp,
+    /// Files, directories and links in the order of their paths.
+    pub entries: Vec<Entry>,
+    /// What [`Source::is_unchanged`] will want to see again; kept in local state only.
+    /// `None` when the view cannot promise anything (then the next run compares every block).
+    pub fingerprint: Option<serde_json::Value>,
+    /// What the operator should know, such as a rolled-back hot journal.
+    pub notes: Vec<String>,
+}
+
+/// Settings that every kind of source may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long to wait for a read lock.
+    pub busy_timeout: Duration,
+    /// How long a lock that blocks writers may be held.
+    pub max_read_lock: Duration,
+    /// Where plaintext may be kept while a snapshot runs: made 0700 if it does not exist, emptied afterwards.
+    pub scratch_dir: std::path::PathBuf,
+}
+
+/// One check of a restored source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredCheck {
+    /// Its name, such as `integrity_check`.
+    pub name: String,
+    /// Whether it held.
+    pub ok: bool,
+    /// What was expected.
+    pub expected: String,
+    /// What was found.
+    pub actual: String,
+}
+
+/// Runs the database's own checks over restored files, read-only.
+pub fn check_restored(kind: &str, dir: &Path, entries: &[Entry]) -> Result<Vec<RestoredCheck>, Failure> {
+    match kind {
+        sqlite::KIND => sqlite::check_restored(dir, entries),
+        _ => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,206 @@
+//! Reading from a store: bounded, so that a lying store cannot fill memory, and repeated while a failure may pass.
+
+use super::{Store, StoreError, error::Problem, error::Trouble, files::failed, key};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream::BoxStream};
+use object_store::{GetOptions, GetResultPayload, ObjectMeta, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    path::PathBuf,
+};
+
+/// What a store lists below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Keys and sizes, sorted by key.
+    pub objects: Vec<(String, u64)>,
+    /// How many names were passed over because this program gives no object such a name.
+    pub foreign: u64,
+    /// How many parts of objects were passed over that interrupted writes left behind.
+    pub leftovers: u64,
+}
+
+type Body = BoxStream<'static, object_store::Result<Bytes>>;
+
+impl Store {
+    /// The whole object, unless it is larger than `max_bytes`.
+    pub async fn get(&self, key: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        let outcome = self.read_whole(|| self.get_once(&path, max_bytes)).await;
+        outcome.map_err(|trouble| self.failed(key, trouble.into()))
+    }
+
+    async fn get_once(&self, path: &Path, max_bytes: u64) -> Result<Bytes, Trouble> {
+        let result = self.once(0, self.objects.get_opts(path, GetOptions::default())).await?;
+        let size = result.meta.size;
+        if size > max_bytes {
+            return Err(Trouble::Damaged(format!("it has {size} bytes, at most {max_bytes} are right")));
+        }
+        match result.payload {
+            GetResultPayload::File(file, path) => self.once(size, read_file(file, path, size)).await,
+            GetResultPayload::Stream(stream) => self.collect(stream, size).await,
+        }
+    }
+
+    /// Reads a body to its end, waiting for each piece no longer than the idle time.
+    async fn collect(&self, mut stream: Body, size: u64) -> Result<Bytes, Trouble> {
+        let size = usize::try_from(size).map_err(|_| Trouble::Damaged("it is too large".to_owned()))?;
+        let mut body = Bytes::new();
+        let mut joined: Option<BytesMut> = None;
+        while let Some(piece) = self.next(&mut stream).await? {
+            if let Some(joined) = &mut joined {
+                joined.extend_from_slice(&piece);
+            } else if body.is_empty() {
+                body = piece;
+            } else {
+                let mut both = BytesMut::with_capacity(size);
+                both.extend_from_slice(&body);
+                both.extend_from_slice(&piece);
+                joined = Some(both);
+            }
+            if joined.as_ref().map_or(body.len(), BytesMut::len) > size {
+                return Err(Trouble::Damaged("its body is longer than the store says".to_owned()));
+            }
+        }
+        let body = joined.map_or(body, BytesMut::freeze);
+        if body.len() == size {
+            Ok(body)
+        } else {
+            Err(Trouble::Passing(format!("its body broke off after {} of {size} bytes", body.len())))
+        }
+    }
+
+    /// The next item of a stream, waited for no longer than the idle time.
+    async fn next<T>(&self, stream: &mut BoxStream<'static, object_store::Result<T>>) -> Result<Option<T>, Trouble> {
+        self.once(0, async { stream.next().await.transpose() }).await
+    }
+
+    /// Pieces of an object, in the order asked for. A range that is empty or ends
+    /// beyond the object is damage: only damaged tables of contents ask for one.
+    pub async fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let path = self.path(key)?;
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        if ranges.iter().any(Range::is_empty) {
+            return Err(self.failed(key, Problem::Damaged("an empty range of it was asked for".to_owned())));
+        }
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let bytes = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end - range.start));
+        let read = || async {
+            let pieces = self.once(bytes, self.objects.get_ranges(&path, ranges)).await?;
+            let lengths = pieces.iter().map(|piece| piece.len() as u64);
+            if lengths.eq(ranges.iter().map(|range| range.end - range.start)) {
+                Ok(pieces)
+            } else {
+                Err(Trouble::Passing("it gave other ranges than asked for".to_owned()))
+            }
+        };
+        match self.read_whole(read).await {
+            Ok(pieces) => Ok(pieces),
+            // Backends tell of a range beyond the end in many ways; the size decides.
+            Err(Trouble::Passing(cause)) => match self.size(key).await {
+                Ok(size) if size < end => {
+                    let why = format!("it has {size} bytes, byte {} was asked for", end - 1);
+                    Err(self.failed(key, Problem::Damaged(why)))
+                }
+                Ok(_) => Err(self.failed(key, Problem::Unreachable(cause))),
+                Err(error) => Err(error),
+            },
+            Err(trouble) => Err(self.failed(key, trouble.into())),
+        }
+    }
+
+    /// Repeats a read; an input/output error that stays is the object's if the store otherwise answers.
+    async fn read_whole<T, Run: Future<Output = Result<T, Trouble>>>(
+        &self,
+        operation: impl Fn() -> Run,
+    ) -> Result<T, Trouble> {
+        match self.repeat(operation).await {
+            Err(Trouble::Unreadable(cause)) if self.answers().await => Err(Trouble::Damaged(cause)),
+            other => other,
+        }
+    }
+
+    /// Whether the store answers at all.
+    pub async fn answers(&self) -> bool {
+        self.list_directories("").await.is_ok()
+    }
+
+    /// The object's size.
+    pub async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let path = self.path(key)?;
+        let options = || GetOptions { head: true, ..GetOptions::default() };
+        self.repeated(key, || async { Ok(self.once(0, self.objects.get_opts(&path, options())).await?.meta.size) })
+            .await
+    }
+
+    /// All objects below a prefix (whole parts of keys, without a slash at its end; empty for all), sorted by key.
+    /// What lies in quarantine is not listed with the rest.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        Ok(self.listing(prefix).await?.objects)
+    }
+
+    /// The same, with how many names were passed over.
+    pub async fn listing(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let path = self.prefix(prefix)?;
+        self.repeated(prefix, || self.list_once(path.as_ref(), key::is_quarantined(prefix))).await
+    }
+
+    async fn list_once(&self, prefix: Option<&Path>, quarantined: bool) -> Result<Listing, Trouble> {
+        let mut listing = Listing::default();
+        let mut stream = self.objects.list(prefix);
+        while let Some(ObjectMeta { location, size, .. }) = self.next(&mut stream).await? {
+            let name = location.as_ref();
+            if key::is_quarantined(name) && !quarantined {
+                continue;
+            }
+            if key::parse(name).is_some() {
+                listing.objects.push((location.into(), size));
+            } else if key::is_leftover(name) {
+                listing.leftovers += 1;
+            } else {
+                listing.foreign += 1;
+            }
+        }
+        listing.objects.sort_unstable();
+        Ok(listing)
+    }
+
+    /// The names (last parts) of what looks like folders directly below a prefix, sorted.
+    pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let path = self.prefix(prefix)?;
+        self.repeated(prefix, || async {
+            let found = self.once(0, self.objects.list_with_delimiter(path.as_ref())).await?;
+            let names = found.common_prefixes.iter().filter_map(Path::filename);
+            let ours = names.filter(|name| key::is_part(name) && (path.is_some() || *name != key::QUARANTINE));
+            let mut names: Vec<String> = ours.map(str::to_owned).collect();
+            names.sort_unstable();
+            Ok(names)
+        })
+        .await
+    }
+
+    fn prefix(&self, prefix: &str) -> Result<Option<Path>, StoreError> {
+        // A folder may be named with its slash.
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        if prefix.is_empty() { Ok(None) } else { self.path(prefix).map(Some) }
+    }
+}
+
+/// Reads a file whole in one go: one allocation, and no byte touched twice.
+async fn read_file(file: File, path: PathBuf, size: u64) -> object_store::Result<Bytes> {
+    let read = move || {
+        let mut body = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        let read = file.take(size).read_to_end(&mut body);
+        match read {
+            Ok(_) if body.len() as u64 == size => Ok(Bytes::from(body)),
+            // Cut short since it was opened.
+            Ok(_) => Err(failed(&path, io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(failed(&path, error)),
+        }
+    };
+    tokio::task::spawn_blocking(read).await?
+}

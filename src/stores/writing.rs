@@ -1,0 +1,200 @@
+//! Writing to a store: creating without ever overwriting, and healing.
+
+use super::{
+    Store, StoreError,
+    error::{Problem, Trouble},
+    key::QUARANTINE,
+};
+use crate::core::id::Sha256;
+use bytes::Bytes;
+use object_store::{GetOptions, PutMode, PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path};
+use sha2::Digest;
+
+/// How an object came to be where it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It was written now.
+    Created,
+    /// The same bytes were there already.
+    AlreadyThere,
+}
+
+/// How an object came to be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// It was right already, and was left alone.
+    AlreadyRight,
+    /// It was missing.
+    Filled,
+    /// Other bytes stood there; they were overwritten, or moved to this key where the store has a quarantine.
+    Healed {
+        /// Where the damaged bytes are now.
+        quarantined: Option<String>,
+    },
+}
+
+/// What stands under a key, compared with what should.
+enum Found {
+    Same,
+    Other,
+    Missing,
+}
+
+/// The most damaged versions of one object that are kept.
+const MAX_QUARANTINED: u32 = 1000;
+
+impl Store {
+    /// Creates an object, and never overwrites one. `sha256` is the digest of `bytes` (not computed again here).
+    ///
+    /// When this returns, the object is on stable storage. A doubtful answer (no answer in time, a lost reply) is
+    /// settled by reading back. Other bytes under the same key are [`Problem::Exists`].
+    pub async fn create(&self, key: &str, bytes: Bytes, sha256: &Sha256) -> Result<Created, StoreError> {
+        debug_assert!(
+            bytes.len() > 64 * 1024 || <[u8; 32]>::from(sha2::Sha256::digest(&bytes)) == sha256.0,
+            "the digest of {key} is of other bytes"
+        );
+        let path = self.path(key)?;
+        let mut conditional = self.facts.conditional_create;
+        let mut created = Created::AlreadyThere;
+        // What stands there and cannot be read as an object (a folder, a link) is other content.
+        let mut problem = Problem::Exists;
+        for attempt in 0..self.patience.attempts.max(1) {
+            if attempt > 0 {
+                tokio::time::sleep(self.patience.pause_before(attempt)).await;
+            }
+            let mut outcome = self.put_new(key, &path, &bytes, conditional).await;
+            if conditional && matches!(outcome, Err(Trouble::Unsupported(_))) {
+                conditional = false;
+                outcome = self.put_new(key, &path, &bytes, conditional).await;
+            }
+            match outcome {
+                Ok(()) => return Ok(Created::Created),
+                Err(Trouble::Exists) => problem = Problem::Exists,
+                // It may have been done all the same.
+                Err(Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why)) => {
+                    (created, problem) = (Created::Created, Problem::Unreachable(why));
+                }
+                Err(trouble) => return Err(self.failed(key, trouble.into())),
+            }
+            match self.found(key, &bytes).await? {
+                Found::Same => return self.settle(key, &path).await.map(|()| created),
+                Found::Other => return Err(self.failed(key, Problem::Exists)),
+                Found::Missing => {}
+            }
+        }
+        Err(self.failed(key, problem))
+    }
+
+    /// One attempt to create: conditional, or else looked for, put, and read back.
+    async fn put_new(&self, key: &str, path: &Path, bytes: &Bytes, conditional: bool) -> Result<(), Trouble> {
+        if conditional {
+            return self.put(path, bytes, PutMode::Create).await;
+        }
+        match self.once(0, self.objects.get_opts(path, head())).await {
+            Ok(_) => return Err(Trouble::Exists),
+            Err(Trouble::Missing) => {}
+            Err(other) => return Err(other),
+        }
+        self.put(path, bytes, PutMode::Overwrite).await?;
+        match self.found(key, bytes).await {
+            Ok(Found::Same) => Ok(()),
+            // Somebody else's bytes won: the caller looks again, and says so.
+            Ok(Found::Other | Found::Missing) => Err(Trouble::Exists),
+            Err(error) => Err(Trouble::Gone(error.to_string())),
+        }
+    }
+
+    async fn put(&self, path: &Path, bytes: &Bytes, mode: PutMode) -> Result<(), Trouble> {
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let put = self.objects.put_opts(path, payload, PutOptions::from(mode));
+        self.once(bytes.len() as u64, put).await.map(|_| ())
+    }
+
+    /// What stands under the key. A store that does not answer is an error.
+    async fn found(&self, key: &str, bytes: &Bytes) -> Result<Found, StoreError> {
+        match self.found_once(key, bytes).await? {
+            // So much hangs on it that it is read twice: the error may have been on the way.
+            Found::Other => self.found_once(key, bytes).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn found_once(&self, key: &str, bytes: &Bytes) -> Result<Found, StoreError> {
+        match self.get(key, bytes.len() as u64).await {
+            Ok(found) if found == *bytes => Ok(Found::Same),
+            Ok(_) => Ok(Found::Other),
+            Err(error) => match error.problem {
+                Problem::Missing => Ok(Found::Missing),
+                Problem::Damaged(_) => Ok(Found::Other),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Makes sure that what was found, and not written by a call that returned, is on stable storage.
+    async fn settle(&self, key: &str, path: &Path) -> Result<(), StoreError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        self.repeated(key, || self.once(0, directory.settle(path))).await
+    }
+
+    /// Puts the right bytes where damaged ones are, or none: the only overwrite there is.
+    ///
+    /// A `file://` store moves what stands there to its quarantine first. Right bytes are left alone. What was
+    /// written is read back.
+    pub async fn replace(&self, key: &str, bytes: Bytes, sha256: &Sha256) -> Result<Replaced, StoreError> {
+        let path = self.path(key)?;
+        let replaced = match self.found(key, &bytes).await? {
+            Found::Same => {
+                self.settle(key, &path).await?;
+                return Ok(Replaced::AlreadyRight);
+            }
+            // What is missing is just created. A backup may have put it there meanwhile: then it is right already.
+            Found::Missing if self.directory.is_some() && self.create(key, bytes.clone(), sha256).await.is_ok() => {
+                Replaced::Filled
+            }
+            // A folder or a link in an object's place reads as missing, and is moved aside like damage.
+            found if self.directory.is_some() => match (self.quarantine(key, &path).await?, found) {
+                (None, Found::Missing) => Replaced::Filled,
+                (quarantined, _) => Replaced::Healed { quarantined },
+            },
+            Found::Missing => Replaced::Filled,
+            Found::Other => Replaced::Healed { quarantined: None },
+        };
+        if self.directory.is_some() {
+            self.create(key, bytes.clone(), sha256).await?;
+        } else {
+            self.repeated(key, || self.put(&path, &bytes, PutMode::Overwrite)).await?;
+        }
+        match self.found(key, &bytes).await? {
+            Found::Same => Ok(replaced),
+            _ => Err(self.failed(key, Problem::Damaged("what was written is not what is read back".to_owned()))),
+        }
+    }
+
+    /// Moves an object to `quarantine/<key>`, with a number where that is taken. `None`: it was gone already.
+    async fn quarantine(&self, key: &str, path: &Path) -> Result<Option<String>, StoreError> {
+        for number in 0..MAX_QUARANTINED {
+            let aside = match number {
+                0 => format!("{QUARANTINE}/{key}"),
+                _ => format!("{QUARANTINE}/{key}.{number}"),
+            };
+            let to = Path::parse(&aside).map_err(|_| self.failed(key, Problem::InvalidKey))?;
+            let options = || RenameOptions::new().with_target_mode(RenameTargetMode::Create);
+            let renamed = self.repeated(key, || self.once(0, self.objects.rename_opts(path, &to, options()))).await;
+            match renamed {
+                Ok(()) => return Ok(Some(aside)),
+                Err(error) => match error.problem {
+                    Problem::Exists => {}
+                    Problem::Missing => return Ok(None),
+                    _ => return Err(error),
+                },
+            }
+        }
+        let why = format!("{MAX_QUARANTINED} damaged versions of it lie in {QUARANTINE}/ already");
+        Err(self.failed(key, Problem::Denied(why)))
+    }
+}
+
+fn head() -> GetOptions {
+    GetOptions { head: true, ..Default::default() }
+}

@@ -1,0 +1,29 @@
+//! The one integration test binary.
+#![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
+
+mod bad_input;
+mod cli_output;
+mod cli_parse;
+mod crash;
+mod damage;
+mod demo;
+mod docs;
+mod durability;
+mod forgery;
+mod full_disk;
+mod house;
+mod kill;
+mod known_damage;
+mod manpages;
+mod needs;
+mod recover;
+mod schedules;
+mod signatures;
+mod simulation;
+mod site;
+mod sqlite_live;
+mod stores;
+mod support;
+mod tidy;
+mod writing;
+mod zz_left_out;

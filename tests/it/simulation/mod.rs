@@ -1,0 +1,331 @@
+//! Simulated sites: stores in memory, hosts with their own state, and processes that live until they are stopped.
+//!
+//! Everything runs the use cases of the library. What a store holds is also read behind the library's back
+//! ([`audit`]), so that a mistake in its own catalogue cannot hide itself.
+
+pub(crate) mod audit;
+pub(crate) mod content;
+pub(crate) mod random;
+
+use content::{Database, Files};
+use object_store::memory::InMemory;
+use recoup::{
+    core::{
+        failure::{Code, Failure},
+        id::{RepositoryId, RunId, SnapshotId, SourceName},
+        policy::Policy,
+        result::{CopyResult, RestoreResult, VerifyResult},
+        target::Target,
+    },
+    format::{
+        seal::{Identities, Recipients, new_identity},
+        signature::{self, HostKey},
+        signers::Signers,
+    },
+    ops::{
+        backup::{self, Snapshot},
+        copy::{self, CopyRequest},
+        host::{CatalogueKey, Host, Protected},
+        progress::NoProgress,
+        restore::{self, RestoreRequest},
+        state::SourceState,
+        verify::{self, VerifyRequest},
+    },
+    repository::{Repository, head::Head, layout, recovery},
+    stores::{
+        Store,
+        fault::{Faults, Operations},
+    },
+    world::{ManualClock, SeededRandom, Stopwatch, World},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+/// The one protected source.
+pub(crate) fn source_name() -> SourceName {
+    "ledger".parse().unwrap()
+}
+
+/// The folder of the source on every store.
+pub(crate) const FOLDER: &str = "sources/ledger/";
+
+/// Keys of a custodian and of two hosts; made once, for making them is slow.
+pub(crate) struct Keys {
+    repository: RepositoryId,
+    pub(crate) recipients: Recipients,
+    identities: Arc<Identities>,
+    hosts: Vec<(Arc<HostKey>, Arc<CatalogueKey>)>,
+    signers: Signers,
+}
+
+/// The keys of every simulation.
+pub(crate) fn keys() -> &'static Keys {
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let repository = RunId::from_random([7; 16]);
+        let (identity, recipient) = new_identity("now");
+        let principal = signature::principal(&source_name(), &repository);
+        let mut signers = String::new();
+        let mut hosts = Vec::new();
+        for number in 0..2_u8 {
+            let key = HostKey::generate([number + 1; 32], "simulated");
+            signers.push_str(&key.signers_line(&principal, &[signature::INVENTORY]));
+            signers.push('\n');
+            let (text, public) = new_identity("now");
+            let identities = Identities::parse(&text).unwrap();
+            let recipients = Recipients::parse(&[public]).unwrap();
+            hosts.push((Arc::new(key), Arc::new(CatalogueKey { identities, recipients })));
+        }
+        Keys {
+            repository,
+            recipients: Recipients::parse(&[recipient]).unwrap(),
+            identities: Arc::new(Identities::parse(&identity).unwrap()),
+            hosts,
+            signers: Signers::parse(&signers).unwrap(),
+        }
+    })
+}
+
+/// The stores, as they are below every wrapper.
+pub(crate) struct Site {
+    pub(crate) backends: Vec<Arc<InMemory>>,
+}
+
+/// The names of stores, by position.
+pub(crate) const STORES: [&str; 3] = ["a", "b", "c"];
+
+impl Site {
+    /// So many stores with an empty repository.
+    pub(crate) fn new(stores: usize) -> Self {
+        let site = Site { backends: (0..stores).map(|_| Arc::new(InMemory::new())).collect() };
+        let created_at = "2026-11-22T09:00:00Z".parse().unwrap();
+        let head = Head { format_version: 1, repository: keys().repository, created_at }.to_bytes();
+        for store in 0..stores {
+            site.put(store, layout::REPOSITORY, head.clone());
+            for (name, content) in recovery::files() {
+                site.put(store, name, content.as_bytes().to_vec());
+            }
+        }
+        site
+    }
+
+    /// The same stores with their content, from now on apart.
+    pub(crate) fn fork(&self) -> Self {
+        Site { backends: self.backends.iter().map(|backend| Arc::new(backend.fork())).collect() }
+    }
+}
+
+/// A host: its keys, its state directory, its clock.
+pub(crate) struct Machine {
+    number: usize,
+    state: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) world: World,
+}
+
+impl Machine {
+    /// Host `number` with nothing in its state; its random numbers depend on `seed`.
+    pub(crate) fn new(number: usize, seed: &str) -> Self {
+        let clock = ManualClock::new("2026-11-22T10:00:00Z".parse().unwrap());
+        let world = World::new(clock.clone(), SeededRandom::new(&format!("{seed}/{number}")));
+        Machine { number, state: tempfile::tempdir().unwrap(), clock, world }
+    }
+
+    /// The same host with a copy of its state; its random numbers depend on `seed`.
+    pub(crate) fn fork(&self, seed: &str) -> Self {
+        let fork = Machine::new(self.number, seed);
+        copy_tree(self.state.path(), fork.state.path());
+        fork
+    }
+
+    /// Everything local is lost.
+    pub(crate) fn lose_state(&self) {
+        fs::remove_dir_all(self.state.path()).unwrap();
+        fs::create_dir(self.state.path()).unwrap();
+    }
+
+    /// A copy of the state, to be rolled back to.
+    pub(crate) fn save_state(&self) -> tempfile::TempDir {
+        let saved = tempfile::tempdir().unwrap();
+        copy_tree(self.state.path(), saved.path());
+        saved
+    }
+
+    /// Puts back an older state.
+    pub(crate) fn roll_back_state(&self, saved: &tempfile::TempDir) {
+        self.lose_state();
+        copy_tree(saved.path(), self.state.path());
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.state.path().join("sources").join("ledger")
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_tree(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A running `recoup` on a host. Its operations are counted and can be stopped: then it is gone for good.
+pub(crate) struct Process {
+    pub(crate) host: Host,
+    pub(crate) protected: Protected,
+    /// One count over all stores.
+    pub(crate) operations: Operations,
+    pub(crate) faults: Vec<Faults>,
+}
+
+impl Process {
+    /// A new process on `machine` over the site's stores, protecting `database`.
+    pub(crate) fn new(site: &Site, machine: &Machine, database: &Database) -> Self {
+        let operations = Operations::new();
+        let of_store = vec![operations.clone(); site.backends.len()];
+        Process::counted(site, machine, database, operations, &of_store)
+    }
+
+    /// The same with a count for each store, so that one can be stopped alone.
+    pub(crate) fn apart(site: &Site, machine: &Machine, database: &Database) -> (Self, Vec<Operations>) {
+        let of_store: Vec<Operations> = site.backends.iter().map(|_| Operations::new()).collect();
+        (Process::counted(site, machine, database, Operations::new(), &of_store), of_store)
+    }
+
+    fn counted(
+        site: &Site,
+        machine: &Machine,
+        database: &Database,
+        operations: Operations,
+        of_store: &[Operations],
+    ) -> Self {
+        let keys = keys();
+        let mut faults = Vec::new();
+        let mut stores = Vec::new();
+        for ((backend, name), operations) in site.backends.iter().zip(STORES).zip(of_store) {
+            let of_store = Faults::new(name, operations);
+            stores.push(Store::over(name, format!("memory:{name}"), of_store.wrap(backend.clone())));
+            faults.push(of_store);
+        }
+        let (key, catalogue_key) = &keys.hosts[machine.number];
+        let host = Host {
+            world: machine.world.clone(),
+            repository: Repository { id: keys.repository, stores, signers: keys.signers.clone() },
+            state_dir: machine.state.path().to_owned(),
+            key: key.clone(),
+            recipients: keys.recipients.clone(),
+            catalogue_key: Some(catalogue_key.clone()),
+            compression_level: 1,
+            spool_limit_bytes: 64 * 1024 * 1024,
+            configuration: "# simulated\n".to_owned(),
+        };
+        let protected =
+            Protected { name: source_name(), source: Arc::new(database.source.clone()), policy: Policy::default() };
+        Process { host, protected, operations, faults }
+    }
+
+    /// Takes a snapshot.
+    pub(crate) async fn backup(&self, full: bool) -> Result<Snapshot, Failure> {
+        backup::backup(&self.host, &self.protected, full, &NoProgress).await
+    }
+
+    /// Verifies every byte.
+    pub(crate) async fn verify(&self) -> Result<VerifyResult, Failure> {
+        let known = BTreeMap::from([(source_name(), self.known())]);
+        let request = VerifyRequest { sources: Vec::new(), all: true, known, copies: BTreeMap::new() };
+        verify::verify(&self.host.repository, &request, &NoProgress).await
+    }
+
+    fn known(&self) -> recoup::ops::state::Known {
+        SourceState::peek(&self.host.source_state_dir(&source_name()))
+    }
+
+    /// Brings the stores level and remembers what is complete, as the command does.
+    pub(crate) async fn copy(&self) -> Result<CopyResult, Failure> {
+        let known = BTreeMap::from([(source_name(), self.known())]);
+        let request = CopyRequest { known, ..CopyRequest::default() };
+        let copied = copy::copy(&self.host.repository, &request, &NoProgress).await?;
+        let state = SourceState::open(self.host.source_state_dir(&source_name()))?;
+        for stores in copied.completed.values() {
+            state.update_known(|known| {
+                for (store, ids) in stores {
+                    known.completed.entry(store.clone()).or_default().extend(ids);
+                    known.damaged.remove(store);
+                }
+            })?;
+        }
+        Ok(copied.result)
+    }
+
+    /// Restores into a new directory and reads back what came.
+    pub(crate) async fn restore(&self, target: Target) -> Result<(RestoreResult, Files), Failure> {
+        let scratch = tempfile::tempdir().unwrap();
+        let to = scratch.path().join("to");
+        let request = RestoreRequest {
+            source: source_name(),
+            target,
+            to: to.clone(),
+            head: None,
+            known_head: None,
+            copies: self.protected.policy.copies.clone(),
+            check: false,
+        };
+        let identities = keys().identities.clone();
+        match restore::restore(&self.host.repository, identities, &request, &NoProgress).await {
+            Ok(result) => Ok((result, content::read_tree(&to))),
+            Err(failure) => {
+                let left = if to.exists() { content::read_tree(&to) } else { Files::new() };
+                assert!(left.is_empty(), "a failed restore left {:?}", left.keys());
+                assert!(failure.code != Code::Internal, "{failure}");
+                Err(failure)
+            }
+        }
+    }
+
+    /// Restores a snapshot; panics unless it comes back byte for byte.
+    #[track_caller]
+    pub(crate) fn expect_restored(&self, id: SnapshotId, expected: &Files) -> RestoreResult {
+        match live(self.restore(Target::SnapshotId(id))) {
+            Ok((result, files)) => {
+                assert_eq!(result.snapshot, id);
+                assert!(files == *expected, "{id} came back as {}", content::differences(&files, expected));
+                result
+            }
+            Err(failure) => panic!("{id} is lost: {failure}"),
+        }
+    }
+}
+
+/// The life of one process: whatever it left running ends with it.
+///
+/// Time is simulated. A future that gets nowhere at all is a deadlock, and fails the test.
+pub(crate) fn live<T>(life: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let value = runtime.block_on(async {
+        let mut life = std::pin::pin!(life);
+        let stopwatch = Stopwatch::start();
+        loop {
+            // The simulated time passes at once when nobody but a thread does anything: look at the real one too.
+            match tokio::time::timeout(Duration::from_secs(86_400), &mut life).await {
+                Ok(value) => return value,
+                Err(_) => {
+                    assert!(stopwatch.seconds() < 60.0, "an operation is stuck");
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            }
+        }
+    });
+    runtime.shutdown_background();
+    value
+}
