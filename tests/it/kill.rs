@@ -2,7 +2,7 @@
 //! of the application's is touched, nothing is left lying about.
 
 use crate::{
-    site::{Restored, Site, assert_whole, names_in, seq_of, sha256_of},
+    site::{Restored, Site, assert_whole, database_sha256_of, names_in, seq_of},
     support::{count_from, recoup, run},
     writing::{Writing, set_journal_mode},
 };
@@ -179,7 +179,7 @@ impl Siege {
             assert_eq!(names_in(&out), ["ledger.db"]);
         }
         // Under its own name it stands only when it is whole.
-        assert_eq!(sha256_of(&out.join("ledger.db")), self.acknowledged[&newest].sha256);
+        assert_eq!(database_sha256_of(&out.join("ledger.db")), self.acknowledged[&newest].sha256);
         fs::remove_dir_all(out).unwrap();
     }
 

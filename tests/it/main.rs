@@ -11,6 +11,7 @@ mod docs;
 mod durability;
 mod forgery;
 mod full_disk;
+mod golden;
 mod house;
 mod kill;
 mod known_damage;

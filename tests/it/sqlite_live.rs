@@ -1,7 +1,7 @@
 //! The real program against live databases: processes that write, files that change their shape between snapshots.
 
 use crate::{
-    site::{Site, assert_whole, ends_at, names_in, seq_of, sha256_of},
+    site::{Site, assert_whole, database_sha256_of, ends_at, names_in, seq_of, sha256_of},
     support::run,
     writing::{Writing, set_journal_mode, transfer},
 };
@@ -183,7 +183,7 @@ fn a_database_that_changes_its_shape_is_restored_as_it_is() {
             assert_eq!(backup.json()["snapshots"][0]["kind"], "incremental", "{journal_mode}: {name}: {backup:?}");
             // Nobody has it open, so the file is all of it.
             assert_eq!(names_in(&site.path().join("data")), ["ledger.db"], "{journal_mode}: {name}");
-            taken.push((name, seq_of(&backup), sha256_of(&site.ledger())));
+            taken.push((name, seq_of(&backup), database_sha256_of(&site.ledger())));
         }
         for (name, seq, sha256) in taken {
             assert_eq!(site.restored(seq).sha256, sha256, "{journal_mode}: {name}");
@@ -206,7 +206,7 @@ fn what_lies_in_the_log_alone_is_in_the_snapshot() {
         if round == 1 {
             // Moving the log into the file changes nothing: the file is now what the snapshot was.
             application.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
-            assert_eq!(restored.sha256, sha256_of(&site.ledger()));
+            assert_eq!(restored.sha256, database_sha256_of(&site.ledger()));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad;
 mod crashed;
+mod page_table;
 mod shell;
 mod states;
 mod writers;
