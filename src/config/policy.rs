@@ -12,6 +12,7 @@ use crate::core::{
 };
 use sha2::Digest;
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
@@ -184,6 +185,19 @@ impl<'t> Reading<'t, '_> {
 }
 
 impl LoadedPolicy {
+    /// The text without `[drill] identity_command`: a command line may hold a password, and what is kept with every
+    /// snapshot can be read for as long as the snapshot exists.
+    pub(super) fn text_without_command(&self) -> Cow<'_, str> {
+        if self.policy.drill_identity_command.is_none() {
+            return Cow::Borrowed(&self.text);
+        }
+        let mut table: toml::Table = self.text.parse().expect("it was read before");
+        if let Some(toml::Value::Table(drill)) = table.get_mut("drill") {
+            drill.remove("identity_command");
+        }
+        Cow::Owned(format!("# Without its comments and [drill] identity_command, which may hold a secret.\n{table}"))
+    }
+
     /// Refuses what the configured stores can never fulfil.
     pub(super) fn check_against(&self, settings: &Settings) -> Result<(), Failure> {
         let distinct = |value: fn(&super::StoreSettings) -> &Option<String>| {

@@ -111,8 +111,9 @@ fn write_source(text: &mut String, source: &SourceSettings, all: bool) {
 impl Settings {
     /// Configuration and policies as text, defaults filled in: kept sealed with every snapshot.
     ///
-    /// It holds no secret, because configuration and policies hold none: keys are named by their files.
-    /// The part before the first policy reads as a `recoup.toml`; policies follow word for word.
+    /// It holds no secret: keys are named by their files, and a command that prints an identity is left out.
+    /// The part before the first policy reads as a `recoup.toml`; policies follow, word for word where nothing had to
+    /// be left out.
     pub fn effective_text(&self) -> String {
         let mut text = format!("# Effective configuration, from {}\n", self.file.display());
         if let Some(id) = &self.repository {
@@ -135,8 +136,8 @@ impl Settings {
         }
         for policy in self.policies.values() {
             text.push_str(&format!("\n# ---- policies/{}.toml ----\n", policy.name));
-            text.push_str(&policy.text);
-            if !policy.text.ends_with('\n') {
+            text.push_str(&policy.text_without_command());
+            if !text.ends_with('\n') {
                 text.push('\n');
             }
         }

@@ -146,11 +146,9 @@ impl<'a> Reader<'a> {
         let index = match objects.find(&ObjectKind::Index.name()) {
             Some(object) => {
                 let name = layout::run_object(used.run, &object.name);
-                let max_raw = index::max_raw_bytes(objects.packs());
-                let raw = self.open(&name, object.size, object.sha256, max_raw).await?;
-                let mut index = index::parse(&raw, used.run).map_err(|error| damaged(&name, &error))?;
-                index.retain(|pack, _| used.packs.contains(*pack));
-                index
+                let sealed = self.fetch(&name, object.size, object.sha256).await?;
+                index::open(self.identities, &sealed, used.run, objects.packs(), &used.packs)
+                    .map_err(|error| damaged(&format!("{}{name}", self.folder), &error))?
             }
             None => BTreeMap::new(),
         };
