@@ -197,6 +197,9 @@ pub struct SourceOutcome {
     /// What failed, in full.
     #[serde(skip)]
     pub failure: Option<Failure>,
+    /// What to do next where nothing failed.
+    #[serde(skip)]
+    pub next_step: Option<&'static str>,
 }
 
 /// `recoup backup`.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod cancel;
+pub mod clock;
 pub mod copy;
 pub mod demo;
 pub mod doctor;

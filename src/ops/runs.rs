@@ -73,6 +73,7 @@ pub async fn backup_sources(
                 message: failure.to_string(),
                 head: None,
                 failure: Some(failure),
+                next_step: None,
             }),
         }
     }
@@ -93,6 +94,11 @@ async fn backup_one(
 fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
     let behind: Vec<String> = snapshot.behind.iter().map(|(store, why)| backup::reason(store, why)).collect();
     let id = snapshot.head.id;
+    let next_step = match snapshot.code() {
+        Code::Warning if !behind.is_empty() => Some("recoup copy"),
+        Code::Warning => Some("recoup verify"),
+        _ => None,
+    };
     let message = match (snapshot.code(), snapshot.stores.is_empty()) {
         (Code::Failed, true) => format!("snapshot {id} is on no store; {}", behind.join("; ")),
         (Code::Failed, false) => format!(
@@ -112,6 +118,7 @@ fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
         message,
         head: (!snapshot.stores.is_empty()).then_some(Head { snapshot: id, sha256: snapshot.head.sha256 }),
         failure: None,
+        next_step,
     }
 }
 

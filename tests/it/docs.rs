@@ -238,7 +238,7 @@ fn every_field_is_described() {
 #[test]
 fn every_word_of_the_results_is_described() {
     let page = page("recoup-json.7");
-    let doctor = text_of("src/ops/doctor.rs");
+    let doctor: String = crate::tidy::texts("src/ops/doctor").into_iter().map(|(_, text)| text).collect();
     let calls = doctor.split("findings.add(").skip(1).chain(doctor.split("findings.failure(").skip(1));
     let ids: BTreeSet<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod demo;
 mod docs;
+mod doctor;
 mod durability;
 mod forgery;
 mod full_disk;

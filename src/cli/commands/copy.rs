@@ -33,7 +33,8 @@ pub const HELP: Help = Help {
         (1, "a store could not be brought level"),
         (2, "failed, or something is damaged on every store"),
         (10, "the stores hold no repository"),
-        (14, "too few stores could be reached"),
+        (14, "no store could be reached"),
+        (64, "there is no such source"),
         (17, "refused for safety"),
     ],
 };

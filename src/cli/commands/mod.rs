@@ -15,7 +15,7 @@ pub mod verify;
 use super::{Context, Help};
 use crate::core::{
     failure::{Code, Failure},
-    result::{Problem, StoreFinding},
+    result::{Problem, Status, StoreFinding},
 };
 use clap::Subcommand;
 use std::collections::BTreeMap;
@@ -95,6 +95,15 @@ impl Command {
             Command::Completions(arguments) => completions::run(arguments, context),
             Command::Demo(arguments) => demo::run(arguments, context),
         }
+    }
+}
+
+/// The exit code of a verdict, also where it could not be printed: damage that was seen is not lost over that.
+fn verdict(printed: Result<(), Failure>, status: Status) -> Result<Code, Failure> {
+    match printed {
+        Ok(()) => Ok(status.code()),
+        Err(failure) if status == Status::Critical => Err(Failure { code: Code::Damaged, ..failure }),
+        Err(failure) => Err(failure),
     }
 }
 

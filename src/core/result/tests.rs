@@ -39,6 +39,7 @@ fn list_and_backup() {
         exit_code,
         message: "m".to_owned(),
         head: Some(Head { snapshot: id(), sha256: Sha256([0; 32]) }),
+        next_step: None,
         failure: None,
     };
     let backup =
