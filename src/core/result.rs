@@ -122,6 +122,25 @@ pub struct InitResult {
     pub remarks: Vec<String>,
 }
 
+/// Whether enough stores hold all of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// They do.
+    Durable,
+    /// They do not.
+    NotDurable,
+    /// There is no policy that says how many are enough, or a store that does not answer may decide it.
+    Unknown,
+}
+
+impl Durability {
+    /// What is known where every store was asked.
+    pub fn known(durable: bool) -> Self {
+        if durable { Durability::Durable } else { Durability::NotDurable }
+    }
+}
+
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapshotEntry {
@@ -137,7 +156,7 @@ pub struct SnapshotEntry {
     pub created_at: Timestamp,
     /// Where in the source's history it is.
     pub position: String,
-    /// Whether enough stores hold all of it.
+    /// Whether it is known that enough stores hold all of it.
     pub durable: bool,
     /// Bytes of the source's files.
     pub bytes_raw: u64,
@@ -147,11 +166,15 @@ pub struct SnapshotEntry {
     pub stores: Vec<String>,
     /// What keeps it from being pruned.
     pub holds: Vec<String>,
+    /// When the read of the source began: what `--target` takes to mean this snapshot.
+    pub read_started_at: Timestamp,
+    /// Whether enough stores hold all of it, where that can be known.
+    pub durability: Durability,
 }
 
 impl SnapshotEntry {
     /// The entry of an inventory that these stores hold all of.
-    pub fn of(inventory: &Inventory, stores: Vec<String>, durable: bool) -> Self {
+    pub fn of(inventory: &Inventory, stores: Vec<String>, durability: Durability) -> Self {
         SnapshotEntry {
             source: inventory.source.clone(),
             seq: inventory.seq,
@@ -159,11 +182,13 @@ impl SnapshotEntry {
             kind: inventory.kind,
             created_at: inventory.created_at,
             position: inventory.position.clone(),
-            durable,
+            durable: durability == Durability::Durable,
             bytes_raw: inventory.bytes_raw,
             bytes_stored: inventory.bytes_stored,
             stores,
             holds: Vec::new(),
+            read_started_at: inventory.read_started_at,
+            durability,
         }
     }
 
@@ -233,6 +258,9 @@ pub struct ListResult {
     /// What makes the list less than complete, such as a store that did not answer.
     #[serde(skip)]
     pub warnings: Vec<String>,
+    /// Whether the stores show snapshots, and nobody who is trusted signed any of them.
+    #[serde(skip)]
+    pub nobody_trusted: bool,
     /// What the operator should know.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -261,6 +289,8 @@ pub enum Problem {
     Foreign,
     /// The store did not answer.
     Unreachable,
+    /// The store has no room for what it lacks.
+    Full,
 }
 
 impl fmt::Display for Problem {
@@ -272,6 +302,7 @@ impl fmt::Display for Problem {
             Problem::Hidden => "hidden",
             Problem::Foreign => "foreign",
             Problem::Unreachable => "unreachable",
+            Problem::Full => "full",
         })
     }
 }
@@ -287,6 +318,8 @@ pub struct StoreFinding {
     pub problem: Problem,
     /// The snapshots it concerns.
     pub snapshots: Vec<SnapshotId>,
+    /// Why, where more is known than the problem says.
+    pub cause: Option<String>,
 }
 
 /// `recoup verify`.
@@ -305,6 +338,9 @@ pub struct VerifyResult {
     /// What the operator should know, such as leftovers of interrupted runs.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// What to do about it.
+    #[serde(skip)]
+    pub next_steps: Vec<String>,
 }
 
 /// What `copy` did to one store.
@@ -318,6 +354,8 @@ pub struct CopiedStore {
     pub copied_bytes: u64,
     /// Damaged objects that were replaced by intact ones.
     pub healed: u64,
+    /// Whether it was empty, and was founded again.
+    pub seeded: bool,
 }
 
 /// `recoup copy`.
@@ -334,6 +372,9 @@ pub struct CopyResult {
     /// What the operator should know.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// What to do about what is still wrong.
+    #[serde(skip)]
+    pub next_steps: Vec<String>,
 }
 
 impl CopyResult {

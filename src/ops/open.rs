@@ -187,11 +187,7 @@ pub fn open_source(settings: &Settings, host: &Host, name: &SourceName) -> Resul
 }
 
 /// The database of a source; nothing is looked at yet.
-pub fn open_database(
-    source: &SourceSettings,
-    world: &World,
-    scratch_dir: PathBuf,
-) -> Result<Arc<dyn Source>, Failure> {
+pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBuf) -> Result<Arc<dyn Source>, Failure> {
     check_kind(source)?;
     let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))

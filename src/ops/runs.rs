@@ -4,7 +4,8 @@ use super::{
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
     host::{Host, Protected},
-    list, open,
+    list::{self, ListRequest},
+    open,
     progress::Progress,
     state::{Known, SourceState},
     verify::{self, VerifyRequest},
@@ -17,7 +18,7 @@ use crate::{
         plan::backup::Approach,
         policy::Copies,
         result::{
-            BackupResult, BackupSchema, CopyResult, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
+            BackupResult, BackupSchema, CopyResult, Durability, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
             SourceOutcome, StoreFinding, VerifyResult,
         },
     },
@@ -63,7 +64,7 @@ pub async fn backup_sources(
                     result.snapshots.push(SnapshotEntry::of(
                         &snapshot.inventory,
                         snapshot.stores.clone(),
-                        snapshot.durable,
+                        Durability::known(snapshot.durable),
                     ));
                 }
             }
@@ -168,8 +169,9 @@ pub async fn verify_stores(
 /// Adds what was found damaged. An entry goes only when a run has read every byte of that store's objects of that
 /// source: otherwise the next snapshot would be built on what is known to be lost.
 fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findings: &[StoreFinding]) {
-    let unreachable =
-        |store: &str| findings.iter().any(|finding| finding.store == store && finding.problem == Problem::Unreachable);
+    // A store that was full or gone was not mended: what is known of it stays.
+    let is_unfinished = |finding: &StoreFinding| matches!(finding.problem, Problem::Unreachable | Problem::Full);
+    let unreachable = |store: &str| findings.iter().any(|finding| finding.store == store && is_unfinished(finding));
     let examined = |name: &&SourceSettings| sources.is_empty() || sources.contains(&name.name);
     for source in settings.sources.iter().filter(examined) {
         let folder = layout::source_folder(&source.name);
@@ -213,7 +215,8 @@ pub async fn copy_stores(
     let repository = open::open_repository(settings)?;
     let known = known_of(settings, &sources);
     let named = sources.clone();
-    let request = CopyRequest { sources, presence_only, dry_run, known };
+    let configured = settings.sources.iter().map(|source| source.name.clone()).collect();
+    let request = CopyRequest { sources, presence_only, dry_run, known, configured };
     let copied = copy::copy(&repository, &request, progress).await?;
     if !dry_run {
         for (source, stores) in &copied.completed {
@@ -242,5 +245,7 @@ pub async fn list_snapshots(
     source: Option<&SourceName>,
 ) -> Result<crate::core::result::ListResult, Failure> {
     let copies = settings.map(copies_of).unwrap_or_default();
-    list::list(repository, source, &copies).await
+    let named: Vec<SourceName> = source.cloned().into_iter().collect();
+    let known = settings.map(|settings| known_of(settings, &named)).unwrap_or_default();
+    list::list(repository, &ListRequest { source: source.cloned(), copies, known }).await
 }

@@ -85,7 +85,9 @@ fn what_a_crashed_writer_left_is_reported_and_stays() {
         // A backup does what any next reader does, and then all is well.
         run(&mut house.recoup(["backup"])).expect_code(0);
         if mode == "delete" {
-            assert!(findings(&run(&mut house.recoup(["doctor", "--json"])).expect_code(0), "crashed-writer").is_empty());
+            assert!(
+                findings(&run(&mut house.recoup(["doctor", "--json"])).expect_code(0), "crashed-writer").is_empty()
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ pub mod verify;
 use super::{Context, Help};
 use crate::core::{
     failure::{Code, Failure},
-    result::{Problem, Status, StoreFinding},
+    result::{Status, StoreFinding},
 };
 use clap::Subcommand;
 use std::collections::BTreeMap;
@@ -135,18 +135,6 @@ fn snapshots_text(finding: &StoreFinding) -> String {
             format!("  (snapshot{} {})", if number == 1 { "" } else { "s" }, ids.join(", "))
         }
         number => format!("  ({number} snapshots)"),
-    }
-}
-
-/// The command that helps against these findings.
-fn remedy(findings: &[StoreFinding]) -> Option<&'static str> {
-    let has = |problems: &[Problem]| findings.iter().any(|finding| problems.contains(&finding.problem));
-    if has(&[Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden]) {
-        Some("recoup copy")
-    } else if has(&[Problem::Unreachable]) {
-        Some("recoup doctor")
-    } else {
-        None
     }
 }
 
