@@ -107,7 +107,7 @@ fn a_bad_host_hides_neither_stores_nor_sources() {
         fs::write(house.path("data/ledger.db"), "id,amount\n".repeat(1000)).unwrap();
         let doctor = run(&mut house.recoup(["doctor", "--json"])).expect_code(2);
         finds(&doctor, "host", "critical", &[part]);
-        finds(&doctor, "store-down", "critical", &["store b"]);
+        finds(&doctor, "store-down", "critical", &["/b cannot be opened"]);
         finds(&doctor, "source-unfit", "critical", &["source ledger", "not a SQLite database"]);
     }
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli_output;
 mod cli_parse;
+mod copying;
 mod crash;
 mod damage;
 mod demo;
@@ -16,6 +17,7 @@ mod golden;
 mod house;
 mod kill;
 mod known_damage;
+mod listing;
 mod manpages;
 mod needs;
 mod recover;

@@ -37,11 +37,11 @@ fn the_list_is_a_table_that_shows_forks() {
     let snapshots = [snapshot(1, a), snapshot(2, a), snapshot(10, a), snapshot(10, b)];
     let now = "2026-11-22T10:20:00Z".parse().unwrap();
     insta::assert_snapshot!(list::table(&snapshots, now), @r"
-    SOURCE                          SEQ  KIND         CREATED                  AGE     SIZE   STORED  STORES  DURABLE
-    ledger                            1  full         2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
-    ledger                            2  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  -       NO
-    ledger  0000000010-aaaaaaaaaaaaaaaa  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
-    ledger  0000000010-bbbbbbbbbbbbbbbb  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
+    SOURCE                          SEQ  KIND         READ                         AGE     SIZE   STORED  STORES  DURABLE
+    ledger                            1  full         2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
+    ledger                            2  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  -       NO
+    ledger  0000000010-aaaaaaaaaaaaaaaa  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
+    ledger  0000000010-bbbbbbbbbbbbbbbb  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
     ");
     assert_eq!(list::table(&[], now), "");
 }

@@ -98,7 +98,7 @@ fn verify_copy_and_doctor() {
     assert_eq!(
         json(&copy),
         format!(
-            r#"{{"schema":"recoup.copy/1","status":"ok","stores":[{{"store":"a","copied_objects":1,"copied_bytes":2,"healed":3}}],"findings":[{shown}]}}"#
+            r#"{{"schema":"recoup.copy/1","status":"ok","stores":[{{"store":"a","copied_objects":1,"copied_bytes":2,"healed":3,"seeded":false}}],"findings":[{shown}]}}"#
         )
     );
     let finding = |severity| DoctorFinding {

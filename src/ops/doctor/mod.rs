@@ -57,8 +57,9 @@ async fn examine_stores(settings: &Settings, findings: &mut Findings) {
             None => head::read(store).await.map_or_else(|status| status, |_| StoreStatus::Ready),
         };
         if status != StoreStatus::Ready {
-            let failure = status.failure(store.name());
-            findings.failure("store-down", Some(store.name()), &failure);
+            let next_step = status.failure(store.name()).next_step;
+            let problem = status.problem().unwrap_or_default();
+            findings.add("store-down", Severity::Critical, Some(store.name()), problem, next_step);
             continue;
         }
         for (name, content) in recovery::files() {
