@@ -110,14 +110,14 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
         catalogues.push(repository.catalogue(name).await);
     }
     let mut snapshots = Vec::new();
-    let mut warnings = Vec::new();
+    let (mut warnings, mut missing) = (Vec::new(), Vec::new());
     let nobody_trusted = is_nobody_trusted(&catalogues);
     for catalogue in &catalogues {
         let copies = request.copies.get(&catalogue.source);
         let entries = catalogue.snapshots.values().map(|committed| entry(repository, catalogue, committed, copies));
         snapshots.extend(entries);
         warnings.extend(warnings_of(catalogue, nobody_trusted));
-        warnings.extend(request.known.get(&catalogue.source).and_then(|known| missing_head(catalogue, known)));
+        missing.extend(request.known.get(&catalogue.source).and_then(|known| missing_head(catalogue, known)));
     }
     if catalogues.is_empty() {
         // Nobody has asked the stores one by one yet.
@@ -131,10 +131,12 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
             catalogues.iter().flat_map(|all| all.refused.iter().map(|refused| (&all.source, refused.id))).collect();
         warnings.push(format!("none of the snapshots that the stores show ({}) has a trusted signer", claims.len()));
     }
+    let known_missing = !missing.is_empty();
+    warnings.extend(missing);
     let mut said = BTreeSet::new();
     warnings.retain(|warning| said.insert(warning.clone()));
     snapshots.sort_by(|a, b| (&a.source, a.seq, a.run).cmp(&(&b.source, b.seq, b.run)));
-    Ok(ListResult { schema: ListSchema, snapshots, warnings, nobody_trusted, notes: Vec::new() })
+    Ok(ListResult { schema: ListSchema, snapshots, warnings, nobody_trusted, known_missing, notes: Vec::new() })
 }
 
 /// Whether there are snapshots, and not one of them is signed by anybody who is trusted: the signers are the wrong

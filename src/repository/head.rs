@@ -161,9 +161,12 @@ pub fn majority(survey: &[Result<Head, StoreStatus>]) -> Option<Head> {
 pub fn none_usable(statuses: &[(String, StoreStatus)]) -> Failure {
     let mut failures: Vec<Failure> = statuses.iter().map(|(store, status)| status.failure(store)).collect();
     failures.sort_by_key(|failure| failure.code);
-    let Some(first) = failures.into_iter().next() else { return Failure::new(Code::Usage, "no store is named") };
+    let Some(mut first) = failures.into_iter().next() else { return Failure::new(Code::Usage, "no store is named") };
     if statuses.len() == 1 {
         return first;
+    }
+    if statuses.iter().all(|(_, status)| matches!(status, StoreStatus::Down(_))) {
+        first.next_step = Some("bring the stores back, then run `recoup doctor`".to_owned());
     }
     let problem = |status: &StoreStatus| status.problem().unwrap_or_else(|| "it cannot be listed".to_owned());
     let each: Vec<String> =

@@ -101,7 +101,11 @@ pub(super) fn steps(result: &CopyResult) -> Vec<String> {
             steps.push(format!("store {name}: bring {objects} ({}){healed}", human::size(store.copied_bytes)));
         }
         for finding in result.findings.iter().filter(|finding| finding.store == *name) {
-            let cause = finding.cause.as_ref().map_or_else(|| finding.problem.to_string(), Clone::clone);
+            let known = finding.cause.clone().unwrap_or_else(|| finding.problem.to_string());
+            let cause = match finding.problem {
+                Problem::Missing | Problem::Damaged => format!("{known}, and no store that answers has it whole"),
+                _ => known,
+            };
             steps.push(match &finding.object {
                 None if finding.problem == Problem::Behind => {
                     format!("store {name}: leave it behind{}: {cause}", snapshots_text(finding))
@@ -119,7 +123,7 @@ fn report_trouble(result: &CopyResult, context: &Context) {
     for finding in result.findings.iter().take(FINDINGS_SHOWN) {
         let object = finding.object.as_deref().unwrap_or("the store as a whole");
         let cause = finding.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-        let snapshots = snapshots_text(finding);
+        let snapshots = snapshots_text(finding).replace("  (", " (");
         context
             .output()
             .warning(&format!("store {}: {object} is {}{snapshots}{cause}", finding.store, finding.problem));

@@ -62,6 +62,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     for warning in &result.warnings {
         context.output().warning(warning);
     }
+    if result.known_missing {
+        context.output().next_step("recoup verify");
+    }
     if result.nobody_trusted {
         let signers = access.signers().display();
         context.output().next_step(&format!(

@@ -186,33 +186,52 @@ async fn examine_source(
     }
     let mut wrong: BTreeMap<Needed, BTreeSet<usize>> = BTreeMap::new();
     for store in catalogue.ready().collect::<Vec<_>>() {
-        let wanted = wanted_on(judged, store, examination);
-        let name = &catalogue.listings[store].store;
-        progress.begin(&format!("verifying {} on {name}", catalogue.source), Some(wanted.len() as u64), Unit::Objects);
-        let held = &catalogue.listings[store].objects;
-        let checks = stream::iter(wanted).map(|(object, snapshots)| async move {
-            let found = check_object(repository, catalogue, store, &object, held, all).await;
-            progress.advance(1);
-            (object, snapshots, found)
-        });
-        let checks: Vec<_> = checks.buffer_unordered(CONCURRENT_READS).collect().await;
-        for (object, snapshots, found) in checks {
-            examination.objects += 1;
-            match found {
-                Ok(bytes) => examination.bytes += bytes,
-                Err(problem) => {
-                    examination.findings.add(name, Some(full_name(catalogue, &object.name)), problem, snapshots, None);
-                    if problem == Problem::Unreachable {
-                        examination.losses.unasked.insert(name.clone());
-                    }
-                    examination.to_heal.push((catalogue.source.clone(), store, object.clone()));
-                    wrong.entry(object).or_default().insert(store);
-                }
-            }
+        for object in examine_objects(repository, judged, store, all, progress, examination).await {
+            wrong.entry(object).or_default().insert(store);
         }
     }
     examine_head(judged, examination);
     settle_losses(catalogue, &wrong, examination);
+}
+
+/// Looks at everything that a store should hold of a source; returns what is not right there.
+async fn examine_objects(
+    repository: &Repository,
+    judged: &Judged<'_>,
+    store: usize,
+    all: bool,
+    progress: &dyn Progress,
+    examination: &mut Examination,
+) -> Vec<Needed> {
+    let catalogue = judged.catalogue;
+    let wanted = wanted_on(judged, store, examination);
+    let name = &catalogue.listings[store].store;
+    progress.begin(&format!("verifying {} on {name}", catalogue.source), Some(wanted.len() as u64), Unit::Objects);
+    let held = &catalogue.listings[store].objects;
+    let checks = stream::iter(wanted).map(|(object, snapshots)| async move {
+        let found = check_object(repository, catalogue, store, &object, held, all).await;
+        progress.advance(1);
+        (object, snapshots, found)
+    });
+    let checks: Vec<_> = checks.buffer_unordered(CONCURRENT_READS).collect().await;
+    let mut wrong = Vec::new();
+    for (object, snapshots, found) in checks {
+        examination.objects += 1;
+        let problem = match found {
+            Ok(bytes) => {
+                examination.bytes += bytes;
+                continue;
+            }
+            Err(problem) => problem,
+        };
+        examination.findings.add(name, Some(full_name(catalogue, &object.name)), problem, snapshots, None);
+        if problem == Problem::Unreachable {
+            examination.losses.unasked.insert(name.clone());
+        }
+        examination.to_heal.push((catalogue.source.clone(), store, object.clone()));
+        wrong.push(object);
+    }
+    wrong
 }
 
 fn full_name(catalogue: &Catalogue, name: &str) -> String {
