@@ -39,8 +39,9 @@ impl Findings {
 
     /// Adds that an object cannot be had whole; as what it was found to be already, where it was.
     pub fn add_object(&mut self, store: &str, object: &str, problem: Problem, snapshot: SnapshotId) {
-        let known = self.0.keys().find(|(of, name, _)| of == store && name.as_deref() == Some(object));
-        let problem = known.map_or(problem, |(_, _, known)| *known);
+        let key = |problem: &Problem| (store.to_owned(), Some(object.to_owned()), *problem);
+        let known = Problem::ALL.into_iter().find(|known| self.0.contains_key(&key(known)));
+        let problem = known.unwrap_or(problem);
         self.add(store, Some(object.to_owned()), problem, [snapshot], None);
     }
 
@@ -51,7 +52,9 @@ impl Findings {
 
     /// The object is right now.
     pub fn settle(&mut self, store: &str, object: &str) {
-        self.retain(|of, name, _| of != store || name != Some(object));
+        for problem in Problem::ALL {
+            self.0.remove(&(store.to_owned(), Some(object.to_owned()), problem));
+        }
     }
 
     /// The store has all of the snapshot now.

@@ -243,10 +243,8 @@ fn every_word_of_the_results_is_described() {
     let ids: BTreeSet<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");
     use core::result::{Problem, Severity, Status, Verdict};
-    let problems = [Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden, Problem::Foreign];
-    let problems = [&problems[..], &[Problem::Unreachable, Problem::Full]].concat();
     let mut words: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    words.extend(problems.iter().map(ToString::to_string));
+    words.extend(Problem::ALL.map(|word| word.to_string()));
     words.extend([Status::Ok, Status::Warning, Status::Critical, Status::Unknown].map(|word| word.to_string()));
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));
     words.extend([Verdict::Pass, Verdict::FailObjective, Verdict::FailIntegrity].map(|word| word.to_string()));

@@ -25,6 +25,19 @@ pub enum Problem {
     Full,
 }
 
+impl Problem {
+    /// All of them.
+    pub const ALL: [Problem; 7] = [
+        Problem::Missing,
+        Problem::Damaged,
+        Problem::Behind,
+        Problem::Hidden,
+        Problem::Foreign,
+        Problem::Unreachable,
+        Problem::Full,
+    ];
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
