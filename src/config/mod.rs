@@ -6,6 +6,7 @@
 mod access;
 mod document;
 mod identity;
+mod kept;
 mod lookup;
 mod nearest;
 mod parse;
@@ -20,6 +21,7 @@ mod write;
 pub use access::{Access, parse_store_argument};
 pub use document::FILE_BYTES_MAX;
 pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity, signers_beside};
+pub use kept::parse_kept;
 pub use lookup::{CONFIG, find, find_for_init};
 pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, parse, parse_source_argument, read_text};
 pub use policy::{DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy};

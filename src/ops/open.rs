@@ -2,7 +2,7 @@
 
 use super::host::{CatalogueKey, Host, Protected};
 use crate::{
-    config::{Access, IdentityInput, Settings, StoreSettings},
+    config::{Access, IDENTITY_COMMAND, IdentityInput, Settings, StoreSettings},
     core::{
         failure::{Code, Failure},
         id::{RepositoryId, SourceName},
@@ -63,7 +63,7 @@ pub fn refuse_aliases(stores: &[StoreSettings], code: Code) -> Result<(), Failur
 }
 
 /// The path without links, as far as it exists.
-fn real_path(path: &Path) -> PathBuf {
+pub(super) fn real_path(path: &Path) -> PathBuf {
     let existing = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
     match existing {
         Some((above, real)) => path.strip_prefix(above).map_or_else(|_| path.to_owned(), |rest| real.join(rest)),
@@ -204,7 +204,7 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     )
     .cause(format!("{owner} owns the state directory {}", directory.display()))
     .safe("nothing was read or changed")
-    .next_step(format!("runuser -u {owner} -- recoup --config {} ...", settings.file.display())))
+    .next_step(format!("runuser -u {owner} -- recoup ...")))
 }
 
 fn read_host_key(path: &Path) -> Result<HostKey, Failure> {
@@ -221,19 +221,28 @@ fn read_catalogue_key(path: &Path) -> Result<Option<Arc<CatalogueKey>>, Failure>
     let unusable = |error: String| unusable_key(path, "the catalogue key", &error);
     let identities = Identities::parse(&text).map_err(|error| unusable(error.to_string()))?;
     let recipients = Recipients::parse(identities.recipients()).map_err(|error| unusable(error.to_string()))?;
-    Ok(Some(Arc::new(CatalogueKey { identities, recipients })))
+    Ok(Some(Arc::new(CatalogueKey { identities, recipients, text })))
 }
 
 /// The custodian's identity.
-pub fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
+pub async fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
     let (text, what) = match input {
         IdentityInput::File(path) => (read_secret(path, "the identity")?, format!("the identity {}", path.display())),
-        IdentityInput::Text(text) => (text.clone(), "the identity that the command printed".to_owned()),
+        IdentityInput::Command(command) => {
+            let printed = world::shell_output(command).await.map_err(|cause| {
+                Failure::new(Code::NoKey, format!("the command in {IDENTITY_COMMAND} gave no identity"))
+                    .cause(cause)
+                    .safe("nothing was read or changed")
+                    .next_step("run that command by hand; it must print the identity and exit 0")
+            })?;
+            (printed, "the identity that the command printed".to_owned())
+        }
     };
     Identities::parse(&text).map_err(|error| {
         let next_step = match error {
             InvalidIdentity::Encrypted => {
-                "open it first, for example: RECOUP_IDENTITY_COMMAND='age -d custodian.age.enc' recoup restore ..."
+                "open it first: an age file with RECOUP_IDENTITY_COMMAND='age -d FILE', an OpenSSH key by taking the \
+                 passphrase off a copy of it (ssh-keygen -p); then run the same command again"
             }
             _ => "name the custodian's identity file with --identity",
         };
