@@ -107,7 +107,7 @@ pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
             .safe("nothing was read or changed")
             .next_step("copy the id from recoup.json at the top of a store that you trust")
     })?;
-    let signers = read_signers(&settings.host.allowed_signers)?;
+    let signers = read_signers(&settings.host.allowed_signers, "bring back the file that the configuration names")?;
     Ok(Repository { id, stores: open_stores(&settings.stores), signers })
 }
 
@@ -126,7 +126,7 @@ pub async fn open_access(access: &Access) -> Result<Repository, Failure> {
 ///
 /// Signers name the repository they sign for, so a wrong id makes every signature worthless.
 pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repository, Failure> {
-    let signers = read_signers(signers)?;
+    let signers = read_signers(signers, "name the file with --signers: IDENTITY.signers of a custodian")?;
     let stores = open_stores(stores);
     let mut id: Option<(RepositoryId, String)> = None;
     let mut failures = Vec::new();
@@ -304,12 +304,12 @@ fn unusable_key(path: &Path, what: &str, error: &str) -> Failure {
 }
 
 /// Reads a file of trusted signers.
-pub fn read_signers(path: &Path) -> Result<Signers, Failure> {
+pub fn read_signers(path: &Path, next_step: &str) -> Result<Signers, Failure> {
     let failure = |cause: String| {
         Failure::new(Code::NoKey, format!("the trusted signers {} cannot be used", path.display()))
             .cause(cause)
             .safe("nothing was changed; without signers nothing can be trusted")
-            .next_step("name the file with --signers: allowed_signers of the host, or IDENTITY.signers of a custodian")
+            .next_step(next_step)
     };
     let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     Signers::parse(&text).map_err(|error| failure(error.to_string()))
