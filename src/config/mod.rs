@@ -24,7 +24,9 @@ pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity
 pub use kept::parse_kept;
 pub use lookup::{CONFIG, find, find_for_init};
 pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, parse, parse_source_argument, read_text};
-pub use policy::{DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy};
+pub use policy::{
+    BUILT_IN as BUILT_IN_POLICIES, DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy,
+};
 pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
 pub use show::Value;
 pub use url::{InvalidUrl, StoreUrl};

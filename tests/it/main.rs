@@ -18,6 +18,7 @@ mod kill;
 mod known_damage;
 mod manpages;
 mod needs;
+mod policies;
 mod recover;
 mod schedules;
 mod signatures;
