@@ -295,6 +295,10 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("runs that an inventory uses", core::inventory::MAX_USES as u64),
         ("smallest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.start())),
         ("largest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.end())),
+        ("bytes of a file", core::manifest::FILE_BYTES_MAX),
+        ("bytes of a path, or of what a link points to, decoded", core::path::PATH_BYTES_MAX as u64),
+        ("bytes of a part of a path, decoded", core::path::PART_BYTES_MAX as u64),
+        ("number of a user or a group", u64::from(core::manifest::OWNER_MAX)),
         ("numbers in stored JSON", core::manifest::NUMBER_MAX),
         ("sequence number", core::id::SEQ_MAX),
     ]
