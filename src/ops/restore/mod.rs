@@ -111,7 +111,7 @@ pub async fn restore(
     request: &RestoreRequest,
     progress: &dyn Progress,
 ) -> Result<RestoreResult, Failure> {
-    let staging = write::Staging::check(&request.to)?;
+    let staging = write::Staging::check(&request.to, &repository.stores)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let catalogue = catalogue_of(repository, request).await?;
     let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;

@@ -120,7 +120,13 @@ fn act(call: &str, path: &dyn Fn(&str) -> PathBuf) -> Option<Act> {
     if result.starts_with('-') {
         return None;
     }
-    let named = |at: usize| path(arguments.split('"').nth(2 * at + 1).unwrap_or_else(|| panic!("no path: {call}")));
+    let named = |at: usize| {
+        let mut pieces = arguments.split('"').skip(2 * at);
+        let (Some(before), Some(given)) = (pieces.next(), pieces.next()) else { panic!("no path: {call}") };
+        // A path that is relative to a descriptor: `5</r/d>, "name"`.
+        let from = before.strip_suffix(", ").and_then(|before| before.rsplit_once('<')?.1.strip_suffix('>'));
+        path(from.map_or(PathBuf::new(), |from| path(from)).join(given).to_str().expect("tests name files well"))
+    };
     Some(match name {
         "openat" | "open" | "creat" => {
             let made = name == "creat" || arguments.contains("O_CREAT");
@@ -163,6 +169,9 @@ fn traces_are_read() {
 10 renameat2(AT_FDCWD</r>, \"/r/a#1\", AT_FDCWD</r>, \"a\", RENAME_NOREPLACE) = 0
 10 mkdir(\"/r/b\", 0777) = -1 EEXIST (File exists)
 10 openat(AT_FDCWD</r>, \"/r/c\", O_RDONLY|O_CLOEXEC) = 7</r/c>
+10 mkdirat(9</r/d>, \"e\", 0700) = 0
+10 renameat2(10</r/d/e>, \"x\", 9</r/d>, \"y\", RENAME_NOREPLACE) = 0
+10 unlinkat(9</r/d>, \"e\", AT_REMOVEDIR) = 0
 10 write(8<pipe:[3]>, \"\"..., 1) = 1
 10 write(1<pipe:[4]>, \"\"..., 1) = 1
 10 exit_group(0) = ?
@@ -174,8 +183,11 @@ fn traces_are_read() {
         (1, 3, Act::Write(path("a#1"))),
         (4, 4, Act::Sync(path("a#1"))),
         (6, 6, Act::Rename(path("a#1"), path("a"))),
-        (10, 10, Act::Print),
-        (11, 11, Act::Exit),
+        (9, 9, Act::MakeDirectory(path("d/e"))),
+        (10, 10, Act::Rename(path("d/e/x"), path("d/y"))),
+        (11, 11, Act::Remove(path("d/e"))),
+        (13, 13, Act::Print),
+        (14, 14, Act::Exit),
     ];
     let expected = expected.map(|(begin, end, act)| Event { begin, end, act });
     assert_eq!(parse(text, Path::new("/r")), expected);
