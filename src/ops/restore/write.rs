@@ -7,6 +7,7 @@
 mod files;
 mod finish;
 mod held;
+mod outside;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use crate::{
 };
 use finish::{Notes, finish, finish_one, is_finished_later};
 use held::Identity;
+use outside::refuse_stores;
 use rustix::{
     fs::{AtFlags, CWD, FlockOperation, Mode, Stat, flock, fremovexattr, fstat, fsync, mkdirat, unlinkat},
     io::Errno,
@@ -34,12 +36,9 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{DirBuilderExt, MetadataExt},
-        },
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -133,13 +132,15 @@ impl Staging {
         let path = self.folder_path();
         let found = held::look(target, PARTIAL).map_err(|error| failed("look at", &path, &error))?;
         if let Some(found) = &found {
-            self.require_ours(found, 0o077)?;
+            self.require_ours(found, false)?;
         }
         Ok(found)
     }
 
-    /// Refuses a folder that somebody else owns, or that others have one of the permissions `closed` to.
-    fn require_ours(&self, found: &Stat, closed: u32) -> Result<(), Failure> {
+    /// Refuses a folder that somebody else owns or may enter.
+    fn require_ours(&self, found: &Stat, is_new: bool) -> Result<(), Failure> {
+        // Where a file system keeps no modes even a new one can be read by others, which is all that it can do.
+        let closed = if is_new { 0o022 } else { 0o077 };
         let why = if found.st_uid != user_id() {
             format!("it belongs to user {}", found.st_uid)
         } else if held::is_directory(found) && found.st_mode & closed != 0 {
@@ -147,8 +148,14 @@ impl Staging {
         } else {
             return Ok(());
         };
-        Err(refuse(&self.path, &format!("{PARTIAL} in it is not what a restore of yours left: {why}"))
-            .next_step("find out who made it, then remove it; or name a new directory with --to"))
+        let failure = if is_new {
+            refuse(&self.path, &format!("a directory that was made in it is not ours alone: {why}"))
+                .next_step("name a directory on a file system that keeps owners and modes with --to")
+        } else {
+            refuse(&self.path, &format!("{PARTIAL} in it is not what a restore of yours left: {why}"))
+                .next_step("find out who made it, then remove it; or name a new directory with --to")
+        };
+        Err(failure)
     }
 
     /// Refuses when the file system has no room for `needed_bytes`.
@@ -209,8 +216,7 @@ impl Staging {
         };
         let folder = held::open(target, PARTIAL).map_err(|error| failed("open", &path, &error))?;
         let found = fstat(&folder).map_err(|error| failed("look at", &path, &error.into()))?;
-        // Where a file system keeps no modes even a new one can be read by others, which is all that it can do.
-        self.require_ours(&found, if is_new { 0o022 } else { 0o077 }).inspect_err(|_| {
+        self.require_ours(&found, is_new).inspect_err(|_| {
             let _ = if is_new { remove_folder(target, &folder) } else { Ok(()) };
         })?;
         self.lock(target, &folder, held::identity(&found))?;
@@ -248,7 +254,7 @@ impl Staging {
         let mut moved = Vec::new();
         let done = self
             .move_all(target, folder, &mut moved)
-            .and_then(|()| self.finish_moved(target, manifest, &mut notes))
+            .and_then(|()| self.finish_moved(target, manifest, &moved, &mut notes))
             .and_then(|()| fsync(target).map_err(|error| failed("sync", &self.path, &error.into())))
             .and_then(|()| self.check_moved(target, &moved));
         done.map_err(|failure| self.take_back(target, folder, &moved, failure))?;
@@ -272,12 +278,22 @@ impl Staging {
         Ok(())
     }
 
-    fn finish_moved(&self, target: &OwnedFd, manifest: &Manifest, notes: &mut Notes) -> Result<(), Failure> {
+    fn finish_moved(
+        &self,
+        target: &OwnedFd,
+        manifest: &Manifest,
+        moved: &[Moved],
+        notes: &mut Notes,
+    ) -> Result<(), Failure> {
         for entry in manifest.entries.iter().filter(|entry| is_finished_later(entry)) {
             let name = entry.path.to_relative();
-            held::open(target, &name)
-                .and_then(|directory| finish_one(directory, entry, notes))
-                .map_err(|error| failed("finish", &self.path.join(&name), &error))?;
+            let failed = |error| failed("finish", &self.path.join(&name), &error);
+            let directory = held::open(target, &name).map_err(failed)?;
+            let identity = held::identity(&fstat(&directory).map_err(|error| failed(error.into()))?);
+            if !moved.iter().any(|moved| moved.identity == identity) {
+                return Err(replaced(&self.path.join(&name)));
+            }
+            finish_one(directory, entry, notes).map_err(failed)?;
         }
         Ok(())
     }
@@ -337,30 +353,6 @@ impl Staging {
 fn remove_folder(target: &OwnedFd, folder: &OwnedFd) -> io::Result<()> {
     if held::is_there(target, PARTIAL, held::identity(&fstat(folder)?))? {
         unlinkat(target, PARTIAL, AtFlags::REMOVEDIR)?;
-    }
-    Ok(())
-}
-
-/// Refuses a target in a store: what is offsite or looked after by others must not get plaintext.
-fn refuse_stores(target: &Path, stores: &[Store]) -> Result<(), Failure> {
-    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let existing = target.ancestors().find_map(|above| {
-        let shown = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        Some((above, shown.canonicalize().ok()?))
-    });
-    let Some((named, existing)) = existing else { return Ok(()) };
-    if target.strip_prefix(named).is_ok_and(|missing| missing.components().any(|part| part == Component::ParentDir)) {
-        return Err(refuse(target, "it goes up, with .., from a directory that does not exist"));
-    }
-    let above: Vec<Identity> = existing.ancestors().filter_map(identity).collect();
-    for store in stores {
-        if let Some(directory) = &store.facts().directory
-            && identity(directory).is_some_and(|store| above.contains(&store))
-        {
-            let why =
-                format!("it lies in store {} ({}), which must not hold plaintext", store.name(), directory.display());
-            return Err(refuse(target, &why).next_step("name a directory outside of every store with --to"));
-        }
     }
     Ok(())
 }

@@ -120,13 +120,7 @@ fn act(call: &str, path: &dyn Fn(&str) -> PathBuf) -> Option<Act> {
     if result.starts_with('-') {
         return None;
     }
-    let named = |at: usize| {
-        let mut pieces = arguments.split('"').skip(2 * at);
-        let (Some(before), Some(given)) = (pieces.next(), pieces.next()) else { panic!("no path: {call}") };
-        // A path that is relative to a descriptor: `5</r/d>, "name"`.
-        let from = before.strip_suffix(", ").and_then(|before| before.rsplit_once('<')?.1.strip_suffix('>'));
-        path(from.map_or(PathBuf::new(), |from| path(from)).join(given).to_str().expect("tests name files well"))
-    };
+    let named = |at: usize| path(&entry(arguments, at).unwrap_or_else(|| panic!("no path: {call}")));
     Some(match name {
         "openat" | "open" | "creat" => {
             let made = name == "creat" || arguments.contains("O_CREAT");
@@ -150,6 +144,17 @@ fn act(call: &str, path: &dyn Fn(&str) -> PathBuf) -> Option<Act> {
     })
 }
 
+/// The name that is the argument's `at`th text, in the folder whose descriptor stands before it, if one does:
+/// `5</folder>, "name"`.
+fn entry(arguments: &str, at: usize) -> Option<String> {
+    let mut texts = arguments.split('"').skip(2 * at);
+    let (before, name) = (texts.next()?, texts.next()?);
+    match before.strip_suffix(">, ").and_then(|before| before.split_once('<')) {
+        Some((_, folder)) => Some(Path::new(folder).join(name).to_str()?.to_owned()),
+        None => Some(name.to_owned()),
+    }
+}
+
 /// The path of `5</path>`, at the beginning of a text; `None` for pipes, sockets and the like.
 fn descriptor(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once('<')?;
@@ -169,11 +174,12 @@ fn traces_are_read() {
 10 renameat2(AT_FDCWD</r>, \"/r/a#1\", AT_FDCWD</r>, \"a\", RENAME_NOREPLACE) = 0
 10 mkdir(\"/r/b\", 0777) = -1 EEXIST (File exists)
 10 openat(AT_FDCWD</r>, \"/r/c\", O_RDONLY|O_CLOEXEC) = 7</r/c>
-10 mkdirat(9</r/d>, \"e\", 0700) = 0
-10 renameat2(10</r/d/e>, \"x\", 9</r/d>, \"y\", RENAME_NOREPLACE) = 0
-10 unlinkat(9</r/d>, \"e\", AT_REMOVEDIR) = 0
 10 write(8<pipe:[3]>, \"\"..., 1) = 1
 10 write(1<pipe:[4]>, \"\"..., 1) = 1
+10 openat(4</r/d>, \"e#1\", O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0644) = 9</r/d/e#1>
+10 renameat2(4</r/d>, \"e#1\", 6</r/f>, \"e\", RENAME_NOREPLACE) = 0
+10 mkdirat(4</r/d>, \"g\", 0755) = 0
+10 unlinkat(4</r/d>, \"h\", 0) = 0
 10 exit_group(0) = ?
 11 +++ exited with 0 +++
 ";
@@ -183,11 +189,12 @@ fn traces_are_read() {
         (1, 3, Act::Write(path("a#1"))),
         (4, 4, Act::Sync(path("a#1"))),
         (6, 6, Act::Rename(path("a#1"), path("a"))),
-        (9, 9, Act::MakeDirectory(path("d/e"))),
-        (10, 10, Act::Rename(path("d/e/x"), path("d/y"))),
-        (11, 11, Act::Remove(path("d/e"))),
-        (13, 13, Act::Print),
-        (14, 14, Act::Exit),
+        (10, 10, Act::Print),
+        (11, 11, Act::Create(path("d/e#1"))),
+        (12, 12, Act::Rename(path("d/e#1"), path("f/e"))),
+        (13, 13, Act::MakeDirectory(path("d/g"))),
+        (14, 14, Act::Remove(path("d/h"))),
+        (15, 15, Act::Exit),
     ];
     let expected = expected.map(|(begin, end, act)| Event { begin, end, act });
     assert_eq!(parse(text, Path::new("/r")), expected);

@@ -162,7 +162,7 @@ mod tests {
         symlink(&outside, root.join("link")).unwrap();
         symlink(&outside, root.join("a/0/link")).unwrap();
         for closed in ["a/0/1", "0"] {
-            fs::set_permissions(root.join(closed), Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(root.join(closed), Permissions::from_mode(0o000)).unwrap();
         }
         let held = open(rustix::fs::CWD, &root).unwrap();
         // A tree so deep that no path leads to its end.

@@ -7,7 +7,7 @@ use crate::core::{
 };
 use std::{
     collections::BTreeMap,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
 const BLOCK: u64 = 512;
@@ -23,7 +23,8 @@ fn file(path: &str, size: u64) -> Entry {
 
 fn manifest(mut entries: Vec<Entry>) -> Manifest {
     entries.sort_by(|one, other| one.path.cmp(&other.path));
-    Manifest { configuration: String::new(), entries, packs: BTreeMap::new(), digests: BTreeMap::new() }
+    let (packs, digests) = (BTreeMap::new(), BTreeMap::new());
+    Manifest { configuration: String::new(), catalogue_identity: None, entries, packs, digests }
 }
 
 /// A directory with a target, something that nobody may touch, and what is to be restored.
