@@ -141,6 +141,9 @@ fn a_folder_that_others_may_have_filled_is_not_taken_over() {
 #[test]
 fn a_folder_that_is_exchanged_leads_nowhere() {
     let scene = Scene::new(vec![file("a.db", 1), file("folder/b.db", 1)]);
+    if user_id() == 0 {
+        std::os::unix::fs::chown(scene.path("target"), Some(65_534), None).unwrap();
+    }
     let (staging, files) = scene.written();
     // Whoever owns the target may do this at any moment.
     let folder = scene.path("target").join(PARTIAL);
