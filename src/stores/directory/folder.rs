@@ -87,15 +87,18 @@ impl Folder {
 
     /// Makes sure that the names in it are on stable storage.
     pub(super) fn sync(&self) -> Done<()> {
-        // A descriptor to pass through cannot be synced; `.` is the same folder, wherever it lies now.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let synced = rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()).and_then(rustix::fs::fsync);
-        synced.map_err(|errno| FileError::new(&self.path, errno))
+        self.readable().and_then(rustix::fs::fsync).map_err(|errno| FileError::new(&self.path, errno))
     }
 
     /// What lies in it, as it is read.
     pub(super) fn entries(&self) -> Done<Dir> {
-        Dir::read_from(&self.descriptor).map_err(|errno| FileError::new(&self.path, errno))
+        self.readable().and_then(Dir::new).map_err(|errno| FileError::new(&self.path, errno))
+    }
+
+    /// With a descriptor to pass through, nothing can be read or synced; `.` is the same folder, wherever it lies now.
+    fn readable(&self) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())
     }
 
     pub(super) fn slot<'name>(&self, name: &'name str) -> Slot<'name> {
