@@ -142,5 +142,8 @@ impl ObjectStore for Directory {
 }
 
 #[cfg(test)]
+mod link_tests;
+
+#[cfg(test)]
 #[path = "directory_tests.rs"]
 mod tests;
