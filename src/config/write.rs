@@ -2,6 +2,7 @@
 
 use super::{
     Settings, SourceSettings, StoreSettings,
+    kept::policy_line,
     parse::{BUSY_TIMEOUT_DEFAULT, LEVEL_DEFAULT, MAX_READ_LOCK_DEFAULT, SPOOL_LIMIT_DEFAULT, format_bytes},
     policy::DEFAULT_POLICY,
 };
@@ -135,7 +136,7 @@ impl Settings {
             write_source(&mut text, source, true);
         }
         for policy in self.policies.values() {
-            text.push_str(&format!("\n# ---- policies/{}.toml ----\n", policy.name));
+            text.push_str(&format!("\n{}\n", policy_line(&policy.name)));
             text.push_str(&policy.text_without_command());
             if !text.ends_with('\n') {
                 text.push('\n');

@@ -75,6 +75,15 @@ impl Signers {
         self.signers.is_empty()
     }
 
+    /// Whether all of them sign for one repository only: what stands after the `@` of their principals.
+    pub fn are_of_one_repository(&self) -> bool {
+        let patterns = self.signers.iter().flat_map(|signer| signer.principals.split(','));
+        let mut repositories =
+            patterns.map(|pattern| pattern.rsplit_once('@').map_or("*", |(_, repository)| repository));
+        let Some(first) = repositories.next() else { return true };
+        !first.contains(['*', '?']) && repositories.all(|repository| repository == first)
+    }
+
     /// The fingerprints of all trusted keys, in the order of the lines, each once.
     pub fn fingerprints(&self) -> Vec<SignerFingerprint> {
         let mut seen = Vec::new();

@@ -3,7 +3,7 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{refuse_aliases, store_spec};
+use super::open::{real_path, refuse_aliases, store_spec};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
@@ -28,7 +28,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -113,8 +113,26 @@ impl<'a> Init<'a> {
         if !resumed {
             init.refuse_existing()?;
         }
+        init.refuse_places()?;
         init.probe_directory()?;
         Ok(init)
+    }
+
+    /// Keys must not lie where snapshots are kept, and a store must not hold what it protects.
+    fn refuse_places(&self) -> Result<(), Failure> {
+        let mut outside = vec![("the configuration", self.directory.clone())];
+        outside.extend(self.request.new_identity.as_ref().map(|file| ("the identity", files::parent(file).to_owned())));
+        outside.extend(self.request.sources.iter().map(|source| ("a source", source.path.clone())));
+        for store in &self.request.stores {
+            let place = real_path(store.url.path());
+            for (what, path) in &outside {
+                if real_path(path).starts_with(&place) {
+                    return Err(refuse(path, &format!("{what} would lie inside of store {}", store.name))
+                        .next_step("give the store a directory of its own"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn host_files(&self) -> [PathBuf; 4] {
@@ -287,7 +305,9 @@ impl<'a> Init<'a> {
             sources: self.request.sources.clone(),
         });
         let policies = self.directory.join("policies");
-        fs::create_dir_all(&policies).map_err(|error| local_failure("create", &policies, &error))?;
+        // Whoever can write there sets the policies, whatever the umask was.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&policies);
+        made.map_err(|error| local_failure("create", &policies, &error))?;
         write_file(&policies.join("default.toml"), config::DEFAULT_POLICY_TEXT.as_bytes(), 0o644)?;
         files::sync_directory(&policies).map_err(|error| local_failure("sync", &policies, &error))?;
         files::write_atomic(&self.request.config, text.as_bytes(), 0o644)

@@ -7,7 +7,7 @@ use crate::core::{
 };
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -181,7 +181,7 @@ fn writable(path: &Path) -> io::Result<()> {
 pub fn create_directory(spec: &StoreSpec) -> Result<Store, Failure> {
     let path = spec.path()?;
     if examine_directory(spec)? == DirectoryState::Missing {
-        match fs::create_dir(&path) {
+        match fs::DirBuilder::new().mode(0o755).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(spec.unreachable(&path, &error)),
             _ => {}
         }

@@ -62,9 +62,9 @@ fn a_snapshot_that_is_gone_everywhere_is_missed_by_all_who_look() {
         fs::remove_dir_all(newest(&house, store)).unwrap();
     }
     let verified = run(&mut house.recoup(["verify"])).expect_code(2);
-    let next = format!("recoup restore ledger --target snapshot:{first_id}");
+    let next = format!("recoup --config R/recoup.toml restore ledger --target snapshot:{first_id}");
     says(&verified, &["next: find out", &next]);
-    assert!(!verified.stderr.contains("next: recoup copy"), "no store has it: {verified:?}");
+    assert!(!verified.stderr.contains(" copy\n"), "no store has it: {verified:?}");
     let copied = run(&mut house.recoup(["copy"])).expect_code(2);
     says(&copied, &["is missing", &second, "next: find out", &next]);
     let json = run(&mut house.recoup(["copy", "--json"])).expect_code(2).json();
@@ -183,7 +183,13 @@ fn a_full_store_is_one_finding_with_its_cause() {
     let found = &json["findings"][0];
     assert_eq!((&found["store"], &found["object"], &found["problem"]), (&"c".into(), &().into(), &"full".into()));
     assert!(found["cause"].as_str().unwrap().contains("No space left"), "{found}");
-    says(&copied, &["store c: the store as a whole is full", "next: make room on store c, then recoup copy again"]);
+    says(
+        &copied,
+        &[
+            "store c: the store as a whole is full",
+            "next: make room on store c, then recoup --config R/recoup.toml copy again",
+        ],
+    );
     assert!(copied.stderr.lines().count() <= 4, "{copied:?}");
     disk.change("size=64m");
     run(&mut house.recoup(["copy"])).expect_code(0);
@@ -209,7 +215,7 @@ fn a_head_is_written_as_most_stores_have_it_and_without_what_nobody_wrote() {
         (&found["store"], &found["object"], &found["problem"]),
         (&"a".into(), &"recoup.json".into(), &"damaged".into())
     );
-    says(&verified, &["next: recoup copy"]);
+    says(&verified, &["next: recoup --config R/recoup.toml copy"]);
     run(&mut house.recoup(["copy"])).expect_code(0);
     assert_eq!(fs::read(house.path("a/recoup.json")).unwrap(), right);
     run(&mut house.recoup(["verify", "--all"])).expect_code(0);

@@ -186,8 +186,11 @@ fn every_schema_is_described() {
     let name = |line: &str| {
         line.split('"').find(|part| part.starts_with("recoup.") && part.ends_with("/1")).map(str::to_owned)
     };
-    let schemas: BTreeSet<String> = source.lines().filter(|line| line.contains("Schema = ")).filter_map(name).collect();
-    assert!(schemas.len() >= 11, "{schemas:?}");
+    let progress = text_of("src/cli/progress.rs");
+    let lines = source.lines().filter(|line| line.contains("Schema = "));
+    let lines = lines.chain(progress.lines().filter(|line| line.starts_with("const SCHEMA")));
+    let schemas: BTreeSet<String> = lines.filter_map(name).collect();
+    assert!(schemas.len() >= 12, "{schemas:?}");
     let described: BTreeSet<String> = page
         .lines()
         .filter_map(|line| line.strip_prefix(".Ss "))
@@ -290,6 +293,10 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("runs that an inventory uses", core::inventory::MAX_USES as u64),
         ("smallest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.start())),
         ("largest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.end())),
+        ("bytes of a file", core::manifest::FILE_BYTES_MAX),
+        ("bytes of a path, or of what a link points to, decoded", core::path::PATH_BYTES_MAX as u64),
+        ("bytes of a part of a path, decoded", core::path::PART_BYTES_MAX as u64),
+        ("number of a user or a group", u64::from(core::manifest::OWNER_MAX)),
         ("numbers in stored JSON", core::manifest::NUMBER_MAX),
         ("sequence number", core::id::SEQ_MAX),
     ]

@@ -123,7 +123,7 @@ fn a_store_that_is_behind_has_a_next_step() {
     let (house, _) = House::new();
     fs::remove_dir_all(house.path("c")).unwrap();
     let backup = run(&mut house.recoup(["backup"])).expect_code(1);
-    assert!(backup.stderr.ends_with("next: recoup copy\n"), "{backup:?}");
+    assert!(backup.stderr.ends_with("next: recoup --config R/recoup.toml copy\n"), "{backup:?}");
     assert_eq!(backup.stderr.matches("store c").count(), 1, "{backup:?}");
 }
 

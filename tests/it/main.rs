@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
 
 mod bad_input;
+mod choosing;
 mod cli_output;
 mod cli_parse;
 mod copying;
@@ -20,6 +21,7 @@ mod known_damage;
 mod listing;
 mod manpages;
 mod needs;
+mod policies;
 mod recover;
 mod schedules;
 mod signatures;

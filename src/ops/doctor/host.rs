@@ -25,7 +25,7 @@ pub(super) fn examine(settings: &Settings, findings: &mut Findings) {
             Severity::Warning,
             None,
             format!("there is no catalogue key {}: every snapshot is a full", settings.host.catalogue.display()),
-            Some("restore it from where it is escrowed, or make a new one with age-keygen".to_owned()),
+            Some("bring it back with `recoup config rescue --catalogue`, or make a new one with age-keygen".to_owned()),
         );
     }
     examine_state(settings, findings);

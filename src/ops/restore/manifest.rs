@@ -28,6 +28,8 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 pub struct Manifest {
     /// Effective configuration and policies when the snapshot was taken.
     pub configuration: String,
+    /// The catalogue identity of the host that took it.
+    pub catalogue_identity: Option<String>,
     /// Files, directories and links, by path.
     pub entries: Vec<Entry>,
     /// What to take from each pack.
@@ -95,7 +97,7 @@ pub async fn read_manifest(
         runs.insert(used.run, reader.run(used).await?);
     }
     let assembly = reader.parts(&root, &runs).await?;
-    assembly.finish(root.configuration)
+    assembly.finish(root)
 }
 
 struct RunInUse<'a> {
@@ -217,13 +219,14 @@ impl<'r, 'a> Assembly<'r, 'a> {
         Ok(())
     }
 
-    fn finish(self, configuration: String) -> Result<Manifest, Failure> {
+    fn finish(self, root: Root) -> Result<Manifest, Failure> {
         let Assembly { runs, entries, mut packs, .. } = self;
         packs.values_mut().for_each(|pack| pack.extents.sort_by_key(|(_, extent)| extent.raw_block));
         check_tree(&entries).map_err(contradiction)?;
         let used: BTreeSet<RunId> = packs.keys().map(|pack| pack.run).collect();
         let digests = used.into_iter().map(|run| (run, digest_objects(runs[&run].objects))).collect();
-        Ok(Manifest { configuration, entries, packs, digests })
+        let Root { configuration, catalogue_identity, .. } = root;
+        Ok(Manifest { configuration, catalogue_identity, entries, packs, digests })
     }
 }
 

@@ -316,7 +316,9 @@ impl Sqlite {
         let metadata = fs::metadata(&files.database).map_err(|error| failures::not_found(&files.database, &error))?;
         let name = self.path.file_name().or(files.database.file_name()).unwrap_or_default();
         let path = StoredPath::from_bytes(name.as_bytes()).map_err(|error| {
-            failures::failure(format!("{} has no usable file name", self.path.display())).cause(error)
+            failures::failure(format!("{} has no usable file name", self.path.display()))
+                .cause(error)
+                .next_step("give the database another name, or protect it through a link that has one")
         })?;
         Ok(Entry {
             path,

@@ -99,8 +99,8 @@ fn command_lines_that_cannot_be_right() {
         (&[&restore[..], &["2020-01-01T00:00:00Z"]].concat(), 16, &["before the first", "--target snapshot:1"]),
         (
             &["restore", "nosuch", "--identity", "R/custodian.age", "--to", "out"],
-            16,
-            &["nosuch has no snapshot", "recoup list"],
+            64,
+            &["no source nosuch", "ledger", "recoup --config R/recoup.toml list"],
         ),
         (
             &[&restore[..], &["latest", "--head", "0000000009-aaaaaaaaaaaaaaaa"]].concat(),
@@ -188,7 +188,7 @@ fn signers_of_another_repository() {
     let own = fs::read(house.path("R/allowed_signers")).unwrap();
     fs::copy(other.path("R/allowed_signers"), house.path("R/allowed_signers")).unwrap();
     let (mut restore, file) = house.restore("latest");
-    assert_refused(run(&mut restore), 17, &["0000000001-", "not among the allowed signers", "recoup verify"]);
+    assert_refused(run(&mut restore), 17, &["0000000001-", "not among the allowed signers", "R/recoup.toml verify"]);
     assert!(!file.exists());
     // A host that nobody trusts could only take snapshots that nobody can restore.
     assert_refused(run(&mut house.recoup(["backup"])), 78, &["not trusted for source ledger", "allowed_signers"]);
@@ -228,6 +228,11 @@ fn directories_that_are_not_empty() {
     // What an interrupted restore left behind, whatever it is, is in nobody's way.
     fs::create_dir_all(house.path("left/.recoup-partial/deep/er")).unwrap();
     fs::write(house.path("left/.recoup-partial/ledger.db"), "half").unwrap();
+    // As long as nobody else could have put it there.
+    set_mode(&house.path("left/.recoup-partial"), 0o750);
+    assert_refused(into("left"), 17, &["left", ".recoup-partial", "others may enter it", "--to"]);
+    assert_eq!(fs::read(house.path("left/.recoup-partial/ledger.db")).unwrap(), b"half");
+    set_mode(&house.path("left/.recoup-partial"), 0o700);
     into("left").expect_code(0);
     assert_eq!(fs::read(house.path("left/ledger.db")).unwrap(), bytes);
     fs::create_dir(house.path("linked")).unwrap();
@@ -238,6 +243,15 @@ fn directories_that_are_not_empty() {
     into("empty").expect_code(0);
     into("deep/er/still").expect_code(0);
     assert_eq!(fs::read(house.path("deep/er/still/ledger.db")).unwrap(), bytes);
+    // A link to a directory is named, and not followed; plaintext does not go into a store.
+    fs::create_dir(house.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", house.path("to-real")).unwrap();
+    assert_refused(into("to-real"), 17, &["to-real", "link", house.path("real").to_str().unwrap()]);
+    let held = house.inventory_of("b");
+    for inside in ["b/plain", "b", "b/sources/../new/deep"] {
+        assert_refused(into(inside), 17, &[inside, "store b", "--to"]);
+    }
+    assert_eq!(house.inventory_of("b"), held);
     assert_eq!(house.inventory_of("deep/er/still").len(), 1);
 }
 
@@ -245,6 +259,7 @@ fn directories_that_are_not_empty() {
 fn two_restores_into_one_directory() {
     let (house, bytes) = House::new();
     fs::create_dir_all(house.path("out/.recoup-partial")).unwrap();
+    set_mode(&house.path("out/.recoup-partial"), 0o700);
     fs::write(house.path("out/.recoup-partial/ledger.db"), "being written").unwrap();
     let staging = fs::File::open(house.path("out/.recoup-partial")).unwrap();
     staging.lock().unwrap();

@@ -4,6 +4,7 @@ use super::{
     Forger,
     draft::{BLOCK, Draft, bomb, no_digest, pack_of, seal_as_is},
 };
+use crate::support::{program, run};
 use recoup::core::id::RunId;
 use std::fs;
 
@@ -32,6 +33,22 @@ const LIES: &[Lie] = &[
         let link = link("ledger.db", "../ledger.db");
         draft.edit_part("{\"entry\"", &format!("{link}\n{{\"entry\""));
     }),
+    ("the name of what is not complete", |draft| draft.edit_part("\"ledger.db\"", "\".recoup-partial\"")),
+    ("the name of what is not complete, and a file", |draft| {
+        let file = r#"{"entry":{"path":".recoup-partial/x","kind":"file","size":0,"block_size":512,"mode":"0600","uid":0,"gid":0}}"#;
+        draft.edit_part("{\"entry\"", &format!("{file}\n{{\"entry\""));
+    }),
+    ("a part that is too long", |draft| draft.edit_part("\"ledger.db\"", &format!("\"{}\"", "%81".repeat(256)))),
+    ("a path that is too long", |draft| {
+        draft.edit_part("\"ledger.db\"", &format!("\"{}aa\"", "a/".repeat(2047)));
+    }),
+    ("an owner that is none", |draft| draft.edit_part("\"uid\":0", "\"uid\":4294967295")),
+    ("a group that is none", |draft| draft.edit_part("\"gid\":0", "\"gid\":4294967295")),
+    ("a link to nothing", |draft| draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", "")))),
+    ("a link that is too long", |draft| {
+        draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", &"x".repeat(4096))));
+    }),
+    ("a link with a zero byte", |draft| draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", "b%00")))),
     ("a kind that there is not", |draft| draft.edit_part("\"kind\":\"file\"", "\"kind\":\"device\"")),
     ("a mode that is none", |draft| draft.edit_part("\"0600\"", "\"177777\"")),
     // Extents.
@@ -46,6 +63,8 @@ const LIES: &[Lie] = &[
     ("an extent of an unknown pack", |draft| draft.edit_part("[2,1,0,0,70]", "[2,1,0,4294967295,70]")),
     ("an extent without a file", |draft| draft.edit_part("{\"path\":\"ledger.db\",\"at\"", "{\"path\":\"z\",\"at\"")),
     ("a file without end", |draft| draft.edit_part("\"size\":12188", "\"size\":18446744073709551615")),
+    ("a file larger than any", |draft| draft.edit_part("\"size\":12188", "\"size\":281474976710657")),
+    ("a file of all numbers", |draft| draft.edit_part("\"size\":12188", "\"size\":9007199254740991")),
     ("a block size that is none", |draft| draft.edit_part("\"block_size\":4096", "\"block_size\":0")),
     ("another block size", |draft| draft.edit_part("\"block_size\":4096", "\"block_size\":8192")),
     // Manifest and lists.
@@ -168,8 +187,10 @@ fn lies_under_a_good_signature() {
     let honest = Draft::new(&forger, "honest");
     honest.plant(&forger);
     // What is forged below is right until something is changed in it.
+    // It names no parent, which is no reason to refuse it, and is said.
     let (done, file) = forger.restore("latest");
-    done.expect_code(0);
+    let done = done.expect_code(1);
+    assert!(done.stderr.contains("the history is forked") && done.stderr.contains(&honest.id.to_string()), "{done:?}");
     assert_eq!(fs::read(file).unwrap(), honest.content);
     honest.remove(&forger);
     for (name, lie) in LIES {
@@ -201,7 +222,7 @@ fn oddities_that_restore_all_the_same() {
     draft.edit_part("[[0,1,0,0,0],[1,1,0,0,1],[2,1,0,0,70]]", "[[0,1,0,0,70],[1,2,0,0,69]]");
     draft.plant(&forger);
     let (done, file) = forger.restore("latest");
-    done.expect_code(0);
+    done.expect_code(1);
     let bytes = fs::read(file).unwrap();
     assert_eq!(bytes[..BLOCK - 100], bytes[2 * BLOCK..]);
     draft.remove(&forger);
@@ -229,6 +250,37 @@ fn oddities_that_restore_all_the_same() {
 }
 
 #[test]
+fn thousands_of_files_restore_with_few_descriptors() {
+    let forger = Forger::new();
+    let mut draft = Draft::new(&forger, "many files");
+    let text = String::from_utf8(draft.parts[0].clone()).unwrap();
+    let mut part = format!("{}\n", text.lines().next().unwrap());
+    let count = 3_000;
+    let name = |at: usize| format!("{}/{at:04}.db", at / 1_000);
+    for at in 0..count {
+        let (path, block) = (name(at), at * 7 % 100);
+        part.push_str(&format!(
+            "{{\"entry\":{{\"path\":\"{path}\",\"kind\":\"file\",\"size\":{BLOCK},\"block_size\":{BLOCK},\
+             \"mode\":\"0600\",\"uid\":0,\"gid\":0}}}}\n{{\"extents\":{{\"path\":\"{path}\",\"at\":[[0,1,0,0,{block}]]}}}}\n"
+        ));
+    }
+    draft.parts[0] = part.into_bytes();
+    draft.plant(&forger);
+    let (command, file) = forger.house.restore("latest");
+    let mut limited = program("sh", &forger.house.path(""));
+    limited.args(["-c", "ulimit -n 256; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    // A snapshot without a parent is a fork, which is said.
+    run(&mut limited).expect_code(1);
+    let to = file.parent().unwrap();
+    let first = fs::read(to.join(name(0))).unwrap();
+    for at in 0..count {
+        let bytes = fs::read(to.join(name(at))).unwrap();
+        assert_eq!(bytes.len(), BLOCK, "{at}");
+        assert_eq!(bytes == first, at * 7 % 100 == 0, "{at}");
+    }
+}
+
+#[test]
 fn packs_sealed_again_by_a_stranger() {
     let forger = Forger::new();
     for ranged in [true, false] {
@@ -241,7 +293,7 @@ fn packs_sealed_again_by_a_stranger() {
         }
         draft.plant(&forger);
         let (done, _) = forger.restore("latest");
-        done.expect_code(0);
+        done.expect_code(1);
         // Somebody who has the public keys, and knows the content, seals it again; then other content.
         let key = format!("sources/ledger/packs/{}/0.age", draft.id.run);
         let opened = open(&forger, &draft.pack);
