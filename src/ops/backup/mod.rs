@@ -6,6 +6,8 @@ mod commit;
 mod gather;
 mod pipeline;
 mod shipment;
+#[cfg(test)]
+mod tests;
 
 use super::{
     host::{Host, Protected},
@@ -18,6 +20,7 @@ use crate::{
         id::{RunId, SnapshotId, SourceName},
         inventory::{FORMAT, Inventory, Kind, ObjectRef, Parent, Use},
         plan::backup::Approach,
+        policy::is_durable,
     },
     format::{
         inventory as inventory_format,
@@ -31,7 +34,7 @@ use capture::{Capture, CaptureRequest};
 use commit::{Commit, CommitOutcome};
 use gather::Gathered;
 pub(crate) use gather::check_own_key;
-use shipment::{Parcel, Shipment};
+use shipment::{Parcel, Room, Shipment};
 use std::collections::BTreeMap;
 
 /// What one run of one source came to.
@@ -150,7 +153,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
         ..base.committed.inventory.clone()
     };
     let commit = Commit::new(host, &protected.name, inventory, Vec::new());
-    let shipment = Shipment::new(&gathered.taking_stores(host), String::new(), spool_dir(host, protected, id.run), 0);
+    let shipment = shipment(host, protected, &gathered, id.run);
     let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
     finish(&state, &gathered, outcome, Some(record), Vec::new())
@@ -195,13 +198,7 @@ async fn active(
         old_digests,
         state,
     };
-    let folder = layout::source_folder(&protected.name);
-    let mut shipment = Shipment::new(
-        &gathered.taking_stores(host),
-        folder,
-        spool_dir(host, protected, id.run),
-        host.spool_limit_bytes,
-    );
+    let mut shipment = shipment(host, protected, &gathered, id.run);
     let (outbox, mut receiver) = shipment::outbox();
     let (done, captured) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -266,8 +263,16 @@ async fn nobody_took_it(shipment: Shipment, source: &SourceName, behind: &[(Stri
         .next_step("make room or bring the stores back, then run the same command again")
 }
 
-fn spool_dir(host: &Host, protected: &Protected, run: RunId) -> std::path::PathBuf {
-    host.source_state_dir(&protected.name).join("spool").join(run.as_str())
+/// A shipment to every store that can get the snapshot.
+fn shipment(host: &Host, protected: &Protected, gathered: &Gathered, run: RunId) -> Shipment {
+    let spool_dir = host.source_state_dir(&protected.name).join("spool").join(run.as_str());
+    let (copies, places) = (protected.policy.copies.clone(), host.repository.places());
+    Shipment::new(
+        &gathered.taking_stores(host),
+        layout::source_folder(&protected.name),
+        Room::new(spool_dir, host.spool_limit_bytes),
+        Box::new(move |stores| is_durable(&copies, &places, stores)),
+    )
 }
 
 #[expect(clippy::too_many_arguments, reason = "an inventory gathers what every step has found out")]
