@@ -67,6 +67,8 @@ pub(super) struct Capture {
     /// The run's objects, sorted by name.
     pub(super) objects: Vec<RunObject>,
     pub(super) new_digests: DigestFile,
+    /// BLAKE3 of those digests; why there are none, if so.
+    pub(super) digests_blake3: Result<String, Failure>,
     pub(super) state: SourceState,
 }
 
@@ -74,7 +76,7 @@ pub(super) struct Capture {
 pub(super) fn capture(request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
     let mut view = request.source.open()?;
     let facts = view.facts().clone();
-    let new_digests = request.state.create_digests(request.run, &facts.entries)?;
+    let new_digests = request.state.create_digests(request.run, &facts.entries);
     let mut work = Work { request, outbox, facts, new_digests, objects: Vec::new() };
     match work.run(view.as_mut()) {
         Ok((replaced, packs)) => work.finish(view, replaced, packs),
@@ -136,6 +138,7 @@ impl Work {
             self.new_digests.discard();
             return Err(failure);
         }
+        let digests_blake3 = self.new_digests.seal();
         match self.write_structure(replaced, packed) {
             Ok((root, uses)) => {
                 self.objects.sort_by(|a, b| a.name.cmp(&b.name));
@@ -145,6 +148,7 @@ impl Work {
                     root,
                     objects: self.objects,
                     new_digests: self.new_digests,
+                    digests_blake3,
                     state: self.request.state,
                 })
             }
@@ -160,7 +164,6 @@ impl Work {
         replaced: Replaced,
         packed: pipeline::Packed,
     ) -> Result<(Option<SealedObject>, Uses), Failure> {
-        self.new_digests.sync()?;
         let run = self.request.run;
         self.objects.extend(packed.objects);
         if !packed.indexes.is_empty() {

@@ -218,7 +218,7 @@ impl Compared<'_> {
         for (first, count) in &segment.runs {
             let digests: Vec<BlockDigest> =
                 blocks.by_ref().take(*count as usize).map(|(_, block)| digest_or_zero(key, block)).collect();
-            self.new.write(offset, *first, &digests)?;
+            self.new.write(offset, *first, &digests);
             let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
             let before = match old {
                 Some((file, (offset, _))) if known > 0 => {
@@ -371,8 +371,8 @@ impl Packer<'_> {
             let (of_run, after) = rest.split_at(*count as usize);
             rest = after;
             if self.job.write_digests {
-                self.job.digests.write(offset, *first, of_run)?;
-            } else if self.job.digests.read(offset, *first, of_run.len()).ok().as_deref() != Some(of_run) {
+                self.job.digests.write(offset, *first, of_run);
+            } else if !self.job.digests.agrees(offset, *first, of_run) {
                 return Err(Failure::internal(format!("{} changed while it was read", entry.path)));
             }
         }

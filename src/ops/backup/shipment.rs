@@ -176,11 +176,8 @@ impl Shipment {
 
     async fn accept(&self, parcel: Parcel) -> Result<(), Failure> {
         let body = self.admit(parcel.object.bytes).await?;
-        let waiting = Arc::new(Waiting {
-            key: format!("{}{}", self.folder, parcel.name),
-            sha256: parcel.object.sha256,
-            body,
-        });
+        let waiting =
+            Arc::new(Waiting { key: format!("{}{}", self.folder, parcel.name), sha256: parcel.object.sha256, body });
         let mut alive = false;
         for lane in &self.lanes {
             alive |= lane.push(waiting.clone());
