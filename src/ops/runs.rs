@@ -112,9 +112,17 @@ pub async fn backup_sources(
     full: bool,
     progress: &dyn Progress,
 ) -> Result<BackupResult, Failure> {
+    let made_again = open::provide_state_dir(settings)?;
     let host = open::open_host(settings, world)?;
     let mut result =
         BackupResult { schema: BackupSchema, snapshots: Vec::new(), sources: Vec::new(), notes: Vec::new() };
+    if made_again {
+        result.notes.push(format!(
+            "the state directory {} was gone and was made again; until now, nobody would have noticed stores that were \
+             rolled back: recoup list shows what they hold",
+            settings.host.state_dir.display()
+        ));
+    }
     for name in sources {
         match backup_one(settings, &host, name, full, progress).await {
             Ok(snapshot) => {
@@ -270,7 +278,11 @@ pub async fn copy_stores(
     dry_run: bool,
     progress: &dyn Progress,
 ) -> Result<CopyResult, Failure> {
-    open::check_user(settings)?;
+    if dry_run {
+        open::check_user(settings)?
+    } else {
+        open::provide_state_dir(settings).map(drop)?
+    }
     let repository = open::open_repository(settings)?;
     let known = known_of(settings, repository.id, &sources);
     let named = sources.clone();

@@ -96,15 +96,22 @@ pub struct SourceState {
 }
 
 impl SourceState {
-    /// The state in `directory`, which is made if it does not exist.
+    /// The state in `directory`, of which only what is there can be read.
+    pub fn read_only(directory: PathBuf, repository: RepositoryId) -> Self {
+        SourceState { directory, repository }
+    }
+
+    /// The state in `directory`, which is made if it does not exist; the state directory itself must be there.
     pub fn open(directory: PathBuf, repository: RepositoryId) -> Result<Self, Failure> {
+        let state_dir = files::parent(files::parent(&directory));
+        fs::metadata(state_dir).map_err(|error| state_failure("use", state_dir, &error))?;
         files::create_private_directories(&directory).map_err(|error| state_failure("create", &directory, &error))?;
         Ok(SourceState { directory, repository })
     }
 
     /// What this host knows, without making anything.
     pub fn peek(directory: &Path, repository: RepositoryId) -> Known {
-        SourceState { directory: directory.to_owned(), repository }.known()
+        SourceState::read_only(directory.to_owned(), repository).known()
     }
 
     /// The same; says why it cannot be read where there is something to read.

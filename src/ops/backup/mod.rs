@@ -88,7 +88,7 @@ pub struct BackupPlan {
 
 /// Says what a run would do; changes nothing.
 pub async fn plan(host: &Host, protected: &Protected, full: bool) -> Result<BackupPlan, Failure> {
-    let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
+    let state = SourceState::read_only(host.source_state_dir(&protected.name), host.repository.id);
     let gathered = gather::gather(host, protected, &state, full, false).await?;
     Ok(BackupPlan {
         unchanged: gathered.idle,
