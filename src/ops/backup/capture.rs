@@ -21,10 +21,9 @@ use crate::{
         },
     },
     format::{
-        digests, index,
+        index,
         manifest::{self, PartWriter, Root},
         objects::{ObjectKind, RunObject},
-        pack::PackIndex,
         seal::{Recipients, SealedObject, seal_small},
     },
     ops::state::{DigestFile, SourceState},
@@ -170,7 +169,6 @@ impl Work {
             let lines = index::to_lines(run, packed.indexes.values());
             let sealed = seal_small(&self.request.structure_recipients, &lines);
             self.ship(&ObjectKind::Index.name(), sealed)?;
-            self.write_digests(&packed.indexes, packed.digests)?;
         }
         let mut extents = packed.extents;
         let captured = replaced
@@ -202,39 +200,17 @@ impl Work {
         self.outbox.send(Parcel { name: layout::run_object(self.request.run, name), object })
     }
 
-    fn write_digests(
-        &mut self,
-        indexes: &BTreeMap<u32, PackIndex>,
-        mut of_packs: BTreeMap<u32, Vec<[u8; 16]>>,
-    ) -> Result<(), Failure> {
-        let start = || digests::start_part(self.request.run, &self.request.digest_key);
-        let mut parts = Vec::new();
-        let mut raw = start();
-        for pack in indexes.keys() {
-            let of_pack = of_packs.remove(pack).unwrap_or_default();
-            if raw.len() + of_pack.len() * 16 > digests::PART_BYTES && raw.len() > 1024 {
-                parts.push(std::mem::replace(&mut raw, start()));
-            }
-            digests::push_pack(&mut raw, *pack, &of_pack);
-        }
-        parts.push(raw);
-        for (number, raw) in parts.into_iter().enumerate() {
-            let sealed = seal_small(&self.request.recipients, &raw);
-            self.ship(&ObjectKind::Digests(number as u32).name(), sealed)?;
-        }
-        Ok(())
-    }
-
     fn write_parts(&mut self, captured: &BTreeMap<StoredPath, Captured>) -> Result<(Vec<PartRef>, Uses), Failure> {
         let base = self.request.base.take();
         let retired = base.as_ref().map(BaseManifest::retired_part_runs).unwrap_or_default();
         let mut uses = Uses::new();
         let mut parts = Vec::new();
         let mut number = 0;
-        let old = base.iter().flat_map(BaseManifest::parts);
+        let old: Vec<PartRef> = base.iter().flat_map(BaseManifest::parts).cloned().collect();
         let entries = self.facts.entries.clone();
         merge(
-            old,
+            &old,
+            |part| base.as_ref().map_or_else(|| Ok(Vec::new()), |base| base.open(part)),
             &entries,
             captured,
             |part: PartId| retired.contains(&part.run),
@@ -298,7 +274,7 @@ fn capture_again(base: &BaseManifest, entries: &[Entry], replaced: &mut Replaced
         return Ok(());
     }
     for part in base.parts() {
-        for item in part?.1 {
+        for item in base.open(part)? {
             if let Item::Extent(path, extent) = item
                 && again.contains(&extent.pack)
                 && let Some(set) = replaced.get_mut(&path)
@@ -323,7 +299,7 @@ fn live_bytes(
         entries.iter().filter_map(|entry| Some((&entry.path, entry.block_size()?))).collect();
     let mut lives = base.packs()?;
     for part in base.parts() {
-        for item in part?.1 {
+        for item in base.open(part)? {
             let Item::Extent(path, extent) = item else { continue };
             let (Some(block_size), Some(set)) = (block_sizes.get(&path), replaced.get(&path)) else { continue };
             let life = lives.get_mut(&extent.pack).ok_or_else(|| {

@@ -3,6 +3,7 @@
 mod base;
 mod capture;
 mod commit;
+mod digest_parts;
 mod gather;
 mod pipeline;
 mod shipment;
