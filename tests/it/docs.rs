@@ -241,15 +241,13 @@ fn every_field_is_described() {
 #[test]
 fn every_word_of_the_results_is_described() {
     let page = page("recoup-json.7");
-    let doctor = text_of("src/ops/doctor.rs");
+    let doctor: String = crate::tidy::texts("src/ops/doctor").into_iter().map(|(_, text)| text).collect();
     let calls = doctor.split("findings.add(").skip(1).chain(doctor.split("findings.failure(").skip(1));
     let ids: BTreeSet<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");
     use core::result::{Problem, Severity, Status, Verdict};
-    let problems =
-        [Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden, Problem::Foreign, Problem::Unreachable];
     let mut words: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    words.extend(problems.map(|word| word.to_string()));
+    words.extend(Problem::ALL.map(|word| word.to_string()));
     words.extend([Status::Ok, Status::Warning, Status::Critical, Status::Unknown].map(|word| word.to_string()));
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));
     words.extend([Verdict::Pass, Verdict::FailObjective, Verdict::FailIntegrity].map(|word| word.to_string()));

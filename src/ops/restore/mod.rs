@@ -150,7 +150,8 @@ pub async fn restore(
 async fn catalogue_of(repository: &Repository, request: &RestoreRequest) -> Result<Catalogue, Failure> {
     let catalogue = repository.catalogue(&request.source).await;
     if catalogue.snapshots.is_empty() && request.assertions.is_none() && catalogue.ready().next().is_some() {
-        super::list::check_name(&request.source, &super::list::sources_on_stores(repository).await?)?;
+        let sources = super::list::sources_on_stores(repository).await?;
+        super::list::check_known(&request.source, &sources, &Default::default())?;
     }
     Ok(catalogue)
 }

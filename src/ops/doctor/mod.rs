@@ -1,13 +1,19 @@
 //! Whether this host is set up right: configuration, keys, stores, sources, clock. Changes nothing.
 
-use super::{host::Host, open};
+mod host;
+mod sources;
+
+use super::open;
 use crate::{
     config::Settings,
     core::{
         failure::Failure,
         result::{DoctorFinding, DoctorResult, Severity},
     },
-    repository::{catalogue::Catalogue, head::StoreStatus, recovery},
+    repository::{
+        head::{self, StoreStatus},
+        recovery,
+    },
     stores::StoreSpec,
     world::{World, files},
 };
@@ -15,8 +21,6 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
 
 /// A store with less than this free is worth a warning.
 const LITTLE_ROOM_BYTES: u64 = 1024 * 1024 * 1024;
-/// How far a snapshot may lie in the future before the clock is suspect.
-const CLOCK_SLACK_SECONDS: f64 = 60.0;
 
 /// Examines the host.
 pub async fn doctor(settings: &Settings, world: &World) -> DoctorResult {
@@ -24,33 +28,12 @@ pub async fn doctor(settings: &Settings, world: &World) -> DoctorResult {
     for remark in settings.remarks() {
         findings.add("remark", Severity::Note, None, remark, None);
     }
-    let host = match open::open_host(settings, world) {
-        Ok(host) => host,
-        Err(failure) => {
-            findings.failure("host", None, &failure);
-            return DoctorResult::of(findings.0);
-        }
-    };
-    if host.catalogue_key.is_none() {
-        findings.add(
-            "no-catalogue-key",
-            Severity::Warning,
-            None,
-            format!("there is no catalogue key {}: every snapshot is a full", settings.host.catalogue.display()),
-            Some("bring it back with `recoup config rescue --catalogue`, or make a new one with age-keygen".to_owned()),
-        );
+    for failure in open::host_failures(settings) {
+        findings.failure("host", None, &failure);
     }
-    if let Err(error) = crate::world::files::try_lock(&settings.host.state_dir.join("doctor.lock")) {
-        findings.add(
-            "state-dir",
-            Severity::Critical,
-            None,
-            format!("the state directory cannot be written: {error}"),
-            None,
-        );
-    }
-    examine_stores(settings, &host, &mut findings).await;
-    examine_sources(settings, &host, &mut findings).await;
+    host::examine(settings, &mut findings);
+    examine_stores(settings, &mut findings).await;
+    sources::examine(settings, world, &mut findings).await;
     DoctorResult::of(findings.0)
 }
 
@@ -66,13 +49,17 @@ impl Findings {
     }
 }
 
-async fn examine_stores(settings: &Settings, host: &Host, findings: &mut Findings) {
+async fn examine_stores(settings: &Settings, findings: &mut Findings) {
     let mut devices: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for (store, configured) in host.repository.stores.iter().zip(&settings.stores) {
-        let status = crate::repository::head::status(store, host.repository.id).await;
+    for (store, configured) in open::open_stores(&settings.stores).iter().zip(&settings.stores) {
+        let status = match settings.repository {
+            Some(id) => head::status(store, id).await,
+            None => head::read(store).await.map_or_else(|status| status, |_| StoreStatus::Ready),
+        };
         if status != StoreStatus::Ready {
-            let failure = status.failure(store.name());
-            findings.failure("store-down", Some(store.name()), &failure);
+            let next_step = status.failure(store.name()).next_step;
+            let problem = status.problem().unwrap_or_default();
+            findings.add("store-down", Severity::Critical, Some(store.name()), problem, next_step);
             continue;
         }
         for (name, content) in recovery::files() {
@@ -126,46 +113,5 @@ fn examine_directory(spec: &StoreSpec, devices: &mut BTreeMap<u64, Vec<String>>,
             Some("make room before the next full snapshot".to_owned()),
         ),
         _ => {}
-    }
-}
-
-async fn examine_sources(settings: &Settings, host: &Host, findings: &mut Findings) {
-    for source in &settings.sources {
-        let protected = match open::open_source(settings, host, &source.name) {
-            Ok(protected) => protected,
-            Err(failure) => {
-                findings.failure("source", None, &failure);
-                continue;
-            }
-        };
-        if let Err(failure) = super::backup::check_own_key(host, &protected) {
-            findings.failure("signer-not-trusted", None, &failure);
-        }
-        let opened = protected.source.clone();
-        let answer = tokio::task::spawn_blocking(move || opened.open().and_then(|view| view.close())).await;
-        match answer {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => {
-                let message = format!("source {}: {failure}", source.name);
-                findings.add("source-unfit", Severity::Critical, None, message, failure.next_step.clone());
-            }
-            Err(error) => findings.add("source-unfit", Severity::Critical, None, error.to_string(), None),
-        }
-        examine_clock(host, &host.repository.catalogue(&source.name).await, findings);
-    }
-}
-
-fn examine_clock(host: &Host, catalogue: &Catalogue, findings: &mut Findings) {
-    let newest = catalogue.snapshots.values().map(|committed| committed.inventory.created_at).max();
-    if let Some(newest) = newest
-        && newest.seconds_since(host.world.now()) > CLOCK_SLACK_SECONDS
-    {
-        findings.add(
-            "clock-suspect",
-            Severity::Warning,
-            None,
-            format!("snapshot of {} from {newest} lies in the future of this host's clock", catalogue.source),
-            Some("set the clock (timedatectl), or find out whose clock was wrong".to_owned()),
-        );
     }
 }
