@@ -39,7 +39,7 @@ fn configurations_that_cannot_be_right() {
         ("[[source]]", "[[", &["not TOML"]),
         ("signing_key = \"host_ed25519\"", "signing_key = \"none\"", &["signing key", "none"]),
         ("allowed_signers = \"allowed_signers\"", "allowed_signers = \"none\"", &["trusted signers", "none"]),
-        ("state_dir = \"state\"", "state_dir = \"none\"", &["state directory", "none"]),
+        ("state_dir = \"state\"", "state_dir = \"none/state\"", &["state directory", "none/state"]),
     ];
     for (from, to, parts) in edits {
         house.edit_configuration(from, to);
