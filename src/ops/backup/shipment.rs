@@ -325,7 +325,7 @@ async fn upload(store: &Store, waiting: Arc<Waiting>, reload: &Semaphore) -> Res
 }
 
 /// Reads an object back and makes sure that the spool's disk gave what it was given.
-fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
+pub(super) fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
     match fs::read(path) {
         Ok(bytes) if crate::format::sha256(&bytes) == *sha256 => Ok(bytes.into()),
         Ok(_) => Err(LaneError::Own(format!("{} is not what was written there: check its disk", path.display()))),
