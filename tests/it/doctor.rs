@@ -97,7 +97,6 @@ fn a_bad_host_hides_neither_stores_nor_sources() {
     for (from, to, part) in [
         ("signing_key = \"host_ed25519\"", "signing_key = \"none\"", "none"),
         ("allowed_signers = \"allowed_signers\"", "allowed_signers = \"none\"", "none"),
-        ("state_dir = \"state\"", "state_dir = \"none\"", "state directory"),
         ("id = \"", "# id = \"", "id is missing"),
         ("\"age1", "\"age1age1", "recipient"),
     ] {
@@ -110,6 +109,17 @@ fn a_bad_host_hides_neither_stores_nor_sources() {
         finds(&doctor, "store-down", "critical", &["/b cannot be opened"]);
         finds(&doctor, "source-unfit", "critical", &["source ledger", "not a SQLite database"]);
     }
+}
+
+#[test]
+fn a_lost_state_directory_is_said_and_not_made() {
+    let (house, _) = House::new();
+    fs::remove_dir_all(house.path("R/state")).unwrap();
+    let doctor = run(&mut house.recoup(["doctor", "--json"])).expect_code(1);
+    finds(&doctor, "state-dir", "warning", &["R/state", "the next snapshot is a full"]);
+    assert!(!house.path("R/state").exists());
+    house.backup();
+    assert!(findings(&run(&mut house.recoup(["doctor", "--json"])).expect_code(0), "state-dir").is_empty());
 }
 
 #[test]

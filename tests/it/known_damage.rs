@@ -1,7 +1,8 @@
 //! What this host knows of its stores is neither forgotten nor passed over: known damage, known heads, leftovers.
 
 use crate::{
-    house::{House, STORES, copy_tree},
+    house::{House, STORES, copy_tree, is_root, set_mode},
+    needs::needs,
     support::run,
 };
 use rusqlite::Connection;
@@ -82,19 +83,41 @@ fn a_time_beyond_what_is_shown_does_not_pass_over_a_known_head() {
 
 #[test]
 fn a_store_that_refuses_one_folder_gets_the_next_full() {
+    if is_root() && !needs("setpriv") {
+        return;
+    }
+    let (house, _) = House::new();
+    run(&mut house.unprivileged(["verify"])).expect_code(0);
+    for store in ["b", "c"] {
+        let pack = pack_on(&house, store);
+        fs::remove_file(&pack).unwrap();
+        set_mode(pack.parent().unwrap(), 0o555);
+    }
+    for kind in ["full", "incremental"] {
+        house.write_rows(3);
+        let backup = run(&mut house.unprivileged(["backup", "--json"])).expect_code(0);
+        assert_eq!(backup.json()["snapshots"][0]["kind"], kind, "{backup:?}");
+        let restore = ["restore", "ledger", "--identity", "R/custodian.age", "--to", kind];
+        run(&mut house.unprivileged(restore)).expect_code(0);
+        assert_eq!(fs::read(house.path(kind).join("ledger.db")).unwrap(), house.ledger());
+    }
+    for store in ["b", "c"] {
+        let folders = fs::read_dir(house.path(store).join("sources/ledger/packs")).unwrap();
+        folders.for_each(|folder| set_mode(&folder.unwrap().path(), 0o755));
+    }
+}
+
+#[test]
+fn what_stands_in_a_folders_place_is_moved_aside_by_the_next_backup() {
     let (house, _) = House::new();
     for store in ["b", "c"] {
-        // Nothing can be written there any more, by root either.
         let folder = pack_on(&house, store).parent().unwrap().to_owned();
         fs::remove_dir_all(&folder).unwrap();
         fs::write(folder, "").unwrap();
     }
-    for kind in ["full", "incremental"] {
-        house.write_rows(3);
-        let backup = run(&mut house.recoup(["backup", "--json"])).expect_code(0);
-        assert_eq!(backup.json()["snapshots"][0]["kind"], kind, "{backup:?}");
-        house.assert_restores("latest", &house.ledger());
-    }
+    let bytes = house.change_and_backup();
+    house.assert_restores("latest", &bytes);
+    run(&mut house.recoup(["verify", "--all"])).expect_code(0);
 }
 
 #[test]

@@ -174,7 +174,8 @@ impl Simulation {
             if last % 2 == 0 { process.operations.stop_after(last) } else { process.operations.stop_within(last) }
         }
         let parents = heads(&self.site);
-        let newest = self.committed().iter().map(|id| id.seq).max().unwrap_or(0);
+        // What a killed run has begun keeps its number.
+        let newest = self.site.largest_seq();
         let result = live(process.backup(full));
         let disturbed = !self.is_quiet() || process.operations.stopped();
         self.judge(host, &result, disturbed, &format!("backs up, full {full}, dies after {last:?}"));

@@ -35,7 +35,18 @@ pub(super) fn examine(settings: &Settings, findings: &mut Findings) {
 /// What a backup, `verify` and `copy` write must be writable, and belong to the one who runs them.
 fn examine_state(settings: &Settings, findings: &mut Findings) {
     let state_dir = &settings.host.state_dir;
-    let Ok(metadata) = fs::metadata(state_dir) else { return };
+    let metadata = match fs::metadata(state_dir) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let message = format!(
+                "the state directory {} cannot be used ({error}): what this host knew of the stores is lost, and the \
+                 next snapshot is a full",
+                state_dir.display()
+            );
+            let next_step = "bring it back, or let `recoup backup` make it again".to_owned();
+            return findings.add("state-dir", Severity::Warning, None, message, Some(next_step));
+        }
+    };
     let mut wrong = |path: &Path, why: String| {
         let message = format!("the state directory {}: {why}", path.display());
         let next_step = format!("chown -R {} {}", world::user_name(metadata.uid()), state_dir.display());

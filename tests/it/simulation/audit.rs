@@ -4,7 +4,7 @@ use super::{FOLDER, STORES, Site};
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use recoup::core::id::SnapshotId;
+use recoup::{core::id::SnapshotId, repository::layout};
 use serde_json::Value;
 use sha2::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,13 @@ impl Site {
     pub(crate) fn committed(&self, store: usize) -> BTreeSet<SnapshotId> {
         let keys = self.keys(store).into_iter();
         keys.filter_map(|key| key.strip_prefix(FOLDER).and_then(layout_snapshot)).collect()
+    }
+
+    /// The largest number that any snapshot on any store has, committed or begun.
+    pub(crate) fn largest_seq(&self) -> u64 {
+        let keys = (0..3).flat_map(|store| self.keys(store));
+        let ids = keys.filter_map(|key| layout::snapshot_of(key.strip_prefix(FOLDER)?));
+        ids.map(|id| id.seq).max().unwrap_or(0)
     }
 }
 
