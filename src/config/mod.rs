@@ -25,5 +25,5 @@ pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, parse, parse_sour
 pub use policy::{DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy};
 pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
 pub use show::Value;
-pub use url::{InvalidUrl, StoreUrl};
+pub use url::{InvalidUrl, StoreUrl, Target};
 pub use write::{NewConfiguration, render};

@@ -3,7 +3,7 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{refuse_aliases, store_spec};
+use super::open::{store_spec, store_specs};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
@@ -21,14 +21,14 @@ use crate::{
         head::{self, FORMAT_VERSION, Head, StoreStatus},
         layout, recovery,
     },
-    stores::{DirectoryState, Store, create_directory, examine_directory},
+    stores::{self, Store, refuse_aliases},
     world::{self, World, files},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt::Display,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -95,7 +95,7 @@ impl<'a> Init<'a> {
         })?;
         let directory = files::parent(&request.config).to_owned();
         if fs::symlink_metadata(&request.config).is_ok() {
-            return Err(refuse(&request.config, "there is a configuration already")
+            return Err(refuse(request.config.display(), "there is a configuration already")
                 .next_step(format!("use it: recoup --config {} doctor", request.config.display())));
         }
         let marker = read_marker(&directory)?;
@@ -106,7 +106,7 @@ impl<'a> Init<'a> {
             identity: request.new_identity.clone(),
         });
         if marker.identity != request.new_identity {
-            return Err(refuse(&directory, "another init was begun here with another --new-identity")
+            return Err(refuse(directory.display(), "another init was begun here with another --new-identity")
                 .next_step("run the init that was begun, or start in an empty directory"));
         }
         let init = Init { world, request, directory, marker, resumed };
@@ -134,7 +134,7 @@ impl<'a> Init<'a> {
     fn refuse_existing(&self) -> Result<(), Failure> {
         for path in self.host_files().into_iter().chain(self.identity_files()) {
             if fs::symlink_metadata(&path).is_ok() {
-                return Err(refuse(&path, "it exists already; keys are never overwritten")
+                return Err(refuse(path.display(), "it exists already; keys are never overwritten")
                     .next_step("choose another directory or file, or move it away if it is not needed"));
             }
         }
@@ -152,7 +152,7 @@ impl<'a> Init<'a> {
         if let Some(script) = self.script_path()
             && fs::read(&script).is_ok_and(|found| found != recovery::SCRIPT.as_bytes())
         {
-            return Err(refuse(&script, "another file of this name is there")
+            return Err(refuse(script.display(), "another file of this name is there")
                 .next_step("put the identity into a directory of its own"));
         }
         Ok(())
@@ -160,29 +160,18 @@ impl<'a> Init<'a> {
 
     /// Looks at all stores; writes nothing.
     async fn probe_stores(&self) -> Result<(), Failure> {
-        refuse_aliases(&self.request.stores, Code::Refused)?;
-        for settings in &self.request.stores {
-            let spec = store_spec(settings);
-            match examine_directory(&spec)? {
-                DirectoryState::Missing => probe_writable(settings, files::parent(&spec.path()?))?,
-                DirectoryState::Empty => probe_writable(settings, &spec.path()?)?,
-                DirectoryState::Occupied => {
-                    probe_writable(settings, &spec.path()?)?;
-                    let store = Store::open(&spec)?;
-                    match head::status(&store, self.marker.repository).await {
-                        StoreStatus::Ready => {}
-                        StoreStatus::Empty if self.resumed && begun_only(&store).await? => {}
-                        StoreStatus::Empty => {
-                            let path = spec.path()?;
-                            return Err(refuse(
-                                &path,
-                                &format!("store {}: the directory is not empty and holds no repository", settings.name),
-                            )
-                            .next_step("name an empty or a new directory"));
-                        }
-                        status => return Err(status.failure(&settings.name)),
-                    }
+        let specs = store_specs(&self.request.stores);
+        refuse_aliases(&specs, Code::Refused)?;
+        for spec in &specs {
+            let Some(store) = stores::examine(spec).await? else { continue };
+            match head::status(&store, self.marker.repository).await {
+                StoreStatus::Ready => {}
+                StoreStatus::Empty if self.resumed && begun_only(&store).await? => {}
+                StoreStatus::Empty => {
+                    let why = format!("store {}: it is not empty and holds no repository", spec.name);
+                    return Err(refuse(spec.shown(), &why).next_step("name an empty or a new place"));
                 }
+                status => return Err(status.failure(&spec.name)),
             }
         }
         Ok(())
@@ -209,7 +198,7 @@ impl<'a> Init<'a> {
         let [key_path, public_path, catalogue, allowed] = self.host_files();
         let comment = format!("recoup@{}", world::host_name());
         let key = match fs::read_to_string(&key_path) {
-            Ok(text) => HostKey::from_openssh(&text).map_err(|error| refuse(&key_path, &error.to_string()))?,
+            Ok(text) => HostKey::from_openssh(&text).map_err(|error| refuse(key_path.display(), &error.to_string()))?,
             Err(_) => {
                 let key = HostKey::generate(self.world.random(), &comment);
                 write_file(&key_path, key.to_openssh().as_bytes(), 0o600)?;
@@ -246,9 +235,13 @@ impl<'a> Init<'a> {
 
     fn write_identity(&self, path: &Path, created: &str) -> Result<String, Failure> {
         if let Ok(text) = fs::read_to_string(path) {
-            let identities =
-                crate::format::seal::Identities::parse(&text).map_err(|error| refuse(path, &error.to_string()))?;
-            return identities.recipients().first().cloned().ok_or_else(|| refuse(path, "it holds no identity"));
+            let identities = crate::format::seal::Identities::parse(&text)
+                .map_err(|error| refuse(path.display(), &error.to_string()))?;
+            return identities
+                .recipients()
+                .first()
+                .cloned()
+                .ok_or_else(|| refuse(path.display(), "it holds no identity"));
         }
         let (identity, recipient) = new_identity(created);
         write_file(path, identity.as_bytes(), 0o600)?;
@@ -256,11 +249,7 @@ impl<'a> Init<'a> {
     }
 
     async fn write_store(&self, settings: &StoreSettings) -> Result<(), Failure> {
-        let spec = store_spec(settings);
-        let store = match examine_directory(&spec)? {
-            DirectoryState::Missing => create_directory(&spec)?,
-            DirectoryState::Empty | DirectoryState::Occupied => Store::open(&spec)?,
-        };
+        let store = stores::found(&store_spec(settings))?;
         let head = Head {
             format_version: FORMAT_VERSION,
             repository: self.marker.repository,
@@ -310,14 +299,9 @@ impl<'a> Init<'a> {
                 identity.display()
             ));
         }
-        let devices: std::collections::BTreeSet<u64> = self
-            .request
-            .stores
-            .iter()
-            .filter_map(|store| Some(fs::metadata(store_spec(store).path().ok()?).ok()?.dev()))
-            .collect();
-        if self.request.stores.len() > 1 && devices.len() == 1 {
-            remarks.push("all stores are on one device: losing it loses every copy".to_owned());
+        let shared = stores::shared(&store_specs(&self.request.stores));
+        if let Some(shared) = shared.iter().find(|shared| shared.stores.len() == self.request.stores.len()) {
+            remarks.push(format!("all stores are {}: losing it loses every copy", shared.place));
         }
         if self.request.stores.len() == 1 {
             remarks.push("there is one store only: nothing can heal it".to_owned());
@@ -335,7 +319,7 @@ fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|error| refuse(&path, &error.to_string()).next_step("start in an empty directory")),
+            .map_err(|error| refuse(path.display(), &error.to_string()).next_step("start in an empty directory")),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(local_failure("read", &path, &error)),
     }
@@ -345,7 +329,7 @@ fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     match fs::read(path) {
         Ok(found) if found == bytes => return Ok(()),
-        Ok(_) => return Err(refuse(path, "it exists with other content")),
+        Ok(_) => return Err(refuse(path.display(), "it exists with other content")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(local_failure("read", path, &error)),
     }
@@ -361,19 +345,8 @@ async fn begun_only(store: &Store) -> Result<bool, Failure> {
     Ok(found.foreign == 0 && found.objects.iter().all(|(key, _)| written_first.contains(&key.as_str())))
 }
 
-fn probe_writable(settings: &StoreSettings, directory: &Path) -> Result<(), Failure> {
-    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|error| {
-        Failure::new(Code::Store, format!("store {} cannot be written", settings.name))
-            .cause(format!("{}: {}", directory.display(), io::Error::from(error)))
-            .safe("nothing was written anywhere")
-            .next_step("give this user access to it, or name another directory")
-    })
-}
-
-fn refuse(path: &Path, why: &str) -> Failure {
-    Failure::new(Code::Refused, format!("init refuses to touch {}", path.display()))
-        .cause(why)
-        .safe("nothing was overwritten")
+fn refuse(place: impl Display, why: &str) -> Failure {
+    Failure::new(Code::Refused, format!("init refuses to touch {place}")).cause(why).safe("nothing was overwritten")
 }
 
 fn local_failure(what: &str, path: &Path, error: &io::Error) -> Failure {

@@ -1,0 +1,3 @@
+//! The store in a bucket against servers that are right and servers that are not.
+
+pub(in super::super) mod server;
