@@ -7,7 +7,7 @@ use std::error::Error;
 /// An answer that is no success, or none at all, by what it says about the next attempt.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?}")]
-pub(super) struct Answered(Trouble);
+pub(super) struct Answered(pub(super) Trouble);
 
 impl From<Trouble> for HttpError {
     fn from(trouble: Trouble) -> Self {

@@ -5,6 +5,7 @@
 //! again and sets no limit of time to a body; both is for [`super::Patience`].
 
 mod answer;
+mod bucket;
 mod connect;
 mod credentials;
 mod listing;
@@ -17,12 +18,11 @@ use crate::core::{
     failure::{Code, Failure},
     s3::Address,
 };
+use bucket::Bucket;
 use credentials::Credentials;
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig,
+    ClientOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, Checksum},
-    path::Path,
-    prefix::PrefixStore,
 };
 use server::Server;
 use std::{sync::Arc, time::Duration};
@@ -47,29 +47,24 @@ pub(super) fn open(spec: &StoreSpec, address: &Address) -> Result<Store, Failure
 }
 
 fn open_with(spec: &StoreSpec, address: &Address, credentials: Credentials) -> Result<Store, Failure> {
-    let bucket = bucket(spec, address, credentials).map_err(|error| {
+    let bucket = connected(spec, address, credentials).map_err(|error| {
         Failure::new(Code::Store, format!("store {}: {address} cannot be opened", spec.name))
             .cause(error)
             .safe("the other stores are used; nothing was written here")
             .next_step("correct the store in recoup.toml; TLS needs the certificates of this system")
     })?;
-    let objects: Arc<dyn ObjectStore> = if address.prefix.is_empty() {
-        Arc::new(bucket)
-    } else {
-        Arc::new(PrefixStore::new(bucket, Path::from(address.prefix.as_str())))
-    };
     Ok(Store {
         name: spec.name.clone(),
         url: spec.url.clone(),
         place: spec.place.clone(),
-        objects,
+        objects: Arc::new(Bucket::new(bucket, &address.prefix)),
         directory: None,
         facts: Facts { directory: None, conditional_create: spec.s3.conditional_create },
         patience: PATIENCE,
     })
 }
 
-fn bucket(spec: &StoreSpec, address: &Address, credentials: Credentials) -> object_store::Result<AmazonS3> {
+fn connected(spec: &StoreSpec, address: &Address, credentials: Credentials) -> object_store::Result<AmazonS3> {
     // Of two providers that a build may hold, one has to be named. The second time it stands already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server::of(spec, address);
