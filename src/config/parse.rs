@@ -192,7 +192,8 @@ impl Reading<'_> {
             }
             if let Some(other) = stores.iter().find(|other| other.overlaps(&store)) {
                 let message = format!("stores {:?} and {:?} are one place", other.name, store.name);
-                let cause = format!("{} and {} are the same place or one inside the other", other.url, store.url);
+                let what = if store.url.is_s3() { "place in one bucket" } else { "directory" };
+                let cause = format!("{} and {} are the same {what} or one inside the other", other.url, store.url);
                 return Err(self.document.failure(lines.1, message, cause));
             }
             stores.push(store);

@@ -8,7 +8,7 @@ use crate::{
         result::{DoctorFinding, DoctorResult, Severity},
     },
     repository::{catalogue::Catalogue, head::StoreStatus, recovery},
-    stores::{self, Shared, StoreSpec, Surroundings},
+    stores::{self, Fate, Shared, StoreSpec, Surroundings},
     world::World,
 };
 
@@ -95,9 +95,13 @@ async fn examine_stores(settings: &Settings, host: &Host, findings: &mut Finding
         }
         examine_surroundings(&open::store_spec(configured), findings);
     }
-    for Shared { what, place, stores } in stores::shared(&open::store_specs(&settings.stores)) {
-        let message = format!("stores {} are {place}: losing it loses all of them", stores.join(", "));
-        findings.add(&format!("one-{what}"), Severity::Note, None, message, None);
+    for Shared { what, stores } in stores::shared(&open::store_specs(&settings.stores)) {
+        let id = match what {
+            Fate::Device => "one-device",
+            Fate::Bucket => "one-bucket",
+        };
+        let message = format!("stores {} are {}: losing it loses all of them", stores.join(", "), what.place());
+        findings.add(id, Severity::Note, None, message, None);
     }
 }
 

@@ -301,7 +301,7 @@ impl<'a> Init<'a> {
         }
         let shared = stores::shared(&store_specs(&self.request.stores));
         if let Some(shared) = shared.iter().find(|shared| shared.stores.len() == self.request.stores.len()) {
-            remarks.push(format!("all stores are {}: losing it loses every copy", shared.place));
+            remarks.push(format!("all stores are {}: losing it loses every copy", shared.what.place()));
         }
         if self.request.stores.len() == 1 {
             remarks.push("there is one store only: nothing can heal it".to_owned());

@@ -86,54 +86,73 @@ impl Site {
 /// What several stores share, so that losing it loses all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// What it is: `device` or `bucket`.
-    pub what: &'static str,
-    /// Where they all are: `on one device` or `in one bucket`.
-    pub place: &'static str,
+    /// What it is.
+    pub what: Fate,
     /// The stores, two at least.
     pub stores: Vec<String>,
 }
 
+/// What takes a store with it when it is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A device of this host.
+    Device,
+    /// A bucket.
+    Bucket,
+}
+
+impl Fate {
+    /// Where stores are that share it.
+    pub fn place(self) -> &'static str {
+        match self {
+            Fate::Device => "on one device",
+            Fate::Bucket => "in one bucket",
+        }
+    }
+}
+
 /// What stores share, each thing once.
 pub fn shared(specs: &[StoreSpec]) -> Vec<Shared> {
-    let mut groups: Vec<(Fate, Vec<String>)> = Vec::new();
+    let mut groups: Vec<(Thing, Vec<String>)> = Vec::new();
     for spec in specs {
-        let Some(fate) = Fate::of(spec) else { continue };
-        match groups.iter_mut().find(|(other, _)| other.is(&fate)) {
+        let Some(thing) = Thing::of(spec) else { continue };
+        match groups.iter_mut().find(|(other, _)| other.is(&thing)) {
             Some((_, names)) => names.push(spec.name.clone()),
-            None => groups.push((fate, vec![spec.name.clone()])),
+            None => groups.push((thing, vec![spec.name.clone()])),
         }
     }
     let several = groups.into_iter().filter(|(_, names)| names.len() > 1);
-    several
-        .map(|(fate, stores)| match fate {
-            Fate::Device(_) => Shared { what: "device", place: "on one device", stores },
-            Fate::Bucket(..) => Shared { what: "bucket", place: "in one bucket", stores },
-        })
-        .collect()
+    several.map(|(thing, stores)| Shared { what: thing.fate(), stores }).collect()
 }
 
-/// What takes a store with it when it is lost.
-enum Fate {
+/// One certain device or bucket.
+enum Thing {
     Device(u64),
     Bucket(String, s3::Options),
 }
 
-impl Fate {
+impl Thing {
     fn of(spec: &StoreSpec) -> Option<Self> {
         match spec.target().ok()? {
-            Target::Directory(path) => fs::metadata(path).ok().map(|found| Fate::Device(found.dev())),
-            Target::S3(address) => Some(Fate::Bucket(address.bucket, spec.s3.clone())),
+            Target::Directory(path) => fs::metadata(path).ok().map(|found| Thing::Device(found.dev())),
+            Target::S3(address) => Some(Thing::Bucket(address.bucket, spec.s3.clone())),
         }
     }
 
-    fn is(&self, other: &Fate) -> bool {
+    fn is(&self, other: &Thing) -> bool {
         match (self, other) {
-            (Fate::Device(one), Fate::Device(other)) => one == other,
-            (Fate::Bucket(one, options), Fate::Bucket(other, other_options)) => {
+            (Thing::Device(one), Thing::Device(other)) => one == other,
+            (Thing::Bucket(one, options), Thing::Bucket(other, other_options)) => {
                 one == other && options.is_same_server(other_options)
             }
             _ => false,
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        match self {
+            Thing::Device(_) => Fate::Device,
+            Thing::Bucket(..) => Fate::Bucket,
         }
     }
 }
@@ -190,9 +209,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| spec(name, &format!("file://{}", dir.path().display()), "");
         let specs = [spec("a", "s3://acme/a", ""), file("b"), spec("c", "s3://acme/c", ""), file("d")];
-        let found: Vec<(&str, Vec<String>)> = shared(&specs).into_iter().map(|one| (one.what, one.stores)).collect();
+        let found: Vec<(Fate, Vec<String>)> = shared(&specs).into_iter().map(|one| (one.what, one.stores)).collect();
         let names = |one: &str, other: &str| vec![one.to_owned(), other.to_owned()];
-        assert_eq!(found, [("bucket", names("a", "c")), ("device", names("b", "d"))]);
+        assert_eq!(found, [(Fate::Bucket, names("a", "c")), (Fate::Device, names("b", "d"))]);
         assert_eq!(shared(&specs[..2]), []);
         let elsewhere = spec("e", "s3://acme/e", "https://x");
         assert_eq!(shared(&[specs[0].clone(), elsewhere]), []);
