@@ -18,6 +18,7 @@ mod known_damage;
 mod manpages;
 mod needs;
 mod recover;
+mod s3;
 mod schedules;
 mod signatures;
 mod simulation;
