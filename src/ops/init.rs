@@ -21,7 +21,7 @@ use crate::{
         head::{self, FORMAT_VERSION, Head, StoreStatus},
         layout, recovery,
     },
-    stores::{self, Store, refuse_aliases},
+    stores::{self, Store, StoreError, refuse_aliases},
     world::{self, World, files},
 };
 use bytes::Bytes;
@@ -61,8 +61,11 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
     init.probe_stores().await?;
     init.begin()?;
     let recipients = init.write_keys()?;
+    let mut overwriting = Vec::new();
     for store in &request.stores {
-        init.write_store(store).await?;
+        if !init.write_store(store).await? {
+            overwriting.push(store.name.as_str());
+        }
     }
     init.write_configuration(&recipients)?;
     Ok(InitResult {
@@ -72,7 +75,7 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
         stores: request.stores.iter().map(|store| store.name.clone()).collect(),
         identity: request.new_identity.as_ref().map(|path| path.display().to_string()),
         recover_sh_sha256: format::sha256(recovery::SCRIPT.as_bytes()),
-        remarks: init.remarks(&recipients),
+        remarks: init.remarks(&recipients, &overwriting),
     })
 }
 
@@ -248,24 +251,26 @@ impl<'a> Init<'a> {
         Ok(recipient)
     }
 
-    async fn write_store(&self, settings: &StoreSettings) -> Result<(), Failure> {
+    /// Writes what makes it a store of the repository; says whether it keeps that from being overwritten.
+    async fn write_store(&self, settings: &StoreSettings) -> Result<bool, Failure> {
         let store = stores::found(&store_spec(settings))?;
         let head = Head {
             format_version: FORMAT_VERSION,
             repository: self.marker.repository,
             created_at: self.marker.created_at,
         };
+        let head = Bytes::from(head.to_bytes());
         let clear = recovery::files().map(|(name, content)| (name, Bytes::from_static(content.as_bytes())));
+        let failed = |error: StoreError| {
+            error.failure().next_step("put the store right, then run the same init again: it finishes what was begun")
+        };
         // The head comes last: a store without it is no store of the repository yet.
-        for (name, bytes) in clear.into_iter().chain([(layout::REPOSITORY, Bytes::from(head.to_bytes()))]) {
+        for (name, bytes) in clear.into_iter().chain([(layout::REPOSITORY, head.clone())]) {
             let sha256 = format::sha256(&bytes);
-            store.create(name, bytes, &sha256).await.map_err(|error| {
-                error
-                    .failure()
-                    .next_step("put the store right, then run the same init again: it finishes what was begun")
-            })?;
+            store.create(name, bytes, &sha256).await.map_err(failed)?;
         }
-        Ok(())
+        let sha256 = format::sha256(&head);
+        store.keeps_what_is_there(layout::REPOSITORY, head, &sha256).await.map_err(failed)
     }
 
     fn write_configuration(&self, recipients: &[String]) -> Result<(), Failure> {
@@ -288,8 +293,13 @@ impl<'a> Init<'a> {
     }
 
     /// Remarks on posture: they never change an exit code.
-    fn remarks(&self, recipients: &[String]) -> Vec<String> {
+    fn remarks(&self, recipients: &[String], overwriting: &[&str]) -> Vec<String> {
         let mut remarks = Vec::new();
+        for store in overwriting {
+            remarks.push(format!(
+                "store {store} overwrites objects even when asked not to: set conditional_create = false for it"
+            ));
+        }
         if recipients.len() < 2 {
             remarks.push("there is one custodian only: losing that identity loses every snapshot".to_owned());
         }

@@ -5,7 +5,7 @@ mod server;
 use crate::{
     needs::needs,
     site::{Site, assert_whole, database_sha256_of, seq_of},
-    support::{Run, recoup, run},
+    support::{Run, program, recoup, run},
 };
 use rusqlite::Connection;
 use server::S3Server;
@@ -191,4 +191,22 @@ fn init_refuses_buckets_that_cannot_be_used_and_writes_nothing() {
     // What a console makes of a folder is nothing.
     far.server.put("acme-dr/made/", b"");
     run(&mut far.init(&format!("far={}", far.url("acme-dr/made")))).expect_code(0);
+}
+
+#[test]
+fn a_server_is_believed_by_its_certificate() {
+    if !(needs("moto_server") && needs("setpriv") && needs("openssl")) {
+        return;
+    }
+    let site = Site::prepare(10, &[]);
+    let certify = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out certificate.pem \
+        -days 30 -subj /CN=recoup-test -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    run(program("openssl", site.path()).args(certify.split_whitespace())).expect_code(0);
+    let server = S3Server::start_secure(site.path(), "certificate.pem", "key.pem");
+    let mut init = site.init();
+    init.arg("--store").arg(format!("far=s3://acme-dr?endpoint=https://{}", server.address()));
+    let refused = run(with_keys(&mut init, "AWS")).expect_code(14);
+    assert!(refused.stderr.contains("invalid peer certificate"), "{refused:?}");
+    let trusting = run(init.env("SSL_CERT_FILE", site.path().join("certificate.pem"))).expect_code(14);
+    assert!(trusting.stderr.contains("there is no bucket acme-dr at https://127.0.0.1:"), "{trusting:?}");
 }

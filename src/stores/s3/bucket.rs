@@ -2,7 +2,7 @@
 //!
 //! object_store's own reading of ranges panics when one of several begins beyond the end of the object.
 
-use super::{super::error::Trouble, answer::Answered};
+use super::{super::error::Trouble, answer::Answered, listing::FOLDER_ITSELF};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::BoxStream};
@@ -39,6 +39,11 @@ impl Bucket {
         }
         if read.len() == wanted { Ok(read.freeze()) } else { Err(other_length(read.len(), wanted)) }
     }
+}
+
+/// What some programs make of the folder that the prefix looks like is neither ours nor anybody else's.
+fn is_folder_itself(object: &ObjectMeta) -> bool {
+    object.location.as_ref() == FOLDER_ITSELF
 }
 
 fn failed(trouble: Trouble) -> Error {
@@ -86,11 +91,14 @@ impl ObjectStore for Bucket {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
+        let found = self.0.list(prefix);
+        found.filter(|object| std::future::ready(!object.as_ref().is_ok_and(is_folder_itself))).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        let mut found = self.0.list_with_delimiter(prefix).await?;
+        found.objects.retain(|object| !is_folder_itself(object));
+        Ok(found)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -52,15 +52,22 @@ impl HttpService for Service {
             return self.lend(&authority, request).await;
         }
         let lists = request.uri().query().is_some_and(|query| query.contains("list-type="));
-        let answer = self.inner.execute(request).await;
-        let answer =
-            answer.map_err(|error| Trouble::Passing(format!("{authority} does not answer: {}", innermost(&error))))?;
+        let answer = self.inner.execute(request).await.map_err(|error| unanswered(&authority, &error))?;
         match (answer.status().is_success(), lists) {
             (true, false) => Ok(answer),
             (true, true) => page(answer).await,
             (false, _) => self.refused(answer, if lists { Asked::Bucket } else { Asked::Object }).await,
         }
     }
+}
+
+fn unanswered(authority: &str, error: &HttpError) -> Trouble {
+    let why = innermost(error);
+    if why.contains("certificate") {
+        let advice = "SSL_CERT_FILE names other certificates to trust";
+        return Trouble::Gone(format!("{authority} cannot be trusted: {why}; {advice}"));
+    }
+    Trouble::Passing(format!("{authority} does not answer: {why}"))
 }
 
 impl Service {

@@ -87,13 +87,12 @@ fn connected(spec: &StoreSpec, address: &Address, credentials: Credentials) -> o
     credentials.give_to(builder).build()
 }
 
-/// Whether nothing lies there. What some programs make of a folder is nothing.
+/// Whether nothing lies there.
 pub(super) async fn is_empty(store: &Store) -> Result<bool, StoreError> {
     store
         .repeated("", || async {
             let found = store.once(0, store.objects.list_with_delimiter(None)).await?;
-            let all_folders = found.objects.iter().all(|object| object.location.as_ref() == listing::FOLDER_ITSELF);
-            Ok(found.common_prefixes.is_empty() && all_folders)
+            Ok(found.common_prefixes.is_empty() && found.objects.is_empty())
         })
         .await
 }

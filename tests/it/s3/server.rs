@@ -21,17 +21,31 @@ pub(crate) struct S3Server {
 impl S3Server {
     /// Starts one on a free port of the loopback interface.
     pub(crate) fn start(dir: &Path) -> Self {
+        S3Server::start_with(dir, &[])
+    }
+
+    /// The same over TLS, with a certificate and its key. Only recoup can speak to it.
+    pub(crate) fn start_secure(dir: &Path, certificate: &str, key: &str) -> Self {
+        S3Server::start_with(dir, &["-c", certificate, "-k", key])
+    }
+
+    fn start_with(dir: &Path, arguments: &[&str]) -> Self {
         let mut command: Command = program("setpriv", dir);
-        command.args(["--pdeathsig", "KILL", "moto_server", "-H", "127.0.0.1", "-p", "0"]);
+        command.args(["--pdeathsig", "KILL", "moto_server", "-H", "127.0.0.1", "-p", "0"]).args(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().map(Result::unwrap).find_map(|line| {
-            let (_, address) = line.split_once("Running on http://")?;
-            Some(address.trim().to_owned())
-        });
+        let address = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find_map(|line| Some(line.split_once("Running on ")?.1.split_once("://")?.1.trim().to_owned()));
         // It goes on writing a line for every request, and would stop when nobody read them.
         std::thread::spawn(move || lines.for_each(drop));
         S3Server { child, address: address.expect("the server says where it listens") }
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// The URL to give to recoup.

@@ -41,6 +41,8 @@ pub(super) enum Fault {
     LostRequest,
     /// It is done, and the answer's body breaks off in its middle.
     TornBody,
+    /// It is done, whatever it is to depend on.
+    Overwrites,
     /// It is done, and never answered.
     Hangs,
 }
@@ -154,6 +156,10 @@ impl Handler {
             Some(Fault::TornBody) => {
                 let answer = self.done(request).await?;
                 Ok(answer.map(|body| s3s::Body::http_body(Torn(body))))
+            }
+            Some(Fault::Overwrites) => {
+                std::fs::remove_file(self.root.join(request.uri().path().trim_start_matches('/'))).unwrap();
+                self.done(request).await
             }
             Some(Fault::Hangs) => {
                 self.done(request).await?;
