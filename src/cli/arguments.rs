@@ -85,7 +85,8 @@ pub struct StoreArguments {
     /// Read from this store instead of those in the configuration; may be repeated
     #[arg(long = "store", value_name = "[NAME=]URL", value_parser = config::parse_store_argument)]
     pub stores: Vec<StoreSettings>,
-    /// Trust the signers in this file [default with --store: the identity's file with .signers]
+    /// Trust the signers in this file [default with --store: the identity's file, named by a flag or by
+    /// $RECOUP_IDENTITY_FILE, with .signers after it]
     #[arg(long, value_name = "FILE")]
     pub signers: Option<PathBuf>,
 }
@@ -117,7 +118,7 @@ impl StoreArguments {
             Some(signers) => Ok(Access::Bare { stores: self.stores.clone(), signers }),
             None => Err(usage_failure(
                 "--store needs to know whose snapshots to trust",
-                "add --signers FILE, or --identity FILE with FILE.signers beside it",
+                "add --signers FILE: the file that lies beside the custodian's identity, with .signers after its name",
             )),
         }
     }

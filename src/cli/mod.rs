@@ -9,6 +9,7 @@ mod help;
 mod human;
 mod output;
 mod progress;
+mod repeat;
 mod signals;
 mod usage;
 
@@ -19,6 +20,7 @@ pub use output::Output;
 use crate::core::failure::{Code, Failure};
 use arguments::CommandLine;
 use clap::FromArgMatches;
+use repeat::Repeat;
 use std::{
     ffi::OsString,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -27,6 +29,7 @@ use std::{
 /// Runs the command that the process's arguments ask for; returns the exit code.
 pub fn main() -> u8 {
     std::panic::set_hook(Box::new(output::report_panic));
+    signals::expect_status_requests();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     guarded(&arguments, || run(&arguments)).number()
 }
@@ -45,7 +48,7 @@ fn run(arguments: &[OsString]) -> Code {
     let parsed = command().try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches));
     match parsed {
         Ok(CommandLine { command, global }) => {
-            let output = Output::new(&global);
+            let output = Output::new(&global).repeating(Repeat::of(&command, &global, arguments));
             let name = command.name();
             let context = Context::new(global, output);
             let result = command.run(&context);

@@ -1,6 +1,9 @@
 //! Printing: the result on standard output, everything else on standard error.
 
-use super::arguments::{Color, Global};
+use super::{
+    arguments::{Color, Global},
+    repeat::Repeat,
+};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -27,6 +30,7 @@ pub struct Output {
     terminal: bool,
     color_stdout: bool,
     color_stderr: bool,
+    repeat: Repeat,
 }
 
 impl Output {
@@ -44,7 +48,15 @@ impl Output {
             terminal,
             color_stdout: color(terminal),
             color_stderr: color(io::stderr().is_terminal()),
+            repeat: Repeat::default(),
         }
+    }
+
+    /// The same, completing the commands that messages name with what the current one was given.
+    #[must_use]
+    pub(super) fn repeating(mut self, repeat: Repeat) -> Self {
+        self.repeat = repeat;
+        self
     }
 
     /// Whether the result is to be printed as JSON.
@@ -54,7 +66,7 @@ impl Output {
 
     /// Prints a result that was asked for: as JSON, or as the text that `text` makes of it.
     pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
-        if self.json { self.json(value) } else { print(&text(value)) }
+        if self.json { self.json(value) } else { print(&text(value).replace(steers, "\u{fffd}")) }
     }
 
     /// Prints a result that nobody waits for: as text only to a person at a terminal.
@@ -102,8 +114,10 @@ impl Output {
     pub fn failure(&self, failure: &Failure, exit_code: Code) {
         self.explain(failure);
         if self.json {
+            let next_step = failure.next_step.as_ref().map(|text| self.repeat.complete(text));
+            let failure = Failure { next_step, ..failure.clone() };
             // Standard error has it already; nobody is left to tell that standard output is broken.
-            let _ = self.json(&ErrorResult::new(failure, exit_code));
+            let _ = self.json(&ErrorResult::new(&failure, exit_code));
         }
     }
 
@@ -120,7 +134,7 @@ impl Output {
     }
 
     fn label(&self, label: &str, color: &str, text: &str) {
-        let text = printable(text);
+        let text = printable(&self.repeat.complete(text));
         if self.color_stderr && !color.is_empty() {
             print_error(&format!("{color}{label}:{RESET} {text}\n"));
         } else {
@@ -149,14 +163,16 @@ fn without_keys(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown + &text[from..])
 }
 
-/// The text without control characters: names and errors may come from hostile files.
+/// Whether a character could steer a terminal, or make text read otherwise than it is: names, positions and errors may
+/// come from hostile files.
+fn steers(char: char) -> bool {
+    let turns_direction = matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns_direction || char.is_control() && !matches!(char, '\t' | '\n')
+}
+
+/// The text without what steers, its later lines indented.
 fn printable(text: &str) -> String {
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| {
-            line.chars().map(|char| if char.is_control() && char != '\t' { '\u{fffd}' } else { char }).collect()
-        })
-        .collect();
+    let lines: Vec<String> = text.lines().map(|line| line.replace(steers, "\u{fffd}")).collect();
     lines.join("\n       ")
 }
 
@@ -199,6 +215,7 @@ mod tests {
     fn hostile_text_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[31mb\r\x07"), "a\u{fffd}[31mb\u{fffd}\u{fffd}");
         assert_eq!(printable("one\ntwo"), "one\n       two");
+        assert_eq!(printable("ok\u{202e}ko"), "ok\u{fffd}ko");
     }
 
     #[test]

@@ -18,10 +18,22 @@ struct Signals {
     status: Signal,
 }
 
+/// Makes sure, before anything else is done, that a request for the status ends nothing.
+///
+/// What is installed once stays installed, also without anybody listening. A request to stop that comes so early
+/// still ends the process: nothing has begun.
+pub(super) fn expect_status_requests() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    if let Ok(runtime) = runtime {
+        let _inside = runtime.enter();
+        // Where it cannot be installed, it is tried again, and reported, when the work begins.
+        drop(signal(SignalKind::user_defined1()));
+    }
+}
+
 impl Signals {
     fn install() -> std::io::Result<Self> {
         // By default a file that reaches its size limit kills the process; caught, the write fails and is reported.
-        // What is installed once stays installed, also without anybody listening.
         drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,

@@ -21,15 +21,16 @@ pub const IDENTITY_COMMAND: &str = "RECOUP_IDENTITY_COMMAND";
 pub enum IdentityInput {
     /// It stands in a file.
     File(PathBuf),
-    /// A command printed it.
-    Text(String),
+    /// A command prints it.
+    Command(String),
 }
 
 impl fmt::Debug for IdentityInput {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             IdentityInput::File(file) => formatter.debug_tuple("File").field(file).finish(),
-            IdentityInput::Text(_) => formatter.write_str("Text(..)"),
+            // A command line may hold a password.
+            IdentityInput::Command(_) => formatter.write_str("Command(..)"),
         }
     }
 }
@@ -46,12 +47,7 @@ pub fn find_identity(flag: Option<&Path>) -> Result<IdentityInput, Failure> {
             .safe("nothing was read or changed")
             .next_step(format!("add --identity FILE, or set {IDENTITY_FILE} or {IDENTITY_COMMAND}")));
     };
-    world::shell_output(&command).map(IdentityInput::Text).map_err(|cause| {
-        Failure::new(Code::NoKey, format!("the command in {IDENTITY_COMMAND} gave no identity"))
-            .cause(cause)
-            .safe("nothing was read or changed")
-            .next_step("run that command by hand; it must print the identity and exit 0")
-    })
+    Ok(IdentityInput::Command(command))
 }
 
 /// The signers file that travels with an identity's file: `IDENTITY.signers`.

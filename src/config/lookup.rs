@@ -18,7 +18,12 @@ pub fn find(flag: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some((file, by)) = named {
         return match file.metadata() {
             Ok(_) => Ok(world::absolute(&file)),
-            Err(error) => Err(missing(format!("cannot read the configuration {}", file.display()), &file)
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(failure(format!("cannot read the configuration {}", file.display()))
+                    .cause(format!("{by} names it: {error}"))
+                    .next_step("run it as the user who runs this configuration: the owner of its state directory"))
+            }
+            Err(error) => Err(missing(format!("cannot read the configuration {}", file.display()))
                 .cause(format!("{by} names it: {error}"))),
         };
     }
@@ -27,7 +32,7 @@ pub fn find(flag: Option<&Path>) -> Result<PathBuf, Failure> {
         return Ok(file.clone());
     }
     let shown: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
-    Err(missing("there is no configuration".to_owned(), &default_place())
+    Err(missing("there is no configuration".to_owned())
         .cause(format!("neither --config nor {CONFIG} names one, and there is none at {}", shown.join(" or "))))
 }
 
@@ -37,11 +42,15 @@ pub fn find_for_init(flag: Option<&Path>) -> PathBuf {
     world::absolute(&named.unwrap_or_else(default_place))
 }
 
-fn missing(message: String, file: &Path) -> Failure {
-    Failure::new(Code::Configuration, message).safe("nothing was read or changed").next_step(format!(
-        "recoup init --config {} --store NAME=file:///DIRECTORY --source NAME=sqlite:/DATABASE --new-identity FILE",
-        file.display()
-    ))
+fn failure(message: String) -> Failure {
+    Failure::new(Code::Configuration, message).safe("nothing was read or changed")
+}
+
+fn missing(message: String) -> Failure {
+    failure(message).next_step(
+        "name it with --config; on a host that has none, list, verify and restore take --store URL and --signers FILE; \
+         a new repository is made as `recoup init --help` says",
+    )
 }
 
 fn default_place() -> PathBuf {

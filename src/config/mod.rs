@@ -6,6 +6,7 @@
 mod access;
 mod document;
 mod identity;
+mod kept;
 mod lookup;
 mod nearest;
 mod parse;
@@ -20,9 +21,12 @@ mod write;
 pub use access::{Access, parse_store_argument};
 pub use document::FILE_BYTES_MAX;
 pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity, signers_beside};
+pub use kept::parse_kept;
 pub use lookup::{CONFIG, find, find_for_init};
 pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, parse, parse_source_argument, read_text};
-pub use policy::{DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy};
+pub use policy::{
+    BUILT_IN as BUILT_IN_POLICIES, DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy,
+};
 pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
 pub use show::Value;
 pub use url::{InvalidUrl, StoreUrl, Target};

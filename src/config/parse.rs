@@ -3,7 +3,7 @@
 use super::{
     Host, Origin, Origins, Settings, SourceSettings, StoreSettings, StoreUrl,
     document::{Document, FILE_BYTES_MAX, Found, Known, Section},
-    policy::{DEFAULT_POLICY, LoadedPolicy, load_policy},
+    policy::{BUILT_IN, DEFAULT_POLICY, LoadedPolicy, load_policy},
 };
 use crate::core::{
     failure::{Code, Failure},
@@ -303,7 +303,8 @@ impl Reading<'_> {
         };
         let file = self.dir.join("policies").join(format!("{}.toml", source.policy));
         let message = format!("source {:?} names the policy {:?}, which there is not", source.name, source.policy);
-        let cause = format!("{} does not exist, and the only built-in policy is \"default\"", file.display());
+        let built_in: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        let cause = format!("{} does not exist; built in are {}", file.display(), built_in.join(", "));
         Err(self.document.failure(line, message, cause))
     }
 }

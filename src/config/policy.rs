@@ -12,6 +12,7 @@ use crate::core::{
 };
 use sha2::Digest;
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,8 +21,17 @@ use std::{
 /// The name of the policy that a source has unless it names another.
 pub const DEFAULT_POLICY: &str = "default";
 
-/// The policy that is built in, and that `init` writes as `policies/default.toml`.
-pub const DEFAULT_POLICY_TEXT: &str = include_str!("default-policy.toml");
+/// The policy that `init` writes as `policies/default.toml`.
+pub const DEFAULT_POLICY_TEXT: &str = include_str!("../../policies/default.toml");
+
+/// The policies that are built in, by name; a file of the name stands in their place. They assume nothing about the
+/// data: policies with assertions are for one schema, and are files.
+pub const BUILT_IN: &[(&str, &str)] = &[
+    (DEFAULT_POLICY, DEFAULT_POLICY_TEXT),
+    ("gold", include_str!("../../policies/gold.toml")),
+    ("silver", include_str!("../../policies/silver.toml")),
+    ("bronze", include_str!("../../policies/bronze.toml")),
+];
 
 const TOP: &[&str] = &["tier", "rpo", "rto", "copies", "schedule", "retention", "drill"];
 const COPIES: &[&str] = &["min_stores", "min_regions", "min_providers", "immutable_for"];
@@ -72,10 +82,13 @@ pub(super) fn load_policy(
     read: &ReadPolicy<'_>,
     origins: &mut Origins,
 ) -> Result<Option<LoadedPolicy>, Failure> {
+    let built_in = || BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
     let (file, text) = match read(name)? {
         Some((file, text)) => (Some(file), text),
-        None if name == DEFAULT_POLICY => (None, DEFAULT_POLICY_TEXT.to_owned()),
-        None => return Ok(None),
+        None => match built_in() {
+            Some(text) => (None, text),
+            None => return Ok(None),
+        },
     };
     let shown = file.clone().unwrap_or_else(|| PathBuf::from(format!("built-in policy {name}")));
     let document = Document { file: &shown, built_in: file.is_none(), text: &text };
@@ -184,6 +197,19 @@ impl<'t> Reading<'t, '_> {
 }
 
 impl LoadedPolicy {
+    /// The text without `[drill] identity_command`: a command line may hold a password, and what is kept with every
+    /// snapshot can be read for as long as the snapshot exists.
+    pub(super) fn text_without_command(&self) -> Cow<'_, str> {
+        if self.policy.drill_identity_command.is_none() {
+            return Cow::Borrowed(&self.text);
+        }
+        let mut table: toml::Table = self.text.parse().expect("it was read before");
+        if let Some(toml::Value::Table(drill)) = table.get_mut("drill") {
+            drill.remove("identity_command");
+        }
+        Cow::Owned(format!("# Without its comments and [drill] identity_command, which may hold a secret.\n{table}"))
+    }
+
     /// Refuses what the configured stores can never fulfil.
     pub(super) fn check_against(&self, settings: &Settings) -> Result<(), Failure> {
         let distinct = |value: fn(&super::StoreSettings) -> &Option<String>| {

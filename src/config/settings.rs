@@ -81,6 +81,13 @@ impl StoreSettings {
     }
 }
 
+impl StoreSettings {
+    /// What `--store` takes to name it.
+    pub fn argument(&self) -> String {
+        if self.name == self.url.as_str() { self.name.clone() } else { format!("{}={}", self.name, self.url) }
+    }
+}
+
 /// One protected source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {

@@ -123,7 +123,8 @@ impl Listing<'_> {
             ("retention.keep_last", number(policy.keep_last)),
             ("drill.every", span(policy.drill_interval)),
             ("drill.identity_file", drill_file),
-            ("drill.identity_command", policy.drill_identity_command.as_deref().map(quoted)),
+            // A command line may hold a password, and this is printed where others look on.
+            ("drill.identity_command", policy.drill_identity_command.as_ref().map(|_| "(set, not shown)".to_owned())),
         ];
         for (name, value) in values {
             if let Some(value) = value {

@@ -2,6 +2,7 @@
 
 use super::{
     Settings, SourceSettings, StoreSettings,
+    kept::policy_line,
     parse::{BUSY_TIMEOUT_DEFAULT, LEVEL_DEFAULT, MAX_READ_LOCK_DEFAULT, SPOOL_LIMIT_DEFAULT, format_bytes},
     policy::DEFAULT_POLICY,
 };
@@ -127,8 +128,9 @@ fn write_source(text: &mut String, source: &SourceSettings, all: bool) {
 impl Settings {
     /// Configuration and policies as text, defaults filled in: kept sealed with every snapshot.
     ///
-    /// It holds no secret, because configuration and policies hold none: keys are named by their files.
-    /// The part before the first policy reads as a `recoup.toml`; policies follow word for word.
+    /// It holds no secret: keys are named by their files, and a command that prints an identity is left out.
+    /// The part before the first policy reads as a `recoup.toml`; policies follow, word for word where nothing had to
+    /// be left out.
     pub fn effective_text(&self) -> String {
         let mut text = format!("# Effective configuration, from {}\n", self.file.display());
         if let Some(id) = &self.repository {
@@ -150,9 +152,9 @@ impl Settings {
             write_source(&mut text, source, true);
         }
         for policy in self.policies.values() {
-            text.push_str(&format!("\n# ---- policies/{}.toml ----\n", policy.name));
-            text.push_str(&policy.text);
-            if !policy.text.ends_with('\n') {
+            text.push_str(&format!("\n{}\n", policy_line(&policy.name)));
+            text.push_str(&policy.text_without_command());
+            if !text.ends_with('\n') {
                 text.push('\n');
             }
         }

@@ -16,6 +16,9 @@ pub const MAX_USES: usize = 256;
 /// The most sealed bytes that a manifest root has.
 pub const MANIFEST_BYTES_MAX: u64 = 65 * 1024 * 1024;
 
+/// The most bytes of a text in an inventory: room for a public key of RSA.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+
 /// Whether a snapshot refers to older objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -211,6 +214,12 @@ impl Inventory {
         SnapshotId { seq: self.seq, run: self.run }
     }
 
+    /// The texts that are shown to people.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let own = [&self.source_kind, &self.source_identity, &self.writer, &self.history, &self.position];
+        own.into_iter().chain(&self.recipients).map(String::as_str)
+    }
+
     /// Why the inventory cannot be what it claims to be, if so. Its signature is another matter.
     pub fn contradiction(&self) -> Option<&'static str> {
         let named_runs: std::collections::BTreeSet<_> = self.uses.iter().map(|used| used.run).collect();
@@ -226,12 +235,19 @@ impl Inventory {
             Some("its manifest has a name that no manifest has")
         } else if self.manifest.size > MANIFEST_BYTES_MAX {
             Some("its manifest is larger than any")
+        } else if !self.texts().all(is_plain) {
+            Some("one of its texts is not of printable characters, or too long")
         } else if self.parents.iter().any(|parent| parent.id == self.id()) {
             Some("it names itself as its parent")
         } else {
             None
         }
     }
+}
+
+/// Whether a text can be shown on any terminal, and is no longer than any of ours.
+fn is_plain(text: &str) -> bool {
+    text.len() <= TEXT_BYTES_MAX && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 /// Whether a name is `snapshots/<seq>-<run>/manifest.age`.

@@ -409,6 +409,9 @@ pub struct RestoreResult {
     /// What the operator should know, such as the distance to the target.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// What the operator should look into, such as another history beside the restored one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl RestoreResult {
@@ -416,7 +419,7 @@ impl RestoreResult {
     pub fn code(&self) -> Code {
         if self.checks.iter().any(|check| check.status == CheckStatus::Failed) {
             Code::Failed
-        } else if self.went_round.is_empty() {
+        } else if self.went_round.is_empty() && self.warnings.is_empty() {
             Code::Done
         } else {
             Code::Warning

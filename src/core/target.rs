@@ -1,6 +1,9 @@
 //! What the operator asked to be restored.
 
-use super::time::Timestamp;
+use super::{
+    id::{InvalidName, SEQ_MAX, Sha256, SnapshotId},
+    time::Timestamp,
+};
 use std::{fmt, str::FromStr};
 
 /// A restore target.
@@ -13,7 +16,26 @@ pub enum Target {
     /// A snapshot by its number.
     Snapshot(u64),
     /// A snapshot by its full id: needed where a number is forked.
-    SnapshotId(super::id::SnapshotId),
+    SnapshotId(SnapshotId),
+}
+
+/// A snapshot that somebody knows to exist: the newest that was seen, with the digest of its inventory if they have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownHead {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// SHA-256 of its inventory.
+    pub sha256: Option<Sha256>,
+}
+
+impl FromStr for KnownHead {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.split_once(':') {
+            Some((id, sha256)) => Ok(KnownHead { id: id.parse()?, sha256: Some(sha256.parse()?) }),
+            None => Ok(KnownHead { id: text.parse()?, sha256: None }),
+        }
+    }
 }
 
 /// Why a target was not understood.
@@ -32,10 +54,11 @@ impl FromStr for Target {
             if let Ok(id) = number.parse() {
                 return Ok(Target::SnapshotId(id));
             }
-            if number.is_empty() || number.len() > 10 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(wrong());
             }
-            return Ok(Target::Snapshot(number.parse().map_err(|_| wrong())?));
+            let seq = number.parse().ok().filter(|seq| *seq <= SEQ_MAX);
+            return seq.map(Target::Snapshot).ok_or_else(wrong);
         }
         text.parse().map(Target::Time).map_err(|_| wrong())
     }
@@ -62,6 +85,7 @@ mod tests {
             ("latest", "latest"),
             ("snapshot:7", "snapshot:7"),
             ("snapshot:0000000007", "snapshot:7"),
+            ("snapshot:00000000000000000007", "snapshot:7"),
             ("snapshot:0000000007-aaaaaaaaaaaaaaaa", "snapshot:0000000007-aaaaaaaaaaaaaaaa"),
             ("2026-11-22T10:15:00+01:00", "2026-11-22T09:15:00.000Z"),
         ] {

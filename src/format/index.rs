@@ -1,7 +1,11 @@
 //! `index.age`: the frame tables of a run's packs, as sealed JSON Lines.
 
-use super::{FormatError, check_format, pack::PackIndex};
-use crate::core::id::RunId;
+use super::{
+    FormatError, check_format,
+    pack::PackIndex,
+    seal::{Identities, open_lines},
+};
+use crate::core::{id::RunId, inventory::PackSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -33,32 +37,55 @@ pub fn to_lines<'a>(run: RunId, packs: impl IntoIterator<Item = &'a PackIndex>) 
     lines
 }
 
-/// Reads the lines of a run's index.
-pub fn parse(lines: &[u8], run: RunId) -> Result<BTreeMap<u32, PackIndex>, FormatError> {
-    let mut lines = super::manifest::lines(lines);
-    let head: Head = super::manifest::parse_line(lines.next().unwrap_or_default())?;
-    check_format(&head.format, FORMAT)?;
-    if head.run != run {
-        return Err(FormatError::damaged("it is the index of another run"));
-    }
-    let mut packs = BTreeMap::new();
-    for line in lines {
+/// Opens the index of a run with so many packs, and keeps what it says of those that `wanted` names.
+///
+/// It is read line by line: whatever it holds, no more is in memory than what is kept.
+pub fn open(
+    identities: &Identities,
+    sealed: &[u8],
+    run: RunId,
+    packs: u64,
+    wanted: &PackSet,
+) -> Result<BTreeMap<u32, PackIndex>, FormatError> {
+    let mut reading = Reading { run, wanted, begun: false, packs: BTreeMap::new() };
+    open_lines(identities, sealed, max_raw_bytes(packs), LINE_BYTES_MAX, |line| reading.line(line))?;
+    if reading.begun { Ok(reading.packs) } else { Err(FormatError::damaged("it is empty")) }
+}
+
+struct Reading<'a> {
+    run: RunId,
+    wanted: &'a PackSet,
+    begun: bool,
+    packs: BTreeMap<u32, PackIndex>,
+}
+
+impl Reading<'_> {
+    fn line(&mut self, line: &[u8]) -> Result<(), FormatError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            let head: Head = super::manifest::parse_line(line)?;
+            check_format(&head.format, FORMAT)?;
+            return if head.run == self.run {
+                Ok(())
+            } else {
+                Err(FormatError::damaged("it is the index of another run"))
+            };
+        }
         let pack: PackIndex = super::manifest::parse_line(line)?;
         if let Some(why) = pack.contradiction() {
             return Err(FormatError::damaged(format_args!("it describes pack {} with {why}", pack.pack)));
         }
         let number = pack.pack;
-        if packs.insert(number, pack).is_some() {
+        if self.wanted.contains(number) && self.packs.insert(number, pack).is_some() {
             return Err(FormatError::damaged(format_args!("it describes pack {number} twice")));
         }
+        Ok(())
     }
-    Ok(packs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::id::Sha256;
+    use crate::{core::id::Sha256, format::seal::seal_small};
 
     #[test]
     fn indexes_round_trip() {
@@ -71,9 +98,15 @@ mod tests {
             raw_bytes: 8192,
             frames: vec![77],
         };
+        let (recipients, identities) = crate::format::seal::tests::pair();
+        let read = |lines: &[u8], run: RunId, wanted: &str| {
+            let sealed = seal_small(&recipients, lines);
+            open(&identities, &sealed.bytes, run, 1, &wanted.parse().unwrap())
+        };
         let lines = to_lines(run, [&pack]);
-        assert_eq!(parse(&lines, run).unwrap(), BTreeMap::from([(0, pack.clone())]));
-        assert!(parse(&lines, RunId::from_random([4; 16])).is_err());
+        assert_eq!(read(&lines, run, "0").unwrap(), BTreeMap::from([(0, pack.clone())]));
+        assert_eq!(read(&lines, run, "1-7").unwrap(), BTreeMap::new());
+        assert!(read(&lines, RunId::from_random([4; 16]), "0").is_err());
         let largest = PackIndex {
             pack: u32::MAX,
             block_size: 65_536,
@@ -83,9 +116,13 @@ mod tests {
             ..pack.clone()
         };
         assert_eq!(largest.contradiction(), None);
-        assert!(to_lines(run, [&largest]).len() as u64 <= max_raw_bytes(1));
-        assert!(parse(&to_lines(run, [&pack, &pack]), run).is_err());
-        assert!(parse(b"", run).is_err());
-        assert!(parse(&to_lines(run, [&PackIndex { frames: vec![1, 2], ..pack }]), run).is_err());
+        assert_eq!(read(&to_lines(run, [&largest]), run, "4294967295").unwrap().len(), 1);
+        assert!(read(&to_lines(run, [&pack, &pack]), run, "0").is_err());
+        assert!(read(b"", run, "0").is_err());
+        assert!(read(&to_lines(run, [&PackIndex { frames: vec![1, 2], ..pack.clone() }]), run, "0").is_err());
+        // A line longer than any, of a pack that nobody asked for.
+        let bomb = PackIndex { frames: vec![1; 1_000_000], ..pack };
+        let refused = read(&to_lines(run, [&bomb]), run, "1").unwrap_err();
+        assert!(refused.to_string().contains("line"), "{refused}");
     }
 }

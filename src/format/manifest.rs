@@ -34,6 +34,8 @@ pub struct Root {
     pub source_kind: String,
     /// Effective configuration and policies, without secrets, at the time of the run.
     pub configuration: String,
+    /// The host's catalogue identity, for whoever can open the root anyway: losing the host must not lose it.
+    pub catalogue_identity: Option<String>,
     /// The parts in order.
     pub parts: Vec<PartRef>,
 }
@@ -45,6 +47,8 @@ struct RootHead {
     source: SourceName,
     source_kind: String,
     configuration: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalogue_identity: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +68,7 @@ impl Root {
             source: self.source.clone(),
             source_kind: self.source_kind.clone(),
             configuration: self.configuration.clone(),
+            catalogue_identity: self.catalogue_identity.clone(),
         };
         push_line(&mut lines, &head);
         for part in &self.parts {
@@ -90,6 +95,7 @@ impl Root {
             source: head.source,
             source_kind: head.source_kind,
             configuration: head.configuration,
+            catalogue_identity: head.catalogue_identity,
             parts,
         })
     }
@@ -363,6 +369,7 @@ mod tests {
             source: "ledger".parse().unwrap(),
             source_kind: "sqlite".into(),
             configuration: "[host]\n".into(),
+            catalogue_identity: None,
             parts: vec![PartRef { from: key("a", 0), id: id(0) }, PartRef { from: key("a", 900), id: id(1) }],
         };
         assert_eq!(Root::parse(&root.to_lines()).unwrap(), root);

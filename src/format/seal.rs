@@ -6,7 +6,7 @@
 use super::FormatError;
 use crate::core::id::Sha256;
 use sha2::Digest;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// Public keys that objects are sealed to.
 #[derive(Clone, Default)]
@@ -244,26 +244,66 @@ pub(crate) fn check_header_ends(start: &[u8]) -> Result<(), FormatError> {
     }
 }
 
-/// Opens and decompresses a small object; at most `max_raw` bytes come out.
-pub fn open_small(identities: &Identities, sealed: &[u8], max_raw: u64) -> Result<Vec<u8>, FormatError> {
+/// The content of a small object, of which one byte more than `max_raw` can be read.
+fn open_limited<'s>(
+    identities: &Identities,
+    sealed: &'s [u8],
+    max_raw: u64,
+) -> Result<impl Read + use<'s>, FormatError> {
     check_header_ends(sealed)?;
     let reader = identities.open(sealed)?;
     let mut decoder = zstd::stream::read::Decoder::new(reader).map_err(FormatError::damaged)?;
     // A small object needs no window larger than itself.
     decoder.window_log_max(27).map_err(FormatError::damaged)?;
+    Ok(decoder.take(max_raw + 1))
+}
+
+fn too_large(max_raw: u64) -> FormatError {
+    FormatError::damaged(format_args!("it holds more than {max_raw} bytes"))
+}
+
+/// Opens and decompresses a small object; at most `max_raw` bytes come out.
+pub fn open_small(identities: &Identities, sealed: &[u8], max_raw: u64) -> Result<Vec<u8>, FormatError> {
     let mut raw = Vec::new();
-    decoder.take(max_raw + 1).read_to_end(&mut raw).map_err(FormatError::damaged)?;
-    if raw.len() as u64 > max_raw {
-        return Err(FormatError::damaged(format_args!("it holds more than {max_raw} bytes")));
+    open_limited(identities, sealed, max_raw)?.read_to_end(&mut raw).map_err(FormatError::damaged)?;
+    if raw.len() as u64 > max_raw { Err(too_large(max_raw)) } else { Ok(raw) }
+}
+
+/// Opens an object of lines, none of which is longer than `max_line`, and hands them over one by one, without their
+/// ends.
+pub fn open_lines(
+    identities: &Identities,
+    sealed: &[u8],
+    max_raw: u64,
+    max_line: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), FormatError>,
+) -> Result<(), FormatError> {
+    let mut lines = BufReader::new(open_limited(identities, sealed, max_raw)?);
+    let mut line = Vec::new();
+    let mut raw = 0;
+    loop {
+        line.clear();
+        let read = (&mut lines).take(max_line + 1).read_until(b'\n', &mut line).map_err(FormatError::damaged)?;
+        raw += read as u64;
+        if raw > max_raw {
+            return Err(too_large(max_raw));
+        }
+        match line.pop() {
+            None => return Ok(()),
+            Some(b'\n') => take(&line)?,
+            Some(_) if read as u64 > max_line => {
+                return Err(FormatError::damaged(format_args!("it has a line of more than {max_line} bytes")));
+            }
+            Some(_) => return Err(FormatError::damaged("its last line has no end")),
+        }
     }
-    Ok(raw)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn pair() -> (Recipients, Identities) {
+    pub(in crate::format) fn pair() -> (Recipients, Identities) {
         let (text, recipient) = new_identity("now");
         (Recipients::parse(&[recipient]).unwrap(), Identities::parse(&text).unwrap())
     }

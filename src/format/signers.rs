@@ -12,8 +12,8 @@ use ssh_key::{
 /// The most bytes of signers that are read.
 pub const MAX_SIGNERS_BYTES: usize = 1024 * 1024;
 
-/// OpenSSH matches no pattern longer than this.
-const MAX_PATTERN_BYTES: usize = 1024;
+/// OpenSSH matches no pattern as long as this, and then nothing in its list.
+const MAX_PATTERN_BYTES: usize = 1023;
 
 /// The key types of OpenSSH that are known and not accepted.
 const OTHER_KEY_TYPES: &[&str] =
@@ -75,6 +75,15 @@ impl Signers {
         self.signers.is_empty()
     }
 
+    /// Whether all of them sign for one repository only: what stands after the `@` of their principals.
+    pub fn are_of_one_repository(&self) -> bool {
+        let patterns = self.signers.iter().flat_map(|signer| signer.principals.split(','));
+        let mut repositories =
+            patterns.map(|pattern| pattern.rsplit_once('@').map_or("*", |(_, repository)| repository));
+        let Some(first) = repositories.next() else { return true };
+        !first.contains(['*', '?']) && repositories.all(|repository| repository == first)
+    }
+
     /// The fingerprints of all trusted keys, in the order of the lines, each once.
     pub fn fingerprints(&self) -> Vec<SignerFingerprint> {
         let mut seen = Vec::new();
@@ -102,6 +111,15 @@ impl Signers {
         let signer = SignerFingerprint::of(signature.key());
         self.permit(signature.key(), &signer, namespace, principal)?;
         if signature.matches(bytes, namespace) { Ok(signer) } else { Err(SignatureError::Mismatch(signer)) }
+    }
+
+    /// Whether a signature claims to be of a key that some line names. Nothing is proven by that.
+    pub fn know(&self, signature_pem: &str) -> Result<(), SignatureError> {
+        let signature = Unchecked::parse(signature_pem)?;
+        if self.signers.iter().any(|line| line.key == *signature.key()) {
+            return Ok(());
+        }
+        Err(SignatureError::UnknownSigner(SignerFingerprint::of(signature.key())))
     }
 
     /// Whether some line lets the key sign in the namespace as the principal.

@@ -36,7 +36,7 @@ pub async fn doctor(settings: &Settings, world: &World) -> DoctorResult {
             Severity::Warning,
             None,
             format!("there is no catalogue key {}: every snapshot is a full", settings.host.catalogue.display()),
-            Some("restore it from where it is escrowed, or make a new one with age-keygen".to_owned()),
+            Some("bring it back with `recoup config rescue --catalogue`, or make a new one with age-keygen".to_owned()),
         );
     }
     if let Err(error) = crate::world::files::try_lock(&settings.host.state_dir.join("doctor.lock")) {

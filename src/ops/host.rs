@@ -45,6 +45,8 @@ pub struct CatalogueKey {
     pub identities: Identities,
     /// Its recipient.
     pub recipients: Recipients,
+    /// The text of its file, which every manifest root carries.
+    pub text: String,
 }
 
 /// A source as a run sees it.

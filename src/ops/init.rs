@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt::Display,
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -116,8 +117,23 @@ impl<'a> Init<'a> {
         if !resumed {
             init.refuse_existing()?;
         }
+        init.refuse_places()?;
         init.probe_directory()?;
         Ok(init)
+    }
+
+    /// Keys must not lie where snapshots are kept, and a store must not hold what it protects.
+    fn refuse_places(&self) -> Result<(), Failure> {
+        let mut outside = vec![("the configuration", self.directory.clone())];
+        outside.extend(self.request.new_identity.as_ref().map(|file| ("the identity", files::parent(file).to_owned())));
+        outside.extend(self.request.sources.iter().map(|source| ("a source", source.path.clone())));
+        for spec in store_specs(&self.request.stores) {
+            if let Some((what, path)) = outside.iter().find(|(_, path)| stores::holds(&spec, path)) {
+                return Err(refuse(path.display(), &format!("{what} would lie inside of store {}", spec.name))
+                    .next_step("give the store a directory of its own"));
+            }
+        }
+        Ok(())
     }
 
     fn host_files(&self) -> [PathBuf; 4] {
@@ -281,7 +297,9 @@ impl<'a> Init<'a> {
             sources: self.request.sources.clone(),
         });
         let policies = self.directory.join("policies");
-        fs::create_dir_all(&policies).map_err(|error| local_failure("create", &policies, &error))?;
+        // Whoever can write there sets the policies, whatever the umask was.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&policies);
+        made.map_err(|error| local_failure("create", &policies, &error))?;
         write_file(&policies.join("default.toml"), config::DEFAULT_POLICY_TEXT.as_bytes(), 0o644)?;
         files::sync_directory(&policies).map_err(|error| local_failure("sync", &policies, &error))?;
         files::write_atomic(&self.request.config, text.as_bytes(), 0o644)

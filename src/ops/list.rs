@@ -46,6 +46,18 @@ pub fn entry(repository: &Repository, catalogue: &Catalogue, committed: &Committ
     SnapshotEntry::of(inventory, complete.into_iter().collect(), durable)
 }
 
+/// Refuses a source that no store has.
+pub fn check_name(wanted: &SourceName, sources: &BTreeSet<SourceName>) -> Result<(), Failure> {
+    if sources.contains(wanted) {
+        return Ok(());
+    }
+    let known: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
+    Err(Failure::new(Code::Usage, format!("there is no source {wanted}"))
+        .cause(format!("the stores have: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
+        .safe("nothing was changed")
+        .next_step("recoup list"))
+}
+
 /// Lists the snapshots of `source`, or of every source on the stores.
 pub async fn list(
     repository: &Repository,
@@ -57,11 +69,7 @@ pub async fn list(
         && !sources.contains(wanted)
         && !copies.contains_key(wanted)
     {
-        let known: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
-        return Err(Failure::new(Code::Usage, format!("there is no source {wanted}"))
-            .cause(format!("the stores have: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
-            .safe("nothing was changed")
-            .next_step("recoup list"));
+        check_name(wanted, &sources)?;
     }
     let mut snapshots = Vec::new();
     let mut warnings = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use super::host::{CatalogueKey, Host, Protected};
 use crate::{
-    config::{Access, IdentityInput, Settings, StoreSettings},
+    config::{Access, IDENTITY_COMMAND, IdentityInput, Settings, StoreSettings},
     core::{
         failure::{Code, Failure},
         id::{RepositoryId, SourceName},
@@ -77,7 +77,7 @@ pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
             .safe("nothing was read or changed")
             .next_step("copy the id from recoup.json at the top of a store that you trust")
     })?;
-    let signers = read_signers(&settings.host.allowed_signers)?;
+    let signers = read_signers(&settings.host.allowed_signers, "bring back the file that the configuration names")?;
     Ok(Repository { id, stores: open_stores(&settings.stores), signers })
 }
 
@@ -96,7 +96,7 @@ pub async fn open_access(access: &Access) -> Result<Repository, Failure> {
 ///
 /// Signers name the repository they sign for, so a wrong id makes every signature worthless.
 pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repository, Failure> {
-    let signers = read_signers(signers)?;
+    let signers = read_signers(signers, "name the file with --signers: IDENTITY.signers of a custodian")?;
     let stores = open_stores(stores);
     let mut id: Option<(RepositoryId, String)> = None;
     let mut failures = Vec::new();
@@ -174,7 +174,7 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     )
     .cause(format!("{owner} owns the state directory {}", directory.display()))
     .safe("nothing was read or changed")
-    .next_step(format!("runuser -u {owner} -- recoup --config {} ...", settings.file.display())))
+    .next_step(format!("runuser -u {owner} -- recoup ...")))
 }
 
 fn read_host_key(path: &Path) -> Result<HostKey, Failure> {
@@ -191,19 +191,28 @@ fn read_catalogue_key(path: &Path) -> Result<Option<Arc<CatalogueKey>>, Failure>
     let unusable = |error: String| unusable_key(path, "the catalogue key", &error);
     let identities = Identities::parse(&text).map_err(|error| unusable(error.to_string()))?;
     let recipients = Recipients::parse(identities.recipients()).map_err(|error| unusable(error.to_string()))?;
-    Ok(Some(Arc::new(CatalogueKey { identities, recipients })))
+    Ok(Some(Arc::new(CatalogueKey { identities, recipients, text })))
 }
 
 /// The custodian's identity.
-pub fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
+pub async fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
     let (text, what) = match input {
         IdentityInput::File(path) => (read_secret(path, "the identity")?, format!("the identity {}", path.display())),
-        IdentityInput::Text(text) => (text.clone(), "the identity that the command printed".to_owned()),
+        IdentityInput::Command(command) => {
+            let printed = world::shell_output(command).await.map_err(|cause| {
+                Failure::new(Code::NoKey, format!("the command in {IDENTITY_COMMAND} gave no identity"))
+                    .cause(cause)
+                    .safe("nothing was read or changed")
+                    .next_step("run that command by hand; it must print the identity and exit 0")
+            })?;
+            (printed, "the identity that the command printed".to_owned())
+        }
     };
     Identities::parse(&text).map_err(|error| {
         let next_step = match error {
             InvalidIdentity::Encrypted => {
-                "open it first, for example: RECOUP_IDENTITY_COMMAND='age -d custodian.age.enc' recoup restore ..."
+                "open it first: an age file with RECOUP_IDENTITY_COMMAND='age -d FILE', an OpenSSH key by taking the \
+                 passphrase off a copy of it (ssh-keygen -p); then run the same command again"
             }
             _ => "name the custodian's identity file with --identity",
         };
@@ -265,12 +274,12 @@ fn unusable_key(path: &Path, what: &str, error: &str) -> Failure {
 }
 
 /// Reads a file of trusted signers.
-pub fn read_signers(path: &Path) -> Result<Signers, Failure> {
+pub fn read_signers(path: &Path, next_step: &str) -> Result<Signers, Failure> {
     let failure = |cause: String| {
         Failure::new(Code::NoKey, format!("the trusted signers {} cannot be used", path.display()))
             .cause(cause)
             .safe("nothing was changed; without signers nothing can be trusted")
-            .next_step("name the file with --signers: allowed_signers of the host, or IDENTITY.signers of a custodian")
+            .next_step(next_step)
     };
     let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     Signers::parse(&text).map_err(|error| failure(error.to_string()))

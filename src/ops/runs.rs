@@ -14,12 +14,14 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
+        inventory::Parent,
         plan::backup::Approach,
-        policy::Copies,
+        policy::{Assertion, Copies},
         result::{
             BackupResult, BackupSchema, CopyResult, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
             SourceOutcome, StoreFinding, VerifyResult,
         },
+        target::{KnownHead, Target},
     },
     repository::{Repository, layout},
     world::World,
@@ -40,6 +42,64 @@ pub fn known_of(settings: &Settings, sources: &[SourceName]) -> BTreeMap<SourceN
         .filter(|name| sources.is_empty() || sources.contains(name))
         .map(|name| (name.clone(), SourceState::peek(&state_dir.join(name.as_str()))))
         .collect()
+}
+
+/// What is known before a restore is chosen.
+#[derive(Default)]
+pub struct BeforeRestore {
+    /// The newest snapshot that this host knows of.
+    pub head: Option<Parent>,
+    /// When a snapshot is durable.
+    pub copies: Copies,
+    /// The policy's assertions; `None` takes those that were kept with the snapshot.
+    pub assertions: Option<Vec<Assertion>>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl BeforeRestore {
+    /// Without a configuration: only what the signers tell.
+    pub fn on_a_bare_host(repository: &Repository) -> Self {
+        let mut before = BeforeRestore::default();
+        if !repository.signers.are_of_one_repository() {
+            before.notes.push(format!(
+                "the signers sign for more than one repository; what is restored is of repository {}",
+                repository.id
+            ));
+        }
+        before
+    }
+}
+
+/// What the configured host knows. A record that cannot be read must not pass for one that knows of no later snapshot.
+pub fn before_restore(
+    settings: &Settings,
+    source: &SourceName,
+    target: &Target,
+    head: Option<&KnownHead>,
+) -> Result<BeforeRestore, Failure> {
+    let mut before =
+        BeforeRestore { copies: copies_of(settings).remove(source).unwrap_or_default(), ..Default::default() };
+    let Some(configured) = settings.source(source.as_str()) else { return Ok(before) };
+    before.assertions = Some(settings.policy(configured).assertions.clone());
+    if settings.host.signing_key.exists() {
+        before.notes.push(format!(
+            "this host also signs snapshots of {source}: whoever takes it over now can read and forge them; where there \
+             is time, restore on another host"
+        ));
+    }
+    let directory = settings.host.state_dir.join("sources").join(source.as_str());
+    match SourceState::peek_strictly(&directory) {
+        Ok(known) => before.head = known.head,
+        Err(why) if *target == Target::Latest && head.is_none() => {
+            return Err(Failure::new(Code::Refused, format!("this host's record of the newest snapshot of {source} is damaged"))
+                .cause(why)
+                .safe("nothing was written; the snapshots are unaffected")
+                .next_step("recoup list shows what there is: name one with --target snapshot:NUMBER, or the newest that anybody knows of with --head ID"));
+        }
+        Err(why) => before.notes.push(format!("this host's record of the newest snapshot is damaged ({why})")),
+    }
+    Ok(before)
 }
 
 /// Takes a snapshot of each source, one after another; none stops the others.

@@ -153,6 +153,11 @@ impl SourceState {
         }
     }
 
+    /// What this host knows; says why it cannot be read where there is something to read.
+    pub fn peek_strictly(directory: &Path) -> Result<Known, String> {
+        read_json(&directory.join("known.json")).map(Option::unwrap_or_default)
+    }
+
     /// What this host knows; nothing if that was lost.
     pub fn known(&self) -> Known {
         read_json(&self.directory.join("known.json")).ok().flatten().unwrap_or_default()

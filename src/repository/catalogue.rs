@@ -181,6 +181,9 @@ impl Repository {
     }
 
     /// Reads one inventory from one store: signature first, then content, then whether it is where it belongs.
+    ///
+    /// What has no signature of a signer that is known here is not even fetched: anybody who can write to a store can
+    /// put any number of large ones there.
     pub(crate) async fn read_snapshot(
         &self,
         store: usize,
@@ -194,8 +197,6 @@ impl Repository {
             Problem::Damaged(why) => Refusal::Damaged(why),
             _ => Refusal::Unreadable(error.to_string()),
         };
-        let key = format!("{folder}{}", layout::snapshot_object(id, layout::INVENTORY));
-        let bytes = store.get(&key, inventory_format::MAX_BYTES).await.map_err(unreadable)?;
         let key = format!("{folder}{}", layout::snapshot_object(id, layout::SIGNATURE));
         let signature = match store.get(&key, MAX_SIGNATURE_BYTES as u64).await {
             Ok(signature) => signature,
@@ -204,6 +205,9 @@ impl Repository {
             }
             Err(error) => return Err(unreadable(error)),
         };
+        self.signers.know(text_of(&signature)?).map_err(|error| Refusal::Untrusted(error.to_string()))?;
+        let key = format!("{folder}{}", layout::snapshot_object(id, layout::INVENTORY));
+        let bytes = store.get(&key, inventory_format::MAX_BYTES).await.map_err(unreadable)?;
         self.accept(source, id, bytes, signature)
     }
 
@@ -215,10 +219,10 @@ impl Repository {
         bytes: Bytes,
         signature: Bytes,
     ) -> Result<Committed, Refusal> {
-        let text = std::str::from_utf8(&signature)
-            .map_err(|_| Refusal::Untrusted("its signature is not one of ssh-keygen's".to_owned()))?;
+        let text = text_of(&signature)?;
         let principal = signature::principal(source, &self.id);
-        self.signers
+        let signer = self
+            .signers
             .verify(&bytes, text, signature::INVENTORY, &principal)
             .map_err(|error| Refusal::Untrusted(error.to_string()))?;
         let inventory = inventory_format::parse(&bytes).map_err(|error| match error {
@@ -231,6 +235,12 @@ impl Repository {
                 inventory.id(),
                 inventory.source,
                 inventory.repository
+            )));
+        }
+        if inventory.writer != signer.as_str() {
+            return Err(Refusal::Damaged(format!(
+                "it names {} as its writer, and {signer} signed it",
+                inventory.writer
             )));
         }
         Ok(Committed { sha256: format::sha256(&bytes), inventory, bytes, signature })
@@ -263,6 +273,11 @@ impl Repository {
             catalogue.list_bytes.insert(run, bytes);
         }
     }
+}
+
+fn text_of(signature: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(signature)
+        .map_err(|_| Refusal::Untrusted("its signature is not one of ssh-keygen's".to_owned()))
 }
 
 /// Memory for objects that are being read, in MiB.

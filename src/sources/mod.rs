@@ -3,7 +3,7 @@
 //! A source yields, for a snapshot, a consistent [`View`]: its entries, and the blocks of its files
 //! as they were at one position. All calls block; they run on threads made for that.
 
-use crate::core::{failure::Failure, manifest::Entry, time::Timestamp};
+use crate::core::{failure::Failure, manifest::Entry, policy::Assertion, time::Timestamp};
 use std::{path::Path, time::Duration};
 
 #[cfg(test)]
@@ -113,4 +113,25 @@ pub fn check_restored(kind: &str, dir: &Path, entries: &[Entry]) -> Result<Vec<R
         sqlite::KIND => sqlite::check_restored(dir, entries),
         _ => Ok(Vec::new()),
     }
+}
+
+/// How long the query of an assertion may run.
+pub const ASSERTION_LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs assertions over restored files, read-only, each for at most [`ASSERTION_LIMIT`].
+pub fn check_assertions(kind: &str, dir: &Path, entries: &[Entry], assertions: &[Assertion]) -> Vec<RestoredCheck> {
+    match kind {
+        sqlite::KIND => sqlite::check_assertions(dir, entries, assertions, ASSERTION_LIMIT),
+        // What nobody can ask must not count as answered.
+        _ => assertions
+            .iter()
+            .map(|assertion| unanswered(assertion, format!("sources of kind {kind} take none")))
+            .collect(),
+    }
+}
+
+/// An assertion that could not be put.
+fn unanswered(assertion: &Assertion, why: String) -> RestoredCheck {
+    let expected = assertion.expect.to_string();
+    RestoredCheck { name: assertion.name.clone(), ok: false, expected, actual: format!("could not be run: {why}") }
 }

@@ -83,6 +83,14 @@ impl Site {
     }
 }
 
+/// Whether a path of this host lies inside of the store.
+pub fn holds(spec: &StoreSpec, path: &Path) -> bool {
+    match spec.target() {
+        Ok(Target::Directory(directory)) => real_path(path).starts_with(real_path(&directory)),
+        _ => false,
+    }
+}
+
 /// What several stores share, so that losing it loses all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
@@ -202,6 +210,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = format!("file://{}", dir.path().display());
         assert!(!refused(spec("a", "s3://acme/a", ""), spec("b", &file, "")));
+        assert!(holds(&spec("b", &file, ""), &dir.path().join("ledger.db")));
+        assert!(!holds(&spec("b", &file, ""), Path::new("/acme/a")) && !holds(&spec("a", "s3://acme", ""), dir.path()));
     }
 
     #[test]

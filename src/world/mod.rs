@@ -4,12 +4,12 @@ pub mod files;
 
 use crate::core::{id::RunId, time::Timestamp};
 use std::{
-    io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::{io::AsyncReadExt, process::Command};
 
 /// The clock and the randomness that everything else is given.
 #[derive(Clone)]
@@ -182,18 +182,21 @@ pub fn absolute(path: &Path) -> PathBuf {
 const OUTPUT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a shell command prints on its standard output; the error says how it failed, never what it printed.
-pub fn shell_output(command: &str) -> Result<String, String> {
+///
+/// When the caller stops waiting, the command is killed.
+pub async fn shell_output(command: &str) -> Result<String, String> {
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("/bin/sh does not start: {error}"))?;
     let mut output = Vec::new();
     let stdout = child.stdout.take().expect("it was asked for");
-    let read = stdout.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut output);
+    let read = stdout.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut output).await;
     // The pipe is closed by now: a command that prints without end gets an error instead of hanging.
-    let status = child.wait().map_err(|error| format!("waiting for it failed: {error}"))?;
+    let status = child.wait().await.map_err(|error| format!("waiting for it failed: {error}"))?;
     read.map_err(|error| format!("its output cannot be read: {error}"))?;
     if output.len() as u64 > OUTPUT_BYTES_MAX {
         return Err("it printed more than 1 MiB".to_owned());

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
 
 mod bad_input;
+mod choosing;
 mod cli_output;
 mod cli_parse;
 mod crash;
@@ -17,6 +18,7 @@ mod kill;
 mod known_damage;
 mod manpages;
 mod needs;
+mod policies;
 mod recover;
 mod s3;
 mod schedules;

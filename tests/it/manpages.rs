@@ -2,7 +2,7 @@
 
 use clap_mangen::{
     Man,
-    roff::{Roff, bold, roman},
+    roff::{Roff, bold, italic, roman},
 };
 use recoup::cli::{Help, command, commands::HELP};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -39,13 +39,77 @@ fn find<'c>(root: &'c clap::Command, path: &str) -> &'c clap::Command {
     names.fold(root, |command, name| command.find_subcommand(name).unwrap())
 }
 
+/// What may be typed: what is required first, values by their names, and what may be repeated.
+fn synopsis(page: &clap::Command) -> Roff {
+    let is_global = |argument: &&clap::Arg| argument.is_global_set() || argument.get_id() == "help";
+    let mut words = vec![bold(page.get_bin_name().unwrap_or("recoup"))];
+    let own = || page.get_arguments().filter(|argument| !is_global(argument));
+    let (mut required, mut optional): (Vec<_>, Vec<_>) =
+        own().filter(|argument| !argument.is_positional()).partition(|argument| argument.is_required_set());
+    required.append(&mut optional);
+    for argument in required {
+        let flag = format!("--{}", argument.get_long().unwrap());
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value = value.map(|names| format!(" {}", names[0])).unwrap_or_default();
+        let again = if matches!(argument.get_action(), clap::ArgAction::Append) { " ..." } else { "" };
+        let (open, close) = if argument.is_required_set() { ("", "") } else { ("[", "]") };
+        words.extend([roman(format!(" {open}")), bold(flag), italic(value), roman(format!("{again}{close}"))]);
+    }
+    for argument in own().filter(|argument| argument.is_positional()) {
+        let name = argument.get_value_names().map_or("ARGUMENT", |names| names[0].as_str());
+        let again = if matches!(argument.get_action(), clap::ArgAction::Append) { " ..." } else { "" };
+        let (open, close) = if argument.is_required_set() { ("", "") } else { ("[", "]") };
+        words.extend([roman(format!(" {open}")), italic(name), roman(format!("{again}{close}"))]);
+    }
+    if page.get_subcommands().next().is_some() {
+        words.extend([roman(" "), italic("COMMAND"), roman(" ...")]);
+    }
+    words.extend([roman(" ["), italic("OPTION"), roman(" ...]")]);
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]).text(words);
+    roff
+}
+
+/// Variables, what they do, and the commands that look at them; the page of the program has all.
+const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
+    ("RECOUP_CONFIG", "The configuration, where --config names none.", &[]),
+    (
+        "RECOUP_IDENTITY_FILE",
+        "The custodian's identity, where --identity names none. With --store, the signers that lie beside it are \
+         trusted unless --signers names others.",
+        &["restore", "config rescue", "list", "verify"],
+    ),
+    (
+        "RECOUP_IDENTITY_COMMAND",
+        "A command, run by /bin/sh, that prints the custodian's identity, where nothing names a file.",
+        &["restore", "config rescue"],
+    ),
+    (
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+        "The keys of s3:// stores. CREDENTIALS in recoup.toml(5) names the other ways, and how every store has its own.",
+        &["init", "backup", "list", "restore", "verify", "copy", "doctor", "config rescue"],
+    ),
+    ("TMPDIR", "Where the demonstration makes its directory, unless --dir names one.", &["demo"]),
+    ("NO_COLOR", "If it is set, nothing is colored unless --color=always.", &[]),
+];
+
+fn environment(roff: &mut Roff, command: &str) {
+    roff.control("SH", ["ENVIRONMENT"]);
+    for (name, meaning, commands) in ENVIRONMENT {
+        if command.is_empty() || commands.is_empty() || commands.contains(&command) {
+            roff.control("TP", []).text([bold(*name)]).text([roman(*meaning)]);
+        }
+    }
+}
+
 fn render(page: clap::Command, help: &Help) -> String {
     let has_commands = page.get_subcommands().next().is_some();
+    let page_definition = page.clone();
     let man = Man::new(page).source(concat!("recoup ", env!("CARGO_PKG_VERSION"))).manual("recoup");
     let mut bytes = Vec::new();
     man.render_title(&mut bytes).unwrap();
     man.render_name_section(&mut bytes).unwrap();
-    man.render_synopsis_section(&mut bytes).unwrap();
+    synopsis(&page_definition).to_writer(&mut bytes).unwrap();
     man.render_description_section(&mut bytes).unwrap();
     man.render_options_section(&mut bytes).unwrap();
     if has_commands {
@@ -62,6 +126,7 @@ fn render(page: clap::Command, help: &Help) -> String {
         }
         roff.control("RE", []).control("fi", []);
     }
+    environment(&mut roff, help.command);
     roff.control("SH", ["EXIT STATUS"]);
     for (code, meaning) in help.exit_codes {
         roff.control("TP", ["6"]).text([bold(code.to_string())]).text([roman(*meaning)]);

@@ -33,7 +33,7 @@ const IMPURE: &str = "std::fs std::net std::process std::env std::thread tokio o
 
 /// What only `world` may touch: clocks, randomness, the environment, processes.
 const WORLDLY: &str = "SystemTime::now Instant::now Utc::now Local::now env::var env::var_os env::vars env::vars_os
-    env::temp_dir env::current_dir env::set_var std::process::Command OsRng thread_rng getrandom";
+    env::temp_dir env::current_dir env::set_var std::process::Command tokio::process OsRng thread_rng getrandom";
 
 /// What only `cli` may do, and the binary itself.
 const PRINTING_MACROS: &str = "print! println! eprint! eprintln! dbg!";

@@ -24,6 +24,8 @@ struct Order {
     /// Removed when it is to end.
     keep_going: PathBuf,
     report: PathBuf,
+    /// Made when it has committed for the first time.
+    writes: PathBuf,
 }
 
 /// What it tells.
@@ -52,6 +54,7 @@ impl Writing {
             busy_timeout_ms: busy_timeout.as_millis() as u64,
             keep_going: site.path().join(format!("{name}.going")),
             report: site.path().join(format!("{name}.report")),
+            writes: site.path().join(format!("{name}.writes")),
         };
         fs::write(&order.keep_going, "").unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -60,7 +63,13 @@ impl Writing {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Writing { child, order }
+        let mut writing = Writing { child, order };
+        // On a busy machine it may take seconds to begin; what is tested is what happens beside it.
+        while !writing.order.writes.exists() {
+            writing.assert_running();
+            thread::sleep(Duration::from_millis(5));
+        }
+        writing
     }
 
     /// Asserts that nothing has stopped it.
@@ -100,7 +109,12 @@ fn a_writing_process() {
     while order.keep_going.exists() {
         let stopwatch = Stopwatch::start();
         match transfer(&connection, "stake") {
-            Ok(()) => report.commits += 1,
+            Ok(()) => {
+                report.commits += 1;
+                if report.commits == 1 {
+                    fs::write(&order.writes, "").unwrap();
+                }
+            }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 report.busy += 1;
                 let _ = connection.execute_batch("rollback");

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXIT_CODES: &[(u8, &str)] = &[(0, "done"), (78, "there is no configuration, or it is wrong")];
 
@@ -32,7 +32,8 @@ pub const HELP: Help = Help {
 pub const HELP_SHOW: Help = Help {
     command: "config show",
     description: "Prints every effective value, one per line, and where it comes from: a file and line, default, or built \
-        in. Secrets are never shown, because the configuration holds none: keys are named by their files.",
+        in. Secrets are never shown: keys are named by their files, and a command that prints one is only said to be \
+        set.",
     examples: &[("what a source is kept by", "recoup config show | grep source.ledger")],
     exit_codes: EXIT_CODES,
 };
@@ -58,11 +59,18 @@ pub const HELP_CHECK: Help = Help {
 pub const HELP_RESCUE: Help = Help {
     command: "config rescue",
     description: "Prints the configuration and the policies that were kept, sealed, with the newest snapshot: for a host \
-        that was lost with its configuration. It holds no keys.",
-    examples: &[(
-        "on a bare host, from one store",
-        "recoup config rescue --store file:///mnt/a --identity /media/key/custodian.age",
-    )],
+        that was lost with its configuration. They hold no keys. --catalogue also writes the host's catalogue key, \
+        which reads names and structure of its snapshots.",
+    examples: &[
+        (
+            "on a bare host, from one store",
+            "recoup config rescue --store file:///mnt/a --identity /media/key/custodian.age",
+        ),
+        (
+            "the catalogue key that was lost",
+            "recoup config rescue --identity /media/key/custodian.age --catalogue /etc/recoup/catalogue.age",
+        ),
+    ],
     exit_codes: &[
         (0, "done"),
         (10, "the stores hold no repository"),
@@ -95,6 +103,16 @@ pub enum Action {
     Rescue(RescueArguments),
 }
 
+impl Arguments {
+    /// How `config rescue` reaches stores without a configuration, and the identity that it was given.
+    pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
+        match &self.action {
+            Action::Rescue(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
+            _ => None,
+        }
+    }
+}
+
 /// What `config rescue` is told.
 #[derive(Args, Debug)]
 pub struct RescueArguments {
@@ -107,6 +125,9 @@ pub struct RescueArguments {
     /// Read snapshots with the identity in this file [default: $RECOUP_IDENTITY_FILE]
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+    /// Also write the host's catalogue key to FILE, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub catalogue: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -122,7 +143,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         Action::Rescue(arguments) => {
             let access = context.access(&arguments.stores, arguments.identity.as_deref())?;
             let identity = config::find_identity(arguments.identity.as_deref())?;
-            let result = context.run(async |_job| rescue(arguments, &access, &identity).await)?;
+            let result = context.run(async |job| job.until_cancelled(rescue(arguments, &access, &identity)).await)?;
             context.output().result(&result, |result| result.text.clone().unwrap_or_default())?;
         }
     }
@@ -164,8 +185,11 @@ async fn rescue(
     access: &Access,
     identity: &IdentityInput,
 ) -> Result<ConfigResult, Failure> {
-    let identities = open::read_identities(identity)?;
+    let identities = open::read_identities(identity).await?;
     let repository = open_access(access).await?;
-    let (snapshot, text) = rescue::rescue(&repository, &identities, arguments.source.as_ref()).await?;
-    Ok(ConfigResult { snapshot: Some(snapshot), text: Some(text), ..ConfigResult::default() })
+    let rescued = rescue::rescue(&repository, &identities, arguments.source.as_ref()).await?;
+    if let Some(file) = &arguments.catalogue {
+        rescue::write_catalogue(&rescued, file)?;
+    }
+    Ok(ConfigResult { snapshot: Some(rescued.snapshot), text: Some(rescued.configuration), ..ConfigResult::default() })
 }

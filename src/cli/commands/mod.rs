@@ -12,13 +12,13 @@ mod main_page;
 pub mod restore;
 pub mod verify;
 
-use super::{Context, Help};
+use super::{Context, Help, arguments::StoreArguments};
 use crate::core::{
     failure::{Code, Failure},
     result::{Problem, StoreFinding},
 };
 use clap::Subcommand;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -78,6 +78,17 @@ impl Command {
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
             Command::Demo(_) => "demo",
+        }
+    }
+
+    /// How the command reaches stores without a configuration, if it can, and the identity that it was given.
+    pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
+        match self {
+            Command::List(arguments) => Some((&arguments.stores, None)),
+            Command::Verify(arguments) => Some((&arguments.stores, None)),
+            Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
+            Command::Config(arguments) => arguments.access(),
+            _ => None,
         }
     }
 

@@ -13,9 +13,9 @@ use crate::{
     config::{self, Access, IdentityInput},
     core::{
         failure::{Code, Failure},
-        id::{SnapshotId, SourceName},
+        id::SourceName,
         result::{CheckStatus, Outcome, RestoreResult},
-        target::Target,
+        target::{KnownHead, Target},
     },
 };
 use clap::Args;
@@ -75,9 +75,9 @@ pub struct Arguments {
     /// Which stores to read.
     #[command(flatten)]
     pub stores: StoreArguments,
-    /// Refuse stores that do not show this snapshot, or a newer one that descends from it
-    #[arg(long, value_name = "ID")]
-    pub head: Option<SnapshotId>,
+    /// Refuse stores that show neither this snapshot, as `backup` printed it, nor one that descends from it
+    #[arg(long, value_name = "ID[:SHA256]")]
+    pub head: Option<KnownHead>,
     /// Run the database's own checks and the policy's assertions on what was restored
     #[arg(long)]
     pub check: bool,
@@ -113,20 +113,23 @@ async fn perform(
     identity: &IdentityInput,
     job: Job,
 ) -> Result<Outcome<RestoreResult>, Failure> {
-    let identities = open::read_identities(identity)?;
+    let identities = open::read_identities(identity).await?;
     let repository = open_access(access).await?;
     let settings = access.settings();
-    let named = std::slice::from_ref(&arguments.source);
-    let known = settings.and_then(|settings| runs::known_of(settings, named).remove(&arguments.source));
-    let copies = settings.and_then(|settings| runs::copies_of(settings).remove(&arguments.source));
+    let knowledge = match settings {
+        Some(settings) => {
+            runs::before_restore(settings, &arguments.source, &arguments.target, arguments.head.as_ref())?
+        }
+        None => runs::BeforeRestore::on_a_bare_host(&repository),
+    };
     let request = RestoreRequest {
-        source: arguments.source.clone(),
-        target: arguments.target.clone(),
-        to: world::absolute(&arguments.to),
         head: arguments.head,
-        known_head: known.and_then(|known| known.head),
-        copies: copies.unwrap_or_default(),
+        known_head: knowledge.head,
+        copies: knowledge.copies,
         check: arguments.check,
+        assertions: knowledge.assertions,
+        notes: knowledge.notes,
+        ..RestoreRequest::new(arguments.source.clone(), arguments.target.clone(), world::absolute(&arguments.to))
     };
     if !arguments.dry_run {
         let result = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref()).await?;
@@ -147,6 +150,9 @@ fn report_trouble(result: &RestoreResult, context: &Context) {
     for round in &result.went_round {
         let line = format!("store {}: {} is {}; taken from another store", round.store, round.object, round.problem);
         context.output().warning(&line);
+    }
+    for warning in &result.warnings {
+        context.output().warning(warning);
     }
     for check in result.checks.iter().filter(|check| check.status == CheckStatus::Failed) {
         let line = format!("check {:?} did not hold: expected {}, found {}", check.name, check.expected, check.actual);

@@ -115,6 +115,7 @@ fn restore_demo_and_error() {
         position: "p".to_owned(),
         directory: "d".to_owned(),
         notes: Vec::new(),
+        warnings: Vec::new(),
     };
     assert_eq!(
         json(&restore),

@@ -69,9 +69,8 @@ pub(super) async fn read(
             Some(object) => {
                 let sealed =
                     reader.fetch(&layout::run_object(used.run, &object.name), object.size, object.sha256).await?;
-                let lines =
-                    open_small(&key.identities, &sealed, index::MAX_RAW_BYTES).map_err(|error| error.to_string())?;
-                index::parse(&lines, used.run).map_err(|error| error.to_string())?
+                index::open(&key.identities, &sealed, used.run, objects.packs(), &used.packs)
+                    .map_err(|error| error.to_string())?
             }
             None => BTreeMap::new(),
         };

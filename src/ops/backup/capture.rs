@@ -47,6 +47,7 @@ pub(super) struct CaptureRequest {
     pub(super) structure_recipients: Recipients,
     pub(super) compression_level: i32,
     pub(super) configuration: String,
+    pub(super) catalogue_identity: Option<String>,
     pub(super) digest_key: [u8; 32],
     pub(super) base: Option<BaseManifest>,
     pub(super) old_digests: Option<DigestFile>,
@@ -185,6 +186,7 @@ impl Work {
             source: self.request.source_name.clone(),
             source_kind: self.request.source.kind().to_owned(),
             configuration: self.request.configuration.clone(),
+            catalogue_identity: self.request.catalogue_identity.clone(),
             parts,
         };
         let is_same = self.request.base.as_ref().is_some_and(|base| base.root == root);

@@ -189,6 +189,7 @@ async fn active(
         structure_recipients,
         compression_level: host.compression_level,
         configuration: host.configuration.clone(),
+        catalogue_identity: host.catalogue_key.as_ref().map(|key| key.text.clone()),
         digest_key,
         base: manifest,
         old_digests,

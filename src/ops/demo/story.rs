@@ -15,9 +15,8 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        policy::Copies,
         result::{CheckStatus, DemoResult, Head, InitResult, Problem, RestoreResult, SnapshotEntry, Verdict},
-        target::Target,
+        target::{KnownHead, Target},
     },
     ops::{
         init::{self, InitRequest},
@@ -240,16 +239,13 @@ impl Story<'_> {
     ) -> Result<Recovered, Failure> {
         let since = Stopwatch::start();
         let identity = self.stage.identity();
-        let identities = open::read_identities(&config::IdentityInput::File(identity.clone()))?;
+        let identities = open::read_identities(&config::IdentityInput::File(identity.clone())).await?;
         let repository = open::open_bare(&settings.stores, &config::signers_beside(&identity)).await?;
+        let head = KnownHead { id: taken.head.snapshot, sha256: Some(taken.head.sha256) };
         let request = RestoreRequest {
-            source: self.source.clone(),
-            target: Target::Latest,
-            to: self.stage.restored(),
-            head: Some(taken.head.snapshot),
-            known_head: None,
-            copies: Copies::default(),
+            head: Some(head),
             check: true,
+            ..RestoreRequest::new(self.source.clone(), Target::Latest, self.stage.restored())
         };
         let result = restore::restore(&repository, Arc::new(identities), &request, self.progress.as_ref()).await?;
         self.done("restore", since);

@@ -188,7 +188,7 @@ impl Report<'_> {
         bytes.push(b'\n');
         let signed = key.sign(signature::REPORT, &bytes);
         let signers = &settings.host.allowed_signers;
-        open::read_signers(signers)?
+        open::read_signers(signers, "run the demonstration again")?
             .verify(&bytes, &signed, signature::REPORT, &principal)
             .map_err(|error| Failure::internal("the summary's own signature does not verify").cause(error))?;
         let write = |path: &Path, bytes: &[u8]| {

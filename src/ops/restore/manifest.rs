@@ -28,6 +28,8 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 pub struct Manifest {
     /// Effective configuration and policies when the snapshot was taken.
     pub configuration: String,
+    /// The catalogue identity of the host that took it.
+    pub catalogue_identity: Option<String>,
     /// Files, directories and links, by path.
     pub entries: Vec<Entry>,
     /// What to take from each pack.
@@ -95,7 +97,7 @@ pub async fn read_manifest(
         runs.insert(used.run, reader.run(used).await?);
     }
     let assembly = reader.parts(&root, &runs).await?;
-    assembly.finish(root.configuration)
+    assembly.finish(root)
 }
 
 struct RunInUse<'a> {
@@ -146,11 +148,9 @@ impl<'a> Reader<'a> {
         let index = match objects.find(&ObjectKind::Index.name()) {
             Some(object) => {
                 let name = layout::run_object(used.run, &object.name);
-                let max_raw = index::max_raw_bytes(objects.packs());
-                let raw = self.open(&name, object.size, object.sha256, max_raw).await?;
-                let mut index = index::parse(&raw, used.run).map_err(|error| damaged(&name, &error))?;
-                index.retain(|pack, _| used.packs.contains(*pack));
-                index
+                let sealed = self.fetch(&name, object.size, object.sha256).await?;
+                index::open(self.identities, &sealed, used.run, objects.packs(), &used.packs)
+                    .map_err(|error| damaged(&format!("{}{name}", self.folder), &error))?
             }
             None => BTreeMap::new(),
         };
@@ -219,13 +219,14 @@ impl<'r, 'a> Assembly<'r, 'a> {
         Ok(())
     }
 
-    fn finish(self, configuration: String) -> Result<Manifest, Failure> {
+    fn finish(self, root: Root) -> Result<Manifest, Failure> {
         let Assembly { runs, entries, mut packs, .. } = self;
         packs.values_mut().for_each(|pack| pack.extents.sort_by_key(|(_, extent)| extent.raw_block));
         check_tree(&entries).map_err(contradiction)?;
         let used: BTreeSet<RunId> = packs.keys().map(|pack| pack.run).collect();
         let digests = used.into_iter().map(|run| (run, digest_objects(runs[&run].objects))).collect();
-        Ok(Manifest { configuration, entries, packs, digests })
+        let Root { configuration, catalogue_identity, .. } = root;
+        Ok(Manifest { configuration, catalogue_identity, entries, packs, digests })
     }
 }
 

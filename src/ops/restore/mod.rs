@@ -1,5 +1,7 @@
 //! Restores a snapshot: choose, read its manifest, fetch from whichever stores still answer, check every block.
 
+mod alternative;
+mod checks;
 mod fetch;
 mod manifest;
 mod select;
@@ -8,13 +10,13 @@ mod write;
 use super::progress::{Progress, Unit};
 use crate::{
     core::{
-        failure::{Code, Failure, shell_word},
+        failure::Failure,
         id::{SnapshotId, SourceName},
         inventory::Parent,
         manifest::EntryKind,
-        policy::Copies,
-        result::{CheckResult, CheckStatus, Problem, RestoreResult, RestoreSchema, WentRound},
-        target::Target,
+        policy::{Assertion, Copies},
+        result::{Problem, RestoreResult, RestoreSchema, WentRound},
+        target::{KnownHead, Target},
     },
     format::seal::Identities,
     repository::{
@@ -22,11 +24,11 @@ use crate::{
         catalogue::{Catalogue, Refusal},
         layout,
     },
-    sources,
 };
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 pub use manifest::{Manifest, read_manifest};
+use select::Selected;
 
 /// What to restore, and where to.
 #[derive(Clone, Debug)]
@@ -38,13 +40,34 @@ pub struct RestoreRequest {
     /// A new or empty directory.
     pub to: PathBuf,
     /// A snapshot that the stores must know of: proof that they were not rolled back behind it.
-    pub head: Option<SnapshotId>,
+    pub head: Option<KnownHead>,
     /// The newest snapshot that this host knows of, if it knows of any.
     pub known_head: Option<Parent>,
     /// When a snapshot is durable.
     pub copies: Copies,
-    /// Whether to run the database's own checks over the result.
+    /// Whether to run the database's own checks and the assertions over the result.
     pub check: bool,
+    /// The policy's assertions; `None` takes those that were kept with the snapshot.
+    pub assertions: Option<Vec<Assertion>>,
+    /// What the operator should know whatever comes of it.
+    pub notes: Vec<String>,
+}
+
+impl RestoreRequest {
+    /// A restore where nothing is known but what the stores say.
+    pub fn new(source: SourceName, target: Target, to: PathBuf) -> Self {
+        RestoreRequest {
+            source,
+            target,
+            to,
+            head: None,
+            known_head: None,
+            copies: Copies::default(),
+            check: false,
+            assertions: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// What a restore would do.
@@ -68,8 +91,9 @@ pub async fn plan(
     identities: &Identities,
     request: &RestoreRequest,
 ) -> Result<RestorePlan, Failure> {
-    let catalogue = repository.catalogue(&request.source).await;
-    let (id, notes) = select::select(repository, &catalogue, request).await?;
+    let catalogue = catalogue_of(repository, request).await?;
+    let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
+    notes.extend(warnings);
     let manifest = read_manifest(repository, &catalogue, id, identities).await?;
     Ok(RestorePlan {
         snapshot: id,
@@ -89,16 +113,16 @@ pub async fn restore(
 ) -> Result<RestoreResult, Failure> {
     let staging = write::Staging::check(&request.to)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
-    let catalogue = repository.catalogue(&request.source).await;
-    let (id, mut notes) = select::select(repository, &catalogue, request).await?;
+    let catalogue = catalogue_of(repository, request).await?;
+    let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
     let restored = restore_snapshot(repository, identities, &catalogue, id, staging, progress).await;
-    let restored = restored.map_err(|failure| name_an_alternative(&catalogue, request, id, failure))?;
+    let restored = restored.map_err(|failure| alternative::name(&catalogue, request, id, failure))?;
     notes.extend(restored.notes);
     let inventory = &catalogue.snapshots[&id].inventory;
     let mut checks = Vec::new();
     if request.check {
         progress.begin("checking the database", None, Unit::Items);
-        checks = check_restored(&inventory.source_kind, request, &restored.manifest)?;
+        checks = checks::run(&inventory.source_kind, request, &restored.manifest)?;
     }
     let went_round = catalogue.detours.list().into_iter().map(|detour| WentRound {
         store: detour.store,
@@ -118,7 +142,17 @@ pub async fn restore(
         position: inventory.position.clone(),
         directory: request.to.display().to_string(),
         notes,
+        warnings,
     })
+}
+
+/// What the stores hold of the source; a name that is neither configured nor on any store was mistyped.
+async fn catalogue_of(repository: &Repository, request: &RestoreRequest) -> Result<Catalogue, Failure> {
+    let catalogue = repository.catalogue(&request.source).await;
+    if catalogue.snapshots.is_empty() && request.assertions.is_none() && catalogue.ready().next().is_some() {
+        super::list::check_name(&request.source, &super::list::sources_on_stores(repository).await?)?;
+    }
+    Ok(catalogue)
 }
 
 /// The stores whose own copy of the snapshot's inventory, or of its signature, was passed over for another's.
@@ -156,34 +190,6 @@ async fn restore_snapshot(
     progress.begin("making it durable", None, Unit::Items);
     let notes = staging.publish(&manifest, &files)?;
     Ok(Restored { manifest, notes })
-}
-
-fn check_restored(kind: &str, request: &RestoreRequest, manifest: &Manifest) -> Result<Vec<CheckResult>, Failure> {
-    let checks = sources::check_restored(kind, &request.to, &manifest.entries)?;
-    let result = |check: sources::RestoredCheck| CheckResult {
-        name: check.name,
-        status: if check.ok { CheckStatus::Passed } else { CheckStatus::Failed },
-        expected: check.expected,
-        actual: check.actual,
-    };
-    Ok(checks.into_iter().map(result).collect())
-}
-
-/// A snapshot that is damaged everywhere: says which one before it could be restored instead, and how.
-fn name_an_alternative(catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId, failure: Failure) -> Failure {
-    if failure.code != Code::Damaged {
-        return failure;
-    }
-    let earlier = catalogue.snapshots.range(..id).map(|(other, _)| *other).next_back();
-    let next_step = match earlier {
-        Some(other) => format!(
-            "try the snapshot before it: recoup restore {} --to {} --target snapshot:{other}",
-            request.source,
-            shell_word(request.to.display())
-        ),
-        None => "bring back a store that holds it, then run the same command again".to_owned(),
-    };
-    failure.safe("nothing was left behind as if it were whole").next_step(next_step)
 }
 
 impl Manifest {

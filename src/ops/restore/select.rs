@@ -4,10 +4,10 @@ use super::RestoreRequest;
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
-        id::SnapshotId,
+        id::{Sha256, SnapshotId},
         plan::restore::{Candidate, NoChoice, choose},
         policy::is_durable,
-        target::Target,
+        target::{KnownHead, Target},
     },
     repository::{
         Repository,
@@ -16,13 +16,23 @@ use crate::{
         layout,
     },
 };
+use std::collections::BTreeSet;
 
-/// The snapshot that the request means, and what the operator should know about the choice.
+/// The snapshot that the request means.
+pub(super) struct Selected {
+    pub(super) id: SnapshotId,
+    /// What the operator should know about the choice.
+    pub(super) notes: Vec<String>,
+    /// What has its part in the exit code.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Chooses the snapshot, or says why none is.
 pub(super) async fn select(
     repository: &Repository,
     catalogue: &Catalogue,
     request: &RestoreRequest,
-) -> Result<(SnapshotId, Vec<String>), Failure> {
+) -> Result<Selected, Failure> {
     if catalogue.ready().next().is_none() {
         return Err(unreachable_stores(catalogue));
     }
@@ -35,7 +45,8 @@ pub(super) async fn select(
             durable: was_durable(repository, catalogue, request, *id),
         })
         .collect();
-    check_heads(catalogue, request)?;
+    let mut notes = request.notes.clone();
+    notes.extend(check_heads(catalogue, request)?);
     let chosen = choose(&candidates, &request.target);
     check_refused(catalogue, request, chosen.as_ref().ok())?;
     let id = match chosen {
@@ -44,28 +55,109 @@ pub(super) async fn select(
         Err(NoChoice::NoneDurable(id)) => id,
         Err(no_choice) => return Err(no_point(catalogue, request, no_choice)),
     };
+    notes.extend(notes_on(repository, catalogue, request, id));
+    notes.extend(newer_not_durable(&candidates, request, id));
+    Ok(Selected { id, notes, warnings: other_histories(&candidates, catalogue, request, id) })
+}
+
+fn notes_on(repository: &Repository, catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId) -> Vec<String> {
     let mut notes = Vec::new();
-    let committed = &catalogue.snapshots[&id].inventory;
+    let inventory = &catalogue.snapshots[&id].inventory;
     if !catalogue.is_durable(repository, &request.copies, &catalogue.snapshots[&id]) {
-        notes.push(format!("snapshot {id} is not held by enough stores to be durable"));
+        let holders = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
+        let holders = if holders.is_empty() { "none".to_owned() } else { Vec::from_iter(holders).join(", ") };
+        notes.push(match catalogue.ready().count() == catalogue.listings.len() {
+            true => format!("snapshot {id} is not held by enough stores to be durable (whole on {holders})"),
+            false => format!("of the stores that answer, {holders} hold all of snapshot {id}"),
+        });
     }
     if let Target::Time(moment) = request.target {
-        let distance = moment.seconds_since(committed.read_started_at);
-        notes.push(format!("the snapshot was read {distance:.1} s before the time asked for"));
+        let distance = format_seconds(moment.seconds_since(inventory.read_started_at));
+        notes.push(format!("snapshot {id} was read {distance} before the time asked for"));
     }
     if request.target == Target::Latest && request.known_head.is_none() && request.head.is_none() {
         notes.push(format!(
             "the newest position is of {}; nothing here can show whether later snapshots were deleted",
-            committed.read_started_at
+            inventory.read_started_at
         ));
     }
-    if let Some(newer) =
-        candidates.iter().filter(|candidate| candidate.id.seq > id.seq && !candidate.durable).max_by_key(|c| c.id)
-        && request.target == Target::Latest
-    {
-        notes.push(format!("a newer snapshot is not durable: restore it with --target snapshot:{}", newer.id));
+    notes
+}
+
+/// A span as a person reads it: exact while it is short.
+fn format_seconds(seconds: f64) -> String {
+    let whole = seconds as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+    match whole {
+        0..=119 => format!("{seconds:.1} s"),
+        120..=7_199 => format!("{minutes} min {} s", whole % 60),
+        7_200..=86_399 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
     }
-    Ok((id, notes))
+}
+
+/// A newer snapshot within what was asked for that was passed over because it is not durable.
+fn newer_not_durable(candidates: &[Candidate], request: &RestoreRequest, id: SnapshotId) -> Option<String> {
+    let in_target = |candidate: &&Candidate| match request.target {
+        Target::Latest => true,
+        Target::Time(moment) => candidate.read_started_at <= moment,
+        Target::Snapshot(_) | Target::SnapshotId(_) => false,
+    };
+    let passed_over = |candidate: &&Candidate| candidate.id.seq > id.seq && !candidate.durable;
+    let newer = candidates.iter().filter(in_target).filter(passed_over).max_by_key(|candidate| candidate.id)?;
+    Some(format!("a newer snapshot is not durable: {}", command(request, &format!("snapshot:{}", newer.id))))
+}
+
+/// Histories that the chosen snapshot knows nothing of: two hosts, or one that lost its state, wrote to this source.
+fn other_histories(
+    candidates: &[Candidate],
+    catalogue: &Catalogue,
+    request: &RestoreRequest,
+    id: SnapshotId,
+) -> Vec<String> {
+    if matches!(request.target, Target::Snapshot(_) | Target::SnapshotId(_)) {
+        return Vec::new();
+    }
+    let is_durable = |id: SnapshotId| candidates.iter().any(|candidate| candidate.id == id && candidate.durable);
+    let heads = catalogue.heads().into_iter().map(|head| head.id);
+    // What was written after the moment asked for is no other history of that moment.
+    let concurrent = |head: &SnapshotId| match request.target {
+        Target::Time(moment) => catalogue.snapshots[head].inventory.read_started_at <= moment,
+        _ => true,
+    };
+    heads
+        .filter(|head| *head != id && is_durable(*head) && concurrent(head))
+        .filter(|head| !descends(catalogue, *head, id) && !descends(catalogue, id, *head))
+        .map(|head| {
+            format!(
+                "the history is forked: {id} was chosen, {head} is of another history; make sure which one is right, \
+                 or restore both: {}",
+                command(request, &format!("snapshot:{head}"))
+            )
+        })
+        .collect()
+}
+
+/// Whether one snapshot comes after another in the history that the inventories tell.
+fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bool {
+    let mut pending = vec![from];
+    let mut seen = BTreeSet::new();
+    while let Some(id) = pending.pop() {
+        if id == ancestor {
+            return true;
+        }
+        if seen.insert(id)
+            && let Some(committed) = catalogue.snapshots.get(&id)
+        {
+            pending.extend(committed.inventory.parents.iter().map(|parent| parent.id));
+        }
+    }
+    false
+}
+
+/// The command that restores another target of the same request.
+fn command(request: &RestoreRequest, target: &str) -> String {
+    format!("recoup restore {} --to {} --target {target}", request.source, shell_word(request.to.display()))
 }
 
 /// Whether a snapshot was durable once, as far as can be told: enough stores have committed it, or may have.
@@ -79,8 +171,8 @@ fn was_durable(repository: &Repository, catalogue: &Catalogue, request: &Restore
         StoreStatus::Down(_) | StoreStatus::Damaged(_) | StoreStatus::Newer(_) | StoreStatus::Empty => true,
         StoreStatus::Foreign(_) => false,
     };
-    if request.known_head.is_some_and(|head| head.id == id) {
-        // This host has seen it durable.
+    if request.known_head.is_some_and(|head| head.id == id) || request.head.is_some_and(|head| head.id == id) {
+        // This host, or whoever named it, has seen it durable.
         return true;
     }
     let stores = catalogue.listings.iter().filter(may_hold).map(|listing| listing.store.clone()).collect();
@@ -94,32 +186,17 @@ fn unreachable_stores(catalogue: &Catalogue) -> Failure {
     failures.into_iter().next().unwrap_or_else(|| Failure::new(Code::Usage, "no store is named"))
 }
 
-/// Refuses stores that were rolled back behind a head that somebody knows of.
-fn check_heads(catalogue: &Catalogue, request: &RestoreRequest) -> Result<(), Failure> {
-    let refuse = |id: SnapshotId, who: &str| {
-        let newest = catalogue.snapshots.keys().next_back();
-        let next_step = match newest {
-            Some(newest) => format!(
-                "find out who removed it; to restore what is there: recoup restore {} --to {} --target snapshot:{newest}",
-                request.source,
-                shell_word(request.to.display())
-            ),
-            None => "run `recoup verify` to see what the stores hold".to_owned(),
-        };
-        let claim = catalogue.refused.iter().find(|refused| refused.id == id);
-        let cause = claim.map_or_else(
-            || "it was deleted, the stores were rolled back, or the stores that have it do not answer".to_owned(),
-            |refused| format!("what store {} shows as it is refused: {}", refused.store, refused.why),
-        );
-        Err(Failure::new(Code::Refused, format!("the stores do not show snapshot {id}, which {who}"))
-            .cause(cause)
-            .safe("nothing was written")
-            .next_step(next_step))
-    };
+/// Refuses stores that were rolled back behind a head that somebody knows of; says so where that is no reason to refuse.
+fn check_heads(catalogue: &Catalogue, request: &RestoreRequest) -> Result<Option<String>, Failure> {
     if let Some(head) = request.head
-        && !catalogue.snapshots.contains_key(&head)
+        && !is_vouched_for(catalogue, head)
     {
-        return refuse(head, "--head names");
+        return Err(behind(catalogue, request, head.id, "--head names"));
+    }
+    let Some(known) = request.known_head else { return Ok(None) };
+    let known = KnownHead { id: known.id, sha256: Some(known.sha256) };
+    if is_vouched_for(catalogue, known) {
+        return Ok(None);
     }
     // A time after everything that is shown would, too, be answered with what an attacker has left.
     let asks_for_the_end = match request.target {
@@ -129,13 +206,48 @@ fn check_heads(catalogue: &Catalogue, request: &RestoreRequest) -> Result<(), Fa
         }
         Target::Snapshot(_) | Target::SnapshotId(_) => false,
     };
-    match request.known_head {
-        Some(known) if asks_for_the_end => match catalogue.snapshots.get(&known.id) {
-            Some(committed) if committed.sha256 == known.sha256 => Ok(()),
-            _ => refuse(known.id, "this host has committed"),
-        },
-        _ => Ok(()),
+    if asks_for_the_end {
+        return Err(behind(catalogue, request, known.id, "this host has committed"));
     }
+    Ok(Some(format!(
+        "the stores do not show snapshot {}, which this host has committed: it was deleted, they were rolled back, or \
+         the stores that have it do not answer",
+        known.id
+    )))
+}
+
+/// Whether the stores show a snapshot, or one that names it as its parent.
+fn is_vouched_for(catalogue: &Catalogue, head: KnownHead) -> bool {
+    let is_it = |sha256: Sha256| head.sha256.is_none_or(|wanted| wanted == sha256);
+    match catalogue.snapshots.get(&head.id) {
+        Some(committed) => is_it(committed.sha256),
+        None => {
+            let mut parents = catalogue.snapshots.values().flat_map(|committed| &committed.inventory.parents);
+            parents.any(|parent| parent.id == head.id && is_it(parent.sha256))
+        }
+    }
+}
+
+fn behind(catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId, who: &str) -> Failure {
+    let next_step = match catalogue.snapshots.keys().next_back() {
+        Some(newest) => format!(
+            "find out who removed it; to restore what is there: {}",
+            command(request, &format!("snapshot:{newest}"))
+        ),
+        None => "run `recoup verify` to see what the stores hold".to_owned(),
+    };
+    let claim = catalogue.refused.iter().find(|refused| refused.id == id);
+    let cause = match (catalogue.snapshots.get(&id), claim) {
+        (Some(committed), _) => format!("what they show under that name is another, with SHA-256 {}", committed.sha256),
+        (None, Some(refused)) => format!("what store {} shows as it is refused: {}", refused.store, refused.why),
+        (None, None) => {
+            "it was deleted, the stores were rolled back, or the stores that have it do not answer".to_owned()
+        }
+    };
+    Failure::new(Code::Refused, format!("the stores do not show snapshot {id}, which {who}"))
+        .cause(cause)
+        .safe("nothing was written")
+        .next_step(next_step)
 }
 
 /// Refuses to pass over something that claims to be the snapshot asked for.
@@ -158,11 +270,7 @@ fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option
     };
     let good = chosen.copied().or_else(|| catalogue.snapshots.keys().next_back().copied());
     let next_step = match good {
-        Some(good) => format!(
-            "the newest good one is {good}: recoup restore {} --to {} --target snapshot:{good}",
-            request.source,
-            shell_word(request.to.display())
-        ),
+        Some(good) => format!("the newest good one is {good}: {}", command(request, &format!("snapshot:{good}"))),
         None => "run `recoup verify` to see what the stores hold".to_owned(),
     };
     Err(Failure::new(code, format!("snapshot {} on store {} is refused", refused.id, refused.store))
@@ -172,9 +280,7 @@ fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option
 }
 
 fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice) -> Failure {
-    let command = |target: String| {
-        format!("recoup restore {} --to {} --target {target}", request.source, shell_word(request.to.display()))
-    };
+    let command = |target: String| command(request, &target);
     let failure = |message: String| Failure::new(Code::NoRecoveryPoint, message).safe("nothing was written");
     match no_choice {
         NoChoice::Nothing => {

@@ -8,6 +8,7 @@
 //!
 //! Read `open` first (which way is safe when), then `view`, `lease` and `files` (fingerprints).
 
+mod assertions;
 mod check;
 mod connect;
 mod failures;
@@ -20,6 +21,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use assertions::check_assertions;
 pub use check::check_restored;
 
 use super::{Limits, Source, View};

@@ -99,8 +99,8 @@ fn command_lines_that_cannot_be_right() {
         (&[&restore[..], &["2020-01-01T00:00:00Z"]].concat(), 16, &["before the first", "--target snapshot:1"]),
         (
             &["restore", "nosuch", "--identity", "R/custodian.age", "--to", "out"],
-            16,
-            &["nosuch has no snapshot", "recoup list"],
+            64,
+            &["no source nosuch", "ledger", "recoup --config R/recoup.toml list"],
         ),
         (
             &[&restore[..], &["latest", "--head", "0000000009-aaaaaaaaaaaaaaaa"]].concat(),
@@ -188,7 +188,7 @@ fn signers_of_another_repository() {
     let own = fs::read(house.path("R/allowed_signers")).unwrap();
     fs::copy(other.path("R/allowed_signers"), house.path("R/allowed_signers")).unwrap();
     let (mut restore, file) = house.restore("latest");
-    assert_refused(run(&mut restore), 17, &["0000000001-", "not among the allowed signers", "recoup verify"]);
+    assert_refused(run(&mut restore), 17, &["0000000001-", "not among the allowed signers", "R/recoup.toml verify"]);
     assert!(!file.exists());
     // A host that nobody trusts could only take snapshots that nobody can restore.
     assert_refused(run(&mut house.recoup(["backup"])), 78, &["not trusted for source ledger", "allowed_signers"]);

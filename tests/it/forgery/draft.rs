@@ -64,6 +64,7 @@ impl Draft {
             source: base.source.clone(),
             source_kind: base.source_kind.clone(),
             configuration: String::new(),
+            catalogue_identity: None,
             parts: vec![PartRef { from: Key { path: path.clone(), block: 0 }, id: PartId { run: id.run, part: 0 } }],
         };
         Draft {

@@ -168,8 +168,10 @@ fn lies_under_a_good_signature() {
     let honest = Draft::new(&forger, "honest");
     honest.plant(&forger);
     // What is forged below is right until something is changed in it.
+    // It names no parent, which is no reason to refuse it, and is said.
     let (done, file) = forger.restore("latest");
-    done.expect_code(0);
+    let done = done.expect_code(1);
+    assert!(done.stderr.contains("the history is forked") && done.stderr.contains(&honest.id.to_string()), "{done:?}");
     assert_eq!(fs::read(file).unwrap(), honest.content);
     honest.remove(&forger);
     for (name, lie) in LIES {
@@ -201,7 +203,7 @@ fn oddities_that_restore_all_the_same() {
     draft.edit_part("[[0,1,0,0,0],[1,1,0,0,1],[2,1,0,0,70]]", "[[0,1,0,0,70],[1,2,0,0,69]]");
     draft.plant(&forger);
     let (done, file) = forger.restore("latest");
-    done.expect_code(0);
+    done.expect_code(1);
     let bytes = fs::read(file).unwrap();
     assert_eq!(bytes[..BLOCK - 100], bytes[2 * BLOCK..]);
     draft.remove(&forger);
@@ -241,7 +243,7 @@ fn packs_sealed_again_by_a_stranger() {
         }
         draft.plant(&forger);
         let (done, _) = forger.restore("latest");
-        done.expect_code(0);
+        done.expect_code(1);
         // Somebody who has the public keys, and knows the content, seals it again; then other content.
         let key = format!("sources/ledger/packs/{}/0.age", draft.id.run);
         let opened = open(&forger, &draft.pack);

@@ -79,7 +79,7 @@ pub(crate) fn keys() -> &'static Keys {
             let (text, public) = new_identity("now");
             let identities = Identities::parse(&text).unwrap();
             let recipients = Recipients::parse(&[public]).unwrap();
-            hosts.push((Arc::new(key), Arc::new(CatalogueKey { identities, recipients })));
+            hosts.push((Arc::new(key), Arc::new(CatalogueKey { identities, recipients, text })));
         }
         Keys {
             repository,
@@ -273,13 +273,8 @@ impl Process {
         let scratch = tempfile::tempdir().unwrap();
         let to = scratch.path().join("to");
         let request = RestoreRequest {
-            source: source_name(),
-            target,
-            to: to.clone(),
-            head: None,
-            known_head: None,
             copies: self.protected.policy.copies.clone(),
-            check: false,
+            ..RestoreRequest::new(source_name(), target, to.clone())
         };
         let identities = keys().identities.clone();
         match restore::restore(&self.host.repository, identities, &request, &NoProgress).await {

@@ -133,13 +133,8 @@ impl TestRepository {
     /// Restores a target of [`LEDGER`] to a directory.
     pub(crate) fn try_restore(&self, target: Target, to: &Path) -> Result<RestoreResult, Failure> {
         let request = RestoreRequest {
-            source: source_name(LEDGER),
-            target,
-            to: to.to_owned(),
-            head: None,
-            known_head: None,
             copies: Copies::default(),
-            check: false,
+            ..RestoreRequest::new(source_name(LEDGER), target, to.to_owned())
         };
         let repository = self.host().repository;
         self.runtime.block_on(restore::restore(&repository, Arc::new(self.identities()), &request, &NoProgress))

@@ -1,0 +1,162 @@
+//! The policy's assertions over a restored database: read-only, and not for ever.
+
+use super::connect::{self, Way};
+use crate::{
+    core::{
+        manifest::Entry,
+        policy::{Assertion, Expectation},
+    },
+    sources::{RestoredCheck, unanswered},
+    world::Stopwatch,
+};
+use rusqlite::{Connection, limits::Limit, types::ValueRef};
+use std::{path::Path, time::Duration};
+
+/// How many rows are counted at most.
+const ROWS_MAX: u64 = 1_000;
+/// How many characters of an unexpected row are shown.
+const SHOWN_CHARACTERS: usize = 200;
+/// SQLite's steps between two looks at the clock.
+const STEPS: i32 = 10_000;
+
+/// Runs each assertion over the one database among the restored files, for at most `limit` each.
+pub fn check_assertions(
+    dir: &Path,
+    entries: &[Entry],
+    assertions: &[Assertion],
+    limit: Duration,
+) -> Vec<RestoredCheck> {
+    let mut files = entries.iter().filter(|entry| entry.block_size().is_some());
+    let path = match (files.next(), files.next()) {
+        (Some(entry), None) => Ok(dir.join(entry.path.to_relative())),
+        _ => Err("there is not exactly one database".to_owned()),
+    };
+    let run = |assertion: &Assertion| {
+        let answered = path.clone().and_then(|path| {
+            let mut connection = open(&path).map_err(|error| error.to_string())?;
+            let running = Stopwatch::start();
+            let overdue = move || running.elapsed() > limit;
+            connection.progress_handler(STEPS, Some(overdue)).map_err(|error| error.to_string())?;
+            ask(&mut connection, &assertion.query).map_err(|error| match error.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::OperationInterrupted) => {
+                    format!("it took longer than {} s", limit.as_secs())
+                }
+                _ => error.to_string(),
+            })
+        });
+        match answered {
+            Ok(answer) => judge(assertion, &answer),
+            Err(why) => unanswered(assertion, why),
+        }
+    };
+    assertions.iter().map(run).collect()
+}
+
+/// Opens it so that no query can write anything, here or elsewhere.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect::connect(path, Way::AtRest)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    Ok(connection)
+}
+
+/// What a query gave.
+struct Answer {
+    rows: u64,
+    columns: usize,
+    first: String,
+}
+
+fn ask(connection: &mut Connection, query: &str) -> rusqlite::Result<Answer> {
+    let mut statement = connection.prepare(query)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    let mut answer = Answer { rows: 0, columns, first: String::new() };
+    while let Some(row) = rows.next()? {
+        if answer.rows == 0 {
+            let cells = (0..columns).map(|at| row.get_ref(at).map(cell));
+            answer.first = cells.collect::<Result<Vec<_>, _>>()?.join("|");
+        }
+        answer.rows += 1;
+        if answer.rows > ROWS_MAX {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// A value as the sqlite3 shell prints it.
+fn cell(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+fn judge(assertion: &Assertion, answer: &Answer) -> RestoredCheck {
+    let ok = match &assertion.expect {
+        Expectation::NoRows => answer.rows == 0,
+        Expectation::Rows => answer.rows > 0,
+        Expectation::Value(value) => answer.rows == 1 && answer.columns == 1 && answer.first == *value,
+    };
+    let shown: String = answer.first.chars().take(SHOWN_CHARACTERS).collect();
+    let actual = match (&assertion.expect, answer.rows) {
+        (_, 0) => "no rows".to_owned(),
+        (Expectation::Value(_), 1) => shown,
+        (Expectation::Rows, _) => "rows".to_owned(),
+        (_, 1) => format!("1 row: {shown}"),
+        (_, rows) if rows > ROWS_MAX => format!("more than {ROWS_MAX} rows, the first: {shown}"),
+        (_, rows) => format!("{rows} rows, the first: {shown}"),
+    };
+    RestoredCheck { name: assertion.name.clone(), ok, expected: assertion.expect.to_string(), actual }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{manifest::EntryKind, path::StoredPath};
+
+    fn entry() -> Entry {
+        let kind = EntryKind::File { size: 8192, block_size: 4096 };
+        Entry { path: StoredPath::parse("l.db").unwrap(), kind, mode: 0o600, uid: 0, gid: 0 }
+    }
+
+    #[test]
+    fn assertions_are_judged_and_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.db");
+        let made = Connection::open(&path).unwrap();
+        made.execute_batch("create table t(a); insert into t values (1), (2), (null)").unwrap();
+        drop(made);
+        let before = std::fs::read(&path).unwrap();
+        let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n";
+        for (query, expect, ok, actual) in [
+            ("select a from t where a > 2", "no rows", true, "no rows"),
+            ("select a, a from t where a = 2", "no rows", false, "1 row: 2|2"),
+            ("select a from t", "no rows", false, "3 rows, the first: 1"),
+            ("select a from t", "rows", true, "rows"),
+            ("select a from t where 0", "rows", false, "no rows"),
+            ("select sum(a) from t", "3", true, "3"),
+            ("select sum(a) from t", "4", false, "3"),
+            ("select a from t", "1", false, "3 rows, the first: 1"),
+            ("select a, a from t where a = 1", "1", false, "1|1"),
+            ("select total(a) from t", "3.0", true, "3.0"),
+            ("select b from t", "rows", false, "could not be run: no such column"),
+            ("delete from t returning a", "no rows", false, "could not be run: attempt to write"),
+            ("attach 'other.db' as o", "no rows", false, "could not be run: too many attached"),
+            (endless, "1", false, "could not be run: it took longer than 0 s"),
+        ] {
+            let assertion =
+                Assertion { name: "n".to_owned(), query: query.to_owned(), expect: Expectation::from_text(expect) };
+            let limit = if query == endless { Duration::from_millis(50) } else { Duration::from_secs(60) };
+            let check = check_assertions(dir.path(), &[entry()], &[assertion], limit).remove(0);
+            assert_eq!(check.ok, ok, "{query}: {check:?}");
+            assert!(check.actual.starts_with(actual), "{query}: {check:?}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
