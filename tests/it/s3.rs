@@ -98,6 +98,10 @@ fn a_ledger_on_a_disk_and_in_a_bucket() {
     let after = far.restored(&mut far.bare_restore(&format!("snapshot:{second}")), 0);
     assert_ne!(before, after);
 
+    let identity = far.site.identity();
+    let rescued = far.run(&["config", "rescue", "--identity", identity.to_str().unwrap()]).expect_code(0);
+    assert!(rescued.stdout.contains("credentials_env = \"FAR\"") && !rescued.stdout.contains(ID), "{rescued:?}");
+
     // Damage and loss in the bucket are found, gone round, and healed from the disk.
     let packs: Vec<String> = far.server.keys("acme-dr").into_iter().filter(|key| key.ends_with("/0.age")).collect();
     let right = far.server.get(&packs[0]);
@@ -116,7 +120,6 @@ fn a_ledger_on_a_disk_and_in_a_bucket() {
     // The disk is lost, and filled again from the bucket.
     fs::remove_dir_all(far.site.store("near")).unwrap();
     let target = format!("snapshot:{second}");
-    let identity = far.site.identity();
     let restore = ["restore", "ledger", "--target", target.as_str(), "--identity", identity.to_str().unwrap()];
     assert_eq!(far.restored(&mut far.site.command(&restore), 1), after, "it went round the lost disk");
     fs::create_dir(far.site.store("near")).unwrap();
