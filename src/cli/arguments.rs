@@ -46,11 +46,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub progress: ProgressMode,
     /// Print errors only, and the result where it was asked for
-    #[arg(long, short, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say more on standard error
     #[arg(long, short, global = true)]
-    pub verbose: bool,
+    pub quiet: bool,
 }
 
 /// When to color.

@@ -29,9 +29,14 @@ pub(super) fn span(seconds: f64) -> String {
     if seconds <= -1.0 { format!("-{text}") } else { text }
 }
 
-/// A moment to the second, in the form that `--target` takes.
+/// A moment to the second.
 pub(super) fn moment(moment: Timestamp) -> String {
     moment.as_datetime().to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// How long ago something was, by this host's clock.
+pub(super) fn age(seconds: f64) -> String {
+    if seconds <= -1.0 { "in the future".to_owned() } else { span(seconds) }
 }
 
 /// A count and its noun.
@@ -88,6 +93,7 @@ mod tests {
         ] {
             assert_eq!(span(seconds), shown);
         }
+        assert_eq!((age(-2.0), age(119.0)), ("in the future".to_owned(), "119 s".to_owned()));
         assert_eq!((count(1, "object"), count(0, "object")), ("1 object".to_owned(), "0 objects".to_owned()));
     }
 

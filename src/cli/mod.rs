@@ -77,14 +77,15 @@ fn finish(command: Option<&str>, output: &Output, result: Result<Code, Failure>)
     }
 }
 
-/// Monitoring commands answer 0 to 3, whatever happened; an interruption keeps its own code everywhere.
+/// Monitoring commands answer 0 to 3, whatever happened: 2 says that damage was seen, and nothing else does. An
+/// interruption keeps its own code everywhere.
 fn exit_code(command: Option<&str>, code: Code) -> Code {
     if !matches!(command, Some("verify" | "doctor")) {
         return code;
     }
     match code {
         Code::Done | Code::Warning | Code::Interrupted | Code::Terminated => code,
-        Code::Failed | Code::Damaged | Code::LogAltered => Code::Failed,
+        Code::Damaged | Code::LogAltered => Code::Failed,
         _ => Code::Unknown,
     }
 }
@@ -103,7 +104,7 @@ mod tests {
         for (code, monitored) in [
             (Code::Done, Code::Done),
             (Code::Warning, Code::Warning),
-            (Code::Failed, Code::Failed),
+            (Code::Failed, Code::Unknown),
             (Code::Damaged, Code::Failed),
             (Code::Store, Code::Unknown),
             (Code::NoRepository, Code::Unknown),

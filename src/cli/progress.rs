@@ -50,8 +50,6 @@ pub(super) struct Reporter {
 
 struct Shared {
     mode: Mode,
-    /// Whether messages are shown where no progress is.
-    verbose: bool,
     /// Whether messages go to standard output.
     telling: bool,
     done: AtomicU64,
@@ -86,15 +84,14 @@ impl Reporter {
             ProgressMode::Auto if !global.quiet && std::io::stderr().is_terminal() => Mode::Bars,
             ProgressMode::Auto | ProgressMode::Off => Mode::Off,
         };
-        Reporter::with(mode, global.verbose, false)
+        Reporter::with(mode, false)
     }
 
-    fn with(mode: Mode, verbose: bool, telling: bool) -> Self {
+    fn with(mode: Mode, telling: bool) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let state = State { phase: None, finished: false, since: Stopwatch::start(), bar, bar_shown: false };
         let shared = Shared {
             mode,
-            verbose,
             telling,
             done: AtomicU64::new(0),
             total: AtomicU64::new(UNKNOWN),
@@ -106,7 +103,7 @@ impl Reporter {
 
     /// The same, with messages on standard output.
     pub(super) fn telling(self) -> Self {
-        Reporter::with(self.shared.mode, self.shared.verbose, true)
+        Reporter::with(self.shared.mode, true)
     }
 
     /// Prints where the work stands, whatever the mode.
@@ -185,7 +182,7 @@ impl Progress for Reporter {
             state.bar.suspend(|| drop(print(&format!("{text}\n"))));
         } else if self.shared.mode == Mode::Json {
             print_error(&json_line(&MessageLine { schema: SCHEMA, message: text }));
-        } else if self.shared.mode != Mode::Off || self.shared.verbose {
+        } else if self.shared.mode != Mode::Off {
             state.bar.suspend(|| print_error(&format!("{text}\n")));
         }
     }
@@ -311,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_status_line_says_where_the_work_stands() {
-        let reporter = Reporter::with(Mode::Off, false, false);
+        let reporter = Reporter::with(Mode::Off, false);
         let status = || {
             let state = reporter.shared.lock();
             reporter.shared.status(&state)

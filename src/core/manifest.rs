@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 /// The largest number that may stand in stored JSON: beyond it `jq` rounds.
 pub const NUMBER_MAX: u64 = 1 << 53;
 
+/// The largest file in bytes: no SQLite database is larger, and no source of another kind may be.
+pub const FILE_BYTES_MAX: u64 = 1 << 48;
+
+/// The largest number of a user or a group: the next one means "leave it as it is" to Linux.
+pub const OWNER_MAX: u32 = u32::MAX - 1;
+
 /// The smallest and largest block size in bytes; all powers of two between are allowed and divide a frame.
 pub const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65_536;
 

@@ -17,8 +17,13 @@ pub struct InvalidPath {
     rule: &'static str,
 }
 
-/// The longest stored path; Linux's own limit is 4096 bytes.
-const MAX_LENGTH: usize = 3 * 4096;
+/// The most bytes of a path, decoded: Linux takes 4096 with the zero at the end.
+pub const PATH_BYTES_MAX: usize = 4095;
+/// The most bytes of one part of a path, decoded: no Linux file system takes more.
+pub const PART_BYTES_MAX: usize = 255;
+
+/// What stands in a target directory until a restore is complete; nothing of a source may have this name there.
+pub const PARTIAL: &str = ".recoup-partial";
 
 impl StoredPath {
     /// The stored form of raw path bytes.
@@ -37,12 +42,16 @@ impl StoredPath {
     /// Reads a stored form and refuses anything that is not the one stored form of a safe path.
     pub fn parse(text: &str) -> Result<Self, InvalidPath> {
         let refuse = |rule| Err(InvalidPath { path: text.chars().take(200).collect(), rule });
-        if text.len() > MAX_LENGTH {
-            return refuse("it is too long");
+        // Looked at before it is decoded: a text of any length may come from a store.
+        if text.len() > 3 * PATH_BYTES_MAX {
+            return refuse("it is longer than 4095 bytes");
         }
         let Some(bytes) = decode(text) else {
             return refuse("it is not percent-coded printable ASCII");
         };
+        if bytes.len() > PATH_BYTES_MAX {
+            return refuse("it is longer than 4095 bytes");
+        }
         if bytes.contains(&0) {
             return refuse("it contains a zero byte");
         }
@@ -50,9 +59,12 @@ impl StoredPath {
             match part {
                 b"" => return refuse("it is absolute or has an empty part"),
                 b"." | b".." => return refuse("it has a . or .. part"),
-                _ if part.len() > 255 => return refuse("a part is longer than 255 bytes"),
+                _ if part.len() > PART_BYTES_MAX => return refuse("a part is longer than 255 bytes"),
                 _ => {}
             }
+        }
+        if bytes.split(|byte| *byte == b'/').next() == Some(PARTIAL.as_bytes()) {
+            return refuse("a restore keeps what is not complete under this name");
         }
         Ok(StoredPath(text.into()))
     }
@@ -154,7 +166,40 @@ mod tests {
         ] {
             assert!(StoredPath::parse(bad).is_err(), "{bad}");
         }
-        assert!(StoredPath::parse(&"a".repeat(256)).is_err());
-        assert!(StoredPath::parse(&"a/".repeat(9000)).is_err());
+    }
+
+    #[test]
+    fn long_paths_are_refused_by_their_decoded_length() {
+        let (byte, part) = ("%81", 255);
+        for (text, fits) in [
+            ("a".repeat(part), true),
+            ("a".repeat(part + 1), false),
+            (byte.repeat(part), true),
+            (byte.repeat(part + 1), false),
+            (format!("{}a", "a/".repeat(2047)), true),
+            (format!("{}aa", "a/".repeat(2047)), false),
+            (format!("{}{byte}", "%81/".repeat(2047)), true),
+            (format!("{}{byte}a", "%81/".repeat(2047)), false),
+            ("a/".repeat(9000) + "a", false),
+        ] {
+            let parsed = StoredPath::parse(&text);
+            assert_eq!(parsed.is_ok(), fits, "{} bytes", text.len());
+            let raw = StoredPath::from_bytes(&decode(&text).unwrap());
+            assert_eq!(raw.is_ok(), fits, "{} bytes", text.len());
+        }
+        let refused = StoredPath::from_bytes(&[b'x'; 300]).unwrap_err().to_string();
+        assert!(refused.contains("longer than 255 bytes") && refused.len() < 300, "{refused}");
+    }
+
+    #[test]
+    fn the_name_of_what_is_not_complete_is_taken() {
+        for (path, taken) in [
+            (".recoup-partial", true),
+            (".recoup-partial/x", true),
+            ("a/.recoup-partial", false),
+            (".recoup-partial.db", false),
+        ] {
+            assert_eq!(StoredPath::parse(path).is_err(), taken, "{path}");
+        }
     }
 }

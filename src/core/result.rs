@@ -3,10 +3,12 @@
 //! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
 
 mod demo;
+mod stores;
 #[cfg(test)]
 mod tests;
 
 pub use demo::{DemoResult, Verdict};
+pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
     failure::{Code, Failure, combine},
@@ -122,6 +124,25 @@ pub struct InitResult {
     pub remarks: Vec<String>,
 }
 
+/// Whether enough stores hold all of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// They do.
+    Durable,
+    /// They do not.
+    NotDurable,
+    /// There is no policy that says how many are enough, or a store that does not answer may decide it.
+    Unknown,
+}
+
+impl Durability {
+    /// What is known where every store was asked.
+    pub fn known(durable: bool) -> Self {
+        if durable { Durability::Durable } else { Durability::NotDurable }
+    }
+}
+
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapshotEntry {
@@ -137,7 +158,7 @@ pub struct SnapshotEntry {
     pub created_at: Timestamp,
     /// Where in the source's history it is.
     pub position: String,
-    /// Whether enough stores hold all of it.
+    /// Whether it is known that enough stores hold all of it.
     pub durable: bool,
     /// Bytes of the source's files.
     pub bytes_raw: u64,
@@ -147,11 +168,15 @@ pub struct SnapshotEntry {
     pub stores: Vec<String>,
     /// What keeps it from being pruned.
     pub holds: Vec<String>,
+    /// When the read of the source began: what `--target` takes to mean this snapshot.
+    pub read_started_at: Timestamp,
+    /// Whether enough stores hold all of it, where that can be known.
+    pub durability: Durability,
 }
 
 impl SnapshotEntry {
     /// The entry of an inventory that these stores hold all of.
-    pub fn of(inventory: &Inventory, stores: Vec<String>, durable: bool) -> Self {
+    pub fn of(inventory: &Inventory, stores: Vec<String>, durability: Durability) -> Self {
         SnapshotEntry {
             source: inventory.source.clone(),
             seq: inventory.seq,
@@ -159,11 +184,13 @@ impl SnapshotEntry {
             kind: inventory.kind,
             created_at: inventory.created_at,
             position: inventory.position.clone(),
-            durable,
+            durable: durability == Durability::Durable,
             bytes_raw: inventory.bytes_raw,
             bytes_stored: inventory.bytes_stored,
             stores,
             holds: Vec::new(),
+            read_started_at: inventory.read_started_at,
+            durability,
         }
     }
 
@@ -197,6 +224,9 @@ pub struct SourceOutcome {
     /// What failed, in full.
     #[serde(skip)]
     pub failure: Option<Failure>,
+    /// What to do next where nothing failed.
+    #[serde(skip)]
+    pub next_step: Option<&'static str>,
 }
 
 /// `recoup backup`.
@@ -230,6 +260,12 @@ pub struct ListResult {
     /// What makes the list less than complete, such as a store that did not answer.
     #[serde(skip)]
     pub warnings: Vec<String>,
+    /// Whether the stores show snapshots, and nobody who is trusted signed any of them.
+    #[serde(skip)]
+    pub nobody_trusted: bool,
+    /// Whether the stores do not show a snapshot that this host has committed.
+    #[serde(skip)]
+    pub known_missing: bool,
     /// What the operator should know.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -239,108 +275,6 @@ impl ListResult {
     /// The exit code.
     pub fn code(&self) -> Code {
         if self.warnings.is_empty() { Code::Done } else { Code::Warning }
-    }
-}
-
-/// What is wrong with an object or a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Problem {
-    /// An object is not there though the store committed to holding it.
-    Missing,
-    /// An object is there and is not what it should be.
-    Damaged,
-    /// The store lacks what it never held yet.
-    Behind,
-    /// An older version of a versioned store holds it.
-    Hidden,
-    /// Something that no trusted signer signed.
-    Foreign,
-    /// The store did not answer.
-    Unreachable,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Problem::Missing => "missing",
-            Problem::Damaged => "damaged",
-            Problem::Behind => "behind",
-            Problem::Hidden => "hidden",
-            Problem::Foreign => "foreign",
-            Problem::Unreachable => "unreachable",
-        })
-    }
-}
-
-/// Something that is wrong on a store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct StoreFinding {
-    /// The store, by name.
-    pub store: String,
-    /// The object; `None` where it is the store as a whole.
-    pub object: Option<String>,
-    /// What is wrong.
-    pub problem: Problem,
-    /// The snapshots it concerns.
-    pub snapshots: Vec<SnapshotId>,
-}
-
-/// `recoup verify`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VerifyResult {
-    /// `recoup.verify/1`.
-    pub schema: VerifySchema,
-    /// The verdict.
-    pub status: Status,
-    /// Objects that were looked at.
-    pub objects: u64,
-    /// Bytes that were read.
-    pub bytes: u64,
-    /// What is wrong.
-    pub findings: Vec<StoreFinding>,
-    /// What the operator should know, such as leftovers of interrupted runs.
-    #[serde(skip)]
-    pub notes: Vec<String>,
-}
-
-/// What `copy` did to one store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CopiedStore {
-    /// The store, by name.
-    pub store: String,
-    /// Objects it lacked and now holds.
-    pub copied_objects: u64,
-    /// Their bytes.
-    pub copied_bytes: u64,
-    /// Damaged objects that were replaced by intact ones.
-    pub healed: u64,
-}
-
-/// `recoup copy`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CopyResult {
-    /// `recoup.copy/1`.
-    pub schema: CopySchema,
-    /// How the stores stand now.
-    pub status: Status,
-    /// What was done to each store.
-    pub stores: Vec<CopiedStore>,
-    /// What is still wrong.
-    pub findings: Vec<StoreFinding>,
-    /// What the operator should know.
-    #[serde(skip)]
-    pub notes: Vec<String>,
-}
-
-impl CopyResult {
-    /// The exit code.
-    pub fn code(&self) -> Code {
-        match self.status {
-            Status::Ok => Code::Done,
-            Status::Warning => Code::Warning,
-            Status::Critical | Status::Unknown => Code::Failed,
-        }
     }
 }
 

@@ -6,8 +6,11 @@
 use super::{FormatError, check_format};
 use crate::core::{
     id::{RepositoryId, RunId, SourceName},
-    manifest::{Entry, EntryKind, Extent, Item, Key, NUMBER_MAX, PackId, PartId, PartRef, block_size_is_valid},
-    path::StoredPath,
+    manifest::{
+        Entry, EntryKind, Extent, FILE_BYTES_MAX, Item, Key, NUMBER_MAX, OWNER_MAX, PackId, PartId, PartRef,
+        block_size_is_valid,
+    },
+    path::{PATH_BYTES_MAX, StoredPath, decode},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -219,14 +222,23 @@ fn check_entry(entry: &Entry) -> Result<(), FormatError> {
     let odd = |why: &str| Err(FormatError::damaged(format_args!("entry {:?} has {why}", entry.path)));
     match &entry.kind {
         EntryKind::File { size, block_size } => {
-            if *size >= NUMBER_MAX {
+            if *size > FILE_BYTES_MAX {
                 return odd("a size that no file has");
             }
             if !block_size_is_valid(*block_size) {
                 return odd("a block size that no file has");
             }
         }
-        EntryKind::Directory | EntryKind::Link { .. } => {}
+        EntryKind::Link { target } => {
+            let fits = |bytes: &Vec<u8>| (1..=PATH_BYTES_MAX).contains(&bytes.len()) && !bytes.contains(&0);
+            if !decode(target).as_ref().is_some_and(fits) {
+                return odd("a target that no link has");
+            }
+        }
+        EntryKind::Directory => {}
+    }
+    if entry.uid > OWNER_MAX || entry.gid > OWNER_MAX {
+        return odd("an owner that nobody is");
     }
     Ok(())
 }
@@ -336,6 +348,11 @@ mod tests {
     fn contradictions_are_refused() {
         let path = StoredPath::parse("a").unwrap();
         let at = |extent| Item::Extent(path.clone(), extent);
+        let link =
+            |target: &str| Item::Entry(Entry { kind: EntryKind::Link { target: target.into() }, ..entry("a", 0) });
+        let largest = Entry { uid: OWNER_MAX, gid: OWNER_MAX, ..entry("a", FILE_BYTES_MAX) };
+        assert!(parse_part(&part(&[Item::Entry(largest)])).is_ok());
+        assert!(parse_part(&part(&[link(&"%81".repeat(PATH_BYTES_MAX))])).is_ok());
         let cases = [
             vec![Item::Entry(entry("b", 0)), Item::Entry(entry("a", 0))],
             vec![Item::Entry(entry("a", 0)), Item::Entry(entry("a", 0))],
@@ -345,6 +362,13 @@ mod tests {
             vec![at(extent(1, NUMBER_MAX, 0, 0, 0))],
             vec![at(extent(1, 1, 0, 0, NUMBER_MAX))],
             vec![Item::Entry(entry("a", NUMBER_MAX))],
+            vec![Item::Entry(entry("a", FILE_BYTES_MAX + 1))],
+            vec![Item::Entry(Entry { uid: OWNER_MAX + 1, ..entry("a", 0) })],
+            vec![Item::Entry(Entry { gid: OWNER_MAX + 1, ..entry("a", 0) })],
+            vec![link("")],
+            vec![link("a%00b")],
+            vec![link("a%")],
+            vec![link(&"x".repeat(PATH_BYTES_MAX + 1))],
         ];
         for items in cases {
             assert!(parse_part(&part(&items)).is_err(), "{items:?}");

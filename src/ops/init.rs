@@ -334,6 +334,8 @@ impl<'a> Init<'a> {
         if self.request.stores.len() == 1 {
             remarks.push("there is one store only: nothing can heal it".to_owned());
         }
+        // The policy that is written promises nothing: what the operator wants to promise, nobody else can know.
+        remarks.push("no policy promises anything yet: set rpo and rto in policies/default.toml".to_owned());
         remarks
     }
 }

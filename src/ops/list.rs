@@ -1,110 +1,189 @@
 //! Lists the snapshots on the stores.
 
+use super::state::Known;
 use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        policy::Copies,
-        result::{ListResult, ListSchema, SnapshotEntry},
+        policy::{Copies, is_durable},
+        result::{Durability, ListResult, ListSchema, SnapshotEntry},
     },
     repository::{
         Repository,
-        catalogue::{Catalogue, Committed},
-        head::StoreStatus,
+        catalogue::{Catalogue, Committed, Refusal},
+        head::{self, StoreStatus},
         layout,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What a list is made from.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// This source only; all on the stores where it is not said.
+    pub source: Option<SourceName>,
+    /// When a snapshot of each configured source is durable; of the others nobody here knows.
+    pub copies: BTreeMap<SourceName, Copies>,
+    /// What this host knows, by source.
+    pub known: BTreeMap<SourceName, Known>,
+}
+
 /// The sources that have something on the stores. Fails when no store can be read.
 pub async fn sources_on_stores(repository: &Repository) -> Result<BTreeSet<SourceName>, Failure> {
     let mut sources = BTreeSet::new();
-    let mut failures: Vec<Failure> = Vec::new();
+    let mut down = Vec::new();
     for store in &repository.stores {
-        let status = crate::repository::head::status(store, repository.id).await;
-        if status != StoreStatus::Ready {
-            failures.push(status.failure(store.name()));
-            continue;
+        let mut status = head::status(store, repository.id).await;
+        if status == StoreStatus::Ready {
+            match store.list_directories(layout::SOURCES).await {
+                Ok(names) => {
+                    sources.extend(names.iter().filter_map(|name| name.parse().ok()));
+                    continue;
+                }
+                Err(error) => status = StoreStatus::Down(head::reason(&error)),
+            }
         }
-        match store.list_directories(layout::SOURCES).await {
-            Ok(names) => sources.extend(names.iter().filter_map(|name| name.parse().ok())),
-            Err(error) => failures.push(error.failure()),
-        }
+        down.push((store.name().to_owned(), status));
     }
-    if failures.len() == repository.stores.len() {
-        failures.sort_by_key(|failure| failure.code);
-        return Err(failures.into_iter().next().unwrap_or_else(|| Failure::new(Code::Usage, "no store is named")));
-    }
-    Ok(sources)
+    if down.len() == repository.stores.len() { Err(head::none_usable(&down)) } else { Ok(sources) }
 }
 
-/// One snapshot as it is listed.
-pub fn entry(repository: &Repository, catalogue: &Catalogue, committed: &Committed, copies: &Copies) -> SnapshotEntry {
-    let inventory = &committed.inventory;
-    let complete = catalogue.names(&catalogue.complete_on(committed));
-    let durable = crate::core::policy::is_durable(copies, &repository.places(), &complete);
-    SnapshotEntry::of(inventory, complete.into_iter().collect(), durable)
-}
-
-/// Refuses a source that no store has.
-pub fn check_name(wanted: &SourceName, sources: &BTreeSet<SourceName>) -> Result<(), Failure> {
-    if sources.contains(wanted) {
+/// Refuses a name that is neither configured nor on any store.
+pub(super) fn check_known(
+    wanted: &SourceName,
+    on_stores: &BTreeSet<SourceName>,
+    configured: &BTreeSet<SourceName>,
+) -> Result<(), Failure> {
+    if on_stores.contains(wanted) || configured.contains(wanted) {
         return Ok(());
     }
-    let known: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
+    let known: Vec<&str> = on_stores.union(configured).map(SourceName::as_str).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     Err(Failure::new(Code::Usage, format!("there is no source {wanted}"))
-        .cause(format!("the stores have: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
+        .cause(format!("the stores that answer and the configuration have: {known}"))
         .safe("nothing was changed")
         .next_step("recoup list"))
 }
 
-/// Lists the snapshots of `source`, or of every source on the stores.
-pub async fn list(
+/// One snapshot as it is listed.
+fn entry(
     repository: &Repository,
-    source: Option<&SourceName>,
-    copies: &BTreeMap<SourceName, Copies>,
-) -> Result<ListResult, Failure> {
-    let sources = sources_on_stores(repository).await?;
-    if let Some(wanted) = source
-        && !sources.contains(wanted)
-        && !copies.contains_key(wanted)
-    {
-        check_name(wanted, &sources)?;
-    }
-    let mut snapshots = Vec::new();
-    let mut warnings = BTreeSet::new();
-    for name in sources.iter().filter(|name| source.is_none_or(|wanted| wanted == *name)) {
-        let catalogue = repository.catalogue(name).await;
-        let copies = copies.get(name).cloned().unwrap_or_default();
-        snapshots
-            .extend(catalogue.snapshots.values().map(|committed| entry(repository, &catalogue, committed, &copies)));
-        warnings.extend(warnings_of(&catalogue));
-    }
-    snapshots.sort_by(|a, b| (&a.source, a.seq, a.run).cmp(&(&b.source, b.seq, b.run)));
-    Ok(ListResult { schema: ListSchema, snapshots, warnings: warnings.into_iter().collect(), notes: Vec::new() })
+    catalogue: &Catalogue,
+    committed: &Committed,
+    copies: Option<&Copies>,
+) -> SnapshotEntry {
+    let complete = catalogue.names(&catalogue.complete_on(committed));
+    let durability = durability(repository, catalogue, &complete, copies);
+    SnapshotEntry::of(&committed.inventory, complete.into_iter().collect(), durability)
 }
 
-fn warnings_of(catalogue: &Catalogue) -> Vec<String> {
-    let mut notes = Vec::new();
-    for listing in &catalogue.listings {
-        if let Some(problem) = listing.status.problem() {
-            notes.push(format!("store {}: {problem}", listing.store));
+fn durability(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    complete: &BTreeSet<String>,
+    copies: Option<&Copies>,
+) -> Durability {
+    let Some(copies) = copies else { return Durability::Unknown };
+    let places = repository.places();
+    if is_durable(copies, &places, complete) {
+        return Durability::Durable;
+    }
+    // What does not answer may hold it all.
+    let may_hold = |status: &StoreStatus| !matches!(status, StoreStatus::Ready | StoreStatus::Foreign(_));
+    let unasked = catalogue.listings.iter().filter(|listing| may_hold(&listing.status));
+    let at_most = complete.iter().cloned().chain(unasked.map(|listing| listing.store.clone())).collect();
+    if is_durable(copies, &places, &at_most) { Durability::Unknown } else { Durability::NotDurable }
+}
+
+/// Lists the snapshots of one source, or of every source on the stores.
+pub async fn list(repository: &Repository, request: &ListRequest) -> Result<ListResult, Failure> {
+    let on_stores = sources_on_stores(repository).await?;
+    if let Some(wanted) = &request.source {
+        check_known(wanted, &on_stores, &request.copies.keys().cloned().collect())?;
+    }
+    // A source of which this host knows a snapshot is looked for also where every trace of it is gone.
+    let known = request.known.iter().filter(|(_, known)| known.head.is_some()).map(|(name, _)| name.clone());
+    let mut sources: BTreeSet<SourceName> = on_stores.into_iter().chain(known).collect();
+    sources.retain(|name| request.source.as_ref().is_none_or(|wanted| wanted == name));
+    let mut catalogues = Vec::new();
+    for name in &sources {
+        catalogues.push(repository.catalogue(name).await);
+    }
+    let mut snapshots = Vec::new();
+    let (mut warnings, mut missing) = (Vec::new(), Vec::new());
+    let nobody_trusted = is_nobody_trusted(&catalogues);
+    for catalogue in &catalogues {
+        let copies = request.copies.get(&catalogue.source);
+        let entries = catalogue.snapshots.values().map(|committed| entry(repository, catalogue, committed, copies));
+        snapshots.extend(entries);
+        warnings.extend(warnings_of(catalogue, nobody_trusted));
+        missing.extend(request.known.get(&catalogue.source).and_then(|known| missing_head(catalogue, known)));
+    }
+    if catalogues.is_empty() {
+        // Nobody has asked the stores one by one yet.
+        for (store, found) in repository.stores.iter().zip(head::survey(&repository.stores, repository.id).await) {
+            let problem = found.err().and_then(|status| status.problem());
+            warnings.extend(problem.map(|problem| format!("store {}: {problem}", store.name())));
         }
     }
-    for refused in &catalogue.refused {
-        notes.push(format!(
+    if nobody_trusted {
+        let claims: BTreeSet<_> =
+            catalogues.iter().flat_map(|all| all.refused.iter().map(|refused| (&all.source, refused.id))).collect();
+        warnings.push(format!("none of the snapshots that the stores show ({}) has a trusted signer", claims.len()));
+    }
+    let known_missing = !missing.is_empty();
+    warnings.extend(missing);
+    let mut said = BTreeSet::new();
+    warnings.retain(|warning| said.insert(warning.clone()));
+    snapshots.sort_by(|a, b| (&a.source, a.seq, a.run).cmp(&(&b.source, b.seq, b.run)));
+    Ok(ListResult { schema: ListSchema, snapshots, warnings, nobody_trusted, known_missing, notes: Vec::new() })
+}
+
+/// Whether there are snapshots, and not one of them is signed by anybody who is trusted: the signers are the wrong
+/// ones, more likely than every snapshot being a forgery.
+fn is_nobody_trusted(catalogues: &[Catalogue]) -> bool {
+    let mut refused = catalogues.iter().flat_map(|catalogue| &catalogue.refused).peekable();
+    refused.peek().is_some()
+        && refused.all(|refused| matches!(refused.why, Refusal::Untrusted(_)))
+        && catalogues.iter().all(|catalogue| catalogue.snapshots.is_empty())
+}
+
+/// That the stores do not show what this host knows to be the newest snapshot.
+fn missing_head(catalogue: &Catalogue, known: &Known) -> Option<String> {
+    let head = known.head?;
+    let all_asked = catalogue.ready().count() == catalogue.listings.len();
+    let shown = catalogue.snapshots.get(&head.id).is_some_and(|committed| committed.sha256 == head.sha256);
+    let refused = catalogue.refused.iter().any(|refused| refused.id == head.id);
+    (all_asked && !shown && !refused).then(|| {
+        format!(
+            "snapshot {} of {}, which this host has committed, is on no store: deleted, or the stores were rolled back",
+            head.id, catalogue.source
+        )
+    })
+}
+
+fn warnings_of(catalogue: &Catalogue, nobody_trusted: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for listing in &catalogue.listings {
+        if let Some(problem) = listing.status.problem() {
+            warnings.push(format!("store {}: {problem}", listing.store));
+        }
+    }
+    // Where nobody is trusted, one line says it for all of them.
+    for refused in catalogue.refused.iter().filter(|_| !nobody_trusted) {
+        warnings.push(format!(
             "refused: {} of {} on store {}: {}",
             refused.id, catalogue.source, refused.store, refused.why
         ));
     }
     for (seq, ids) in catalogue.forks() {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        notes.push(format!(
+        warnings.push(format!(
             "fork: {} has {} snapshots with number {seq}: {}",
             catalogue.source,
             ids.len(),
             ids.join(", ")
         ));
     }
-    notes
+    warnings
 }

@@ -2,9 +2,11 @@
 
 pub mod backup;
 pub mod cancel;
+pub mod clock;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod findings;
 pub mod host;
 pub mod init;
 pub mod list;

@@ -2,7 +2,7 @@
 
 use super::host::{CatalogueKey, Host, Protected};
 use crate::{
-    config::{Access, IDENTITY_COMMAND, IdentityInput, Settings, StoreSettings},
+    config::{Access, IDENTITY_COMMAND, IdentityInput, Settings, SourceSettings, StoreSettings},
     core::{
         failure::{Code, Failure},
         id::{RepositoryId, SourceName},
@@ -21,9 +21,12 @@ use crate::{
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
+
+/// What to do where the configured signers cannot be read.
+const SIGNERS_STEP: &str = "bring back the file that the configuration names";
 
 /// A store as the configuration has it.
 pub fn store_spec(settings: &StoreSettings) -> StoreSpec {
@@ -46,16 +49,23 @@ pub fn open_stores(stores: &[StoreSettings]) -> Vec<Store> {
     store_specs(stores).iter().map(Store::open_or_absent).collect()
 }
 
-/// Opens everything that a run on a configured host needs. Changes nothing.
-pub fn open_host(settings: &Settings, world: &World) -> Result<Host, Failure> {
-    check_user(settings)?;
+/// What every backup refuses in a configuration, as far as the configuration alone shows it.
+pub fn check_settings(settings: &Settings) -> Result<Recipients, Failure> {
+    repository_id(settings)?;
     refuse_aliases(&store_specs(&settings.stores), Code::Configuration)?;
-    let recipients = Recipients::parse(&settings.recipients).map_err(|error| {
+    settings.sources.iter().try_for_each(check_kind)?;
+    Recipients::parse(&settings.recipients).map_err(|error| {
         Failure::new(Code::Configuration, format!("{}: a recipient is not valid", settings.file.display()))
             .cause(error)
             .safe("nothing was read or changed")
             .next_step("correct [encryption] recipients")
-    })?;
+    })
+}
+
+/// Opens everything that a run on a configured host needs. Changes nothing.
+pub fn open_host(settings: &Settings, world: &World) -> Result<Host, Failure> {
+    check_user(settings)?;
+    let recipients = check_settings(settings)?;
     Ok(Host {
         world: world.clone(),
         repository: open_repository(settings)?,
@@ -69,16 +79,32 @@ pub fn open_host(settings: &Settings, world: &World) -> Result<Host, Failure> {
     })
 }
 
+/// Everything that keeps a host from being opened: each part by itself, so that one does not hide the others.
+pub fn host_failures(settings: &Settings) -> Vec<Failure> {
+    let parts = [
+        check_user(settings).err(),
+        check_settings(settings).err(),
+        read_signers(&settings.host.allowed_signers, SIGNERS_STEP).err(),
+        read_host_key(&settings.host.signing_key).err(),
+        read_catalogue_key(&settings.host.catalogue).err(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
 /// The configured repository, for commands that only read.
 pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
-    let id = settings.repository.ok_or_else(|| {
+    let id = repository_id(settings)?;
+    let signers = read_signers(&settings.host.allowed_signers, SIGNERS_STEP)?;
+    Ok(Repository { id, stores: open_stores(&settings.stores), signers })
+}
+
+fn repository_id(settings: &Settings) -> Result<RepositoryId, Failure> {
+    settings.repository.ok_or_else(|| {
         Failure::new(Code::Configuration, format!("{}: [repository] id is missing", settings.file.display()))
             .cause("it pins the repository, so that a store with another one is noticed")
             .safe("nothing was read or changed")
             .next_step("copy the id from recoup.json at the top of a store that you trust")
-    })?;
-    let signers = read_signers(&settings.host.allowed_signers, "bring back the file that the configuration names")?;
-    Ok(Repository { id, stores: open_stores(&settings.stores), signers })
+    })
 }
 
 /// The repository behind what a reading command may use.
@@ -129,21 +155,25 @@ pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repos
 pub fn open_source(settings: &Settings, host: &Host, name: &SourceName) -> Result<Protected, Failure> {
     let source = settings.source(name.as_str());
     let source = source.ok_or_else(|| Failure::new(Code::Usage, format!("there is no source named {name}")))?;
-    let limits = Limits {
-        busy_timeout: source.busy_timeout,
-        max_read_lock: source.max_read_lock,
-        scratch_dir: host.source_state_dir(name).join("scratch"),
-    };
-    let opened: Arc<dyn Source> = match source.kind.as_str() {
-        sqlite::KIND => Arc::new(sqlite::Sqlite::new(&source.path, limits, host.world.clone())),
-        other => {
-            return Err(Failure::new(Code::Configuration, format!("source {name} has kind {other:?}"))
-                .cause("this build knows: sqlite")
-                .safe("nothing was read or changed")
-                .next_step("correct `kind` in recoup.toml"));
-        }
-    };
+    let opened = open_database(source, &host.world, host.source_state_dir(name).join("scratch"))?;
     Ok(Protected { name: name.clone(), source: opened, policy: settings.policy(source).clone() })
+}
+
+/// The database of a source; nothing is looked at yet.
+pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBuf) -> Result<Arc<dyn Source>, Failure> {
+    check_kind(source)?;
+    let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
+    Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
+}
+
+fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
+    match source.kind.as_str() {
+        sqlite::KIND => Ok(()),
+        other => Err(Failure::new(Code::Configuration, format!("source {} has kind {other:?}", source.name))
+            .cause("this build knows: sqlite")
+            .safe("nothing was read or changed")
+            .next_step("correct `kind` in recoup.toml")),
+    }
 }
 
 /// One configuration is run by one user: the owner of its state directory.

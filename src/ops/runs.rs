@@ -4,7 +4,8 @@ use super::{
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
     host::{Host, Protected},
-    list, open,
+    list::{self, ListRequest},
+    open,
     progress::Progress,
     state::{Known, SourceState},
     verify::{self, VerifyRequest},
@@ -18,7 +19,7 @@ use crate::{
         plan::backup::Approach,
         policy::{Assertion, Copies},
         result::{
-            BackupResult, BackupSchema, CopyResult, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
+            BackupResult, BackupSchema, CopyResult, Durability, Head, PlanResult, PlanSchema, Problem, SnapshotEntry,
             SourceOutcome, StoreFinding, VerifyResult,
         },
         target::{KnownHead, Target},
@@ -123,7 +124,7 @@ pub async fn backup_sources(
                     result.snapshots.push(SnapshotEntry::of(
                         &snapshot.inventory,
                         snapshot.stores.clone(),
-                        snapshot.durable,
+                        Durability::known(snapshot.durable),
                     ));
                 }
             }
@@ -133,6 +134,7 @@ pub async fn backup_sources(
                 message: failure.to_string(),
                 head: None,
                 failure: Some(failure),
+                next_step: None,
             }),
         }
     }
@@ -153,6 +155,11 @@ async fn backup_one(
 fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
     let behind: Vec<String> = snapshot.behind.iter().map(|(store, why)| backup::reason(store, why)).collect();
     let id = snapshot.head.id;
+    let next_step = match snapshot.code() {
+        Code::Warning if !behind.is_empty() => Some("recoup copy"),
+        Code::Warning => Some("recoup verify"),
+        _ => None,
+    };
     let message = match (snapshot.code(), snapshot.stores.is_empty()) {
         (Code::Failed, true) => format!("snapshot {id} is on no store; {}", behind.join("; ")),
         (Code::Failed, false) => format!(
@@ -172,6 +179,7 @@ fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
         message,
         head: (!snapshot.stores.is_empty()).then_some(Head { snapshot: id, sha256: snapshot.head.sha256 }),
         failure: None,
+        next_step,
     }
 }
 
@@ -221,8 +229,9 @@ pub async fn verify_stores(
 /// Adds what was found damaged. An entry goes only when a run has read every byte of that store's objects of that
 /// source: otherwise the next snapshot would be built on what is known to be lost.
 fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findings: &[StoreFinding]) {
-    let unreachable =
-        |store: &str| findings.iter().any(|finding| finding.store == store && finding.problem == Problem::Unreachable);
+    // A store that was full or gone was not mended: what is known of it stays.
+    let is_unfinished = |finding: &StoreFinding| matches!(finding.problem, Problem::Unreachable | Problem::Full);
+    let unreachable = |store: &str| findings.iter().any(|finding| finding.store == store && is_unfinished(finding));
     let examined = |name: &&SourceSettings| sources.is_empty() || sources.contains(&name.name);
     for source in settings.sources.iter().filter(examined) {
         let folder = layout::source_folder(&source.name);
@@ -266,7 +275,8 @@ pub async fn copy_stores(
     let repository = open::open_repository(settings)?;
     let known = known_of(settings, &sources);
     let named = sources.clone();
-    let request = CopyRequest { sources, presence_only, dry_run, known };
+    let configured = settings.sources.iter().map(|source| source.name.clone()).collect();
+    let request = CopyRequest { sources, presence_only, dry_run, known, configured };
     let copied = copy::copy(&repository, &request, progress).await?;
     if !dry_run {
         for (source, stores) in &copied.completed {
@@ -295,5 +305,7 @@ pub async fn list_snapshots(
     source: Option<&SourceName>,
 ) -> Result<crate::core::result::ListResult, Failure> {
     let copies = settings.map(copies_of).unwrap_or_default();
-    list::list(repository, source, &copies).await
+    let named: Vec<SourceName> = source.cloned().into_iter().collect();
+    let known = settings.map(|settings| known_of(settings, &named)).unwrap_or_default();
+    list::list(repository, &ListRequest { source: source.cloned(), copies, known }).await
 }

@@ -119,10 +119,17 @@ pub struct Catalogue {
 impl Repository {
     /// Reads what the stores hold of a source. A store that cannot be read is listed as such, nothing more.
     pub async fn catalogue(&self, source: &SourceName) -> Catalogue {
-        let listings = futures_util::future::join_all(self.stores.iter().map(|store| async move {
+        self.catalogue_with(source, &BTreeSet::new()).await
+    }
+
+    /// The same, as it will be once the stores at the positions `founded` have their `recoup.json` again.
+    pub async fn catalogue_with(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Catalogue {
+        let listings = futures_util::future::join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
             let mut listing =
                 StoreListing { store: store.name().to_owned(), status: StoreStatus::Ready, objects: HashMap::new() };
-            listing.status = head::status(store, self.id).await;
+            if !founded.contains(&at) {
+                listing.status = head::status(store, self.id).await;
+            }
             if listing.status == StoreStatus::Ready {
                 let folder = layout::source_folder(source);
                 match store.list(&folder).await {
@@ -130,7 +137,7 @@ impl Repository {
                         let relative = |(key, size): (String, u64)| Some((key.strip_prefix(&folder)?.to_owned(), size));
                         listing.objects = found.into_iter().filter_map(relative).collect();
                     }
-                    Err(error) => listing.status = StoreStatus::Down(error.to_string()),
+                    Err(error) => listing.status = StoreStatus::Down(head::reason(&error)),
                 }
             }
             listing

@@ -43,7 +43,8 @@ pub fn problem_of(error: &StoreError) -> Problem {
     match error.problem {
         StoreProblem::Missing => Problem::Missing,
         StoreProblem::Damaged(_) | StoreProblem::Exists | StoreProblem::InvalidKey => Problem::Damaged,
-        StoreProblem::Full(_) | StoreProblem::Denied(_) | StoreProblem::Unreachable(_) => Problem::Unreachable,
+        StoreProblem::Full(_) => Problem::Full,
+        StoreProblem::Denied(_) | StoreProblem::Unreachable(_) => Problem::Unreachable,
     }
 }
 

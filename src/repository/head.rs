@@ -74,7 +74,7 @@ impl StoreStatus {
             StoreStatus::Ready => Failure::internal("a store that is ready is no failure"),
             StoreStatus::Down(why) => failure(Code::Store, format!("store {store} cannot be reached"))
                 .cause(why)
-                .safe("what other stores hold is unaffected")
+                .safe("nothing was written to it")
                 .next_step("check the store, then run `recoup doctor`"),
             StoreStatus::Empty => failure(Code::NoRepository, format!("store {store} holds no repository"))
                 .cause("it answers but has no recoup.json")
@@ -103,7 +103,7 @@ pub async fn read(store: &Store) -> Result<Head, StoreStatus> {
         Err(error) if error.is_missing() => return Err(StoreStatus::Empty),
         // Larger than any, or unreadable on a store that otherwise answers.
         Err(StoreError { problem: Problem::Damaged(why), .. }) => return Err(StoreStatus::Damaged(why)),
-        Err(error) => return Err(StoreStatus::Down(error.to_string())),
+        Err(error) => return Err(StoreStatus::Down(reason(&error))),
     };
     #[derive(Deserialize)]
     struct Version {
@@ -123,5 +123,77 @@ pub async fn status(store: &Store, id: RepositoryId) -> StoreStatus {
         Ok(head) if head.repository == id => StoreStatus::Ready,
         Ok(head) => StoreStatus::Foreign(head.repository),
         Err(status) => status,
+    }
+}
+
+/// Why a store failed, for a line that has its name already.
+pub fn reason(error: &StoreError) -> String {
+    let named = format!("store {}: ", error.store);
+    let bare = |text: &str| text.strip_prefix(&named).unwrap_or(text).to_owned();
+    match &error.problem {
+        Problem::Unreachable(why) => bare(why),
+        Problem::Full(why) => format!("no room: {}", bare(why)),
+        Problem::Denied(why) => format!("it refuses access: {}", bare(why)),
+        _ => bare(&error.to_string()),
+    }
+}
+
+/// What each of some stores is, with the head of those that are ready.
+pub async fn survey(stores: &[Store], id: RepositoryId) -> Vec<Result<Head, StoreStatus>> {
+    let of_one = |store| async move {
+        match read(store).await {
+            Ok(head) if head.repository != id => Err(StoreStatus::Foreign(head.repository)),
+            other => other,
+        }
+    };
+    futures_util::future::join_all(stores.iter().map(of_one)).await
+}
+
+/// The head that most of the stores have; the earliest of those that equally many have. Nobody signs a head.
+pub fn majority(survey: &[Result<Head, StoreStatus>]) -> Option<Head> {
+    let heads: Vec<&Head> = survey.iter().flatten().collect();
+    let votes = |head: &Head| heads.iter().filter(|other| ***other == *head).count();
+    let best = heads.iter().max_by_key(|head| (votes(head), std::cmp::Reverse(head.created_at)))?;
+    Some((**best).clone())
+}
+
+/// The failure of a command that could use none of the stores: how each of them is.
+pub fn none_usable(statuses: &[(String, StoreStatus)]) -> Failure {
+    let mut failures: Vec<Failure> = statuses.iter().map(|(store, status)| status.failure(store)).collect();
+    failures.sort_by_key(|failure| failure.code);
+    let Some(mut first) = failures.into_iter().next() else { return Failure::new(Code::Usage, "no store is named") };
+    if statuses.len() == 1 {
+        return first;
+    }
+    if statuses.iter().all(|(_, status)| matches!(status, StoreStatus::Down(_))) {
+        first.next_step = Some("bring the stores back, then run `recoup doctor`".to_owned());
+    }
+    let problem = |status: &StoreStatus| status.problem().unwrap_or_else(|| "it cannot be listed".to_owned());
+    let each: Vec<String> =
+        statuses.iter().map(|(store, status)| format!("store {store}: {}", problem(status))).collect();
+    Failure {
+        message: format!("none of the {} stores can be used", statuses.len()),
+        cause: Some(each.join("; ")),
+        safe: Some("nothing was written to any of them".to_owned()),
+        ..first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_majority_decides_and_the_earliest_breaks_a_tie() {
+        let head = |day: u32| Head {
+            format_version: FORMAT_VERSION,
+            repository: "aaaaaaaaaaaaaaaa".parse().unwrap(),
+            created_at: format!("2026-11-{day:02}T00:00:00Z").parse().unwrap(),
+        };
+        let survey = |days: &[u32]| -> Vec<_> { days.iter().map(|day| Ok(head(*day))).collect() };
+        for (days, expected) in [(&[3, 2, 3][..], 3), (&[3, 2], 2), (&[2, 3, 1], 1), (&[5], 5)] {
+            assert_eq!(majority(&survey(days)), Some(head(expected)), "{days:?}");
+        }
+        assert_eq!(majority(&[Err(StoreStatus::Empty)]), None);
     }
 }

@@ -96,6 +96,10 @@ impl Source for MemorySource {
         let files = shared.files.values().cloned().collect();
         Ok(Box::new(MemoryView { facts, files, block_size: self.block_size as usize }))
     }
+
+    fn probe(&self) -> Result<Vec<String>, Failure> {
+        Ok(Vec::new())
+    }
 }
 
 struct MemoryView {

@@ -23,6 +23,10 @@ pub trait Source: Send + Sync {
 
     /// Opens a consistent view, waiting for locks at most as long as the source's settings allow.
     fn open(&self) -> Result<Box<dyn View>, Failure>;
+
+    /// Whether a view could be opened, found out without changing anything: what a crashed writer left stays, and is
+    /// among the remarks that this returns.
+    fn probe(&self) -> Result<Vec<String>, Failure>;
 }
 
 /// Takes (first block, bytes) of what a view reads.

@@ -1,5 +1,6 @@
 //! Tests of what only a directory can do to a store: vanish, hold strangers' files, be left half-written.
 
+use super::{Root, walk::level};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-fn spec(path: &Path) -> StoreSpec {
+pub(super) fn spec(path: &Path) -> StoreSpec {
     StoreSpec { name: "a".into(), url: format!("file://{}", path.display()), ..StoreSpec::default() }
 }
 
@@ -36,12 +37,12 @@ fn examine_directory(spec: &StoreSpec) -> Result<DirectoryState, Failure> {
     mount::examine_directory(spec, &directory(spec))
 }
 
-fn open(path: &Path) -> Store {
+pub(super) fn open(path: &Path) -> Store {
     let patience = Patience { pause: Duration::from_millis(1), ..Patience::default() };
     Store::open(&spec(path)).unwrap().with_patience(patience)
 }
 
-async fn create(store: &Store, key: &str, bytes: &'static [u8]) -> Result<Created, Problem> {
+pub(super) async fn create(store: &Store, key: &str, bytes: &'static [u8]) -> Result<Created, Problem> {
     let digest = Sha256(sha2::Sha256::digest(bytes).into());
     store.create(key, bytes.into(), &digest).await.map_err(|error| error.problem)
 }
@@ -245,4 +246,16 @@ fn urls() {
         assert_eq!(failure.code, Code::Configuration, "{url}");
         assert!(failure.cause.is_some() && failure.next_step.is_some());
     }
+}
+
+#[test]
+fn a_folder_of_too_many_names_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "FOREIGN"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    let root = Root::open(dir.path()).unwrap();
+    assert_eq!(level(&root, &object_store::path::Path::default(), 3).unwrap().common_prefixes.len(), 2);
+    let refused = level(&root, &object_store::path::Path::default(), 2).unwrap_err();
+    assert!(refused.to_string().contains("more names than any repository"), "{refused}");
 }

@@ -207,7 +207,8 @@ pub(super) struct FileError {
     pub(super) source: io::Error,
 }
 
-/// The directory of a store is not what it was when the store was opened: unmounted, removed or replaced.
+/// The directory of a store is not what it was when the store was opened (unmounted, removed or replaced), or cannot
+/// hold a repository. Trying again is no use.
 #[derive(Debug, thiserror::Error)]
 #[error("the directory {path} {what}")]
 pub(super) struct RootGone {

@@ -8,6 +8,9 @@ pub const QUARANTINE: &str = "quarantine";
 /// The one object whose name people should notice.
 const RECOVERY: &str = "RECOVERY.md";
 
+/// The most damaged versions of one object that are kept.
+pub(super) const MAX_QUARANTINED: u32 = 1000;
+
 const MAX_KEY_BYTES: usize = 512;
 const MAX_PART_BYTES: usize = 200;
 
@@ -37,6 +40,19 @@ pub(super) fn is_leftover(name: &str) -> bool {
 /// Whether a key lies in the quarantine.
 pub(super) fn is_quarantined(key: &str) -> bool {
     key.strip_prefix(QUARANTINE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Where in the quarantine a version of an object is kept: the first under its own name, the others with a number.
+pub(super) fn quarantined(key: &str, number: u32) -> String {
+    match number {
+        0 => format!("{QUARANTINE}/{key}"),
+        _ => format!("{QUARANTINE}/{key}.{number}"),
+    }
+}
+
+/// What to say when every one of those is taken.
+pub(super) fn quarantine_is_full() -> String {
+    format!("{MAX_QUARANTINED} damaged versions of it lie in {QUARANTINE}/ already")
 }
 
 #[cfg(test)]

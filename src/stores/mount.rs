@@ -4,7 +4,7 @@ use super::{Facts, Patience, Store, StoreSpec, directory::Directory};
 use crate::core::failure::{Code, Failure};
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -112,7 +112,7 @@ fn writable(path: &Path) -> io::Result<()> {
 /// Makes the directory of a new store, at most the last part of its path, and opens it. The only place that makes one.
 pub(super) fn create_directory(spec: &StoreSpec, path: &Path) -> Result<Store, Failure> {
     if examine_directory(spec, path)? == DirectoryState::Missing {
-        match fs::create_dir(path) {
+        match fs::DirBuilder::new().mode(0o755).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unreachable(spec, path, &error)),
             _ => {}
         }

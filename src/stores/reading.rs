@@ -11,6 +11,12 @@ use std::{
     path::PathBuf,
 };
 
+/// The most names that one listing may have. A repository of so many objects would hold dozens of terabytes; the names
+/// and sizes of so many take some 500 MiB of memory. A store that shows more is not believed, and fills no memory.
+pub(super) const MAX_LISTED: u64 = 4_000_000;
+/// A longer name counts as several.
+const BYTES_OF_A_NAME: usize = 128;
+
 /// What a store lists below a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Listing {
@@ -146,14 +152,18 @@ impl Store {
     /// The same, with how many names were passed over.
     pub async fn listing(&self, prefix: &str) -> Result<Listing, StoreError> {
         let path = self.prefix(prefix)?;
-        self.repeated(prefix, || self.list_once(path.as_ref(), key::is_quarantined(prefix))).await
+        self.repeated(prefix, || self.list_once(path.as_ref(), key::is_quarantined(prefix), MAX_LISTED)).await
     }
 
-    async fn list_once(&self, prefix: Option<&Path>, quarantined: bool) -> Result<Listing, Trouble> {
-        let mut listing = Listing::default();
+    async fn list_once(&self, prefix: Option<&Path>, quarantined: bool, most: u64) -> Result<Listing, Trouble> {
+        let (mut listing, mut names) = (Listing::default(), 0);
         let mut stream = self.objects.list(prefix);
         while let Some(ObjectMeta { location, size, .. }) = self.next(&mut stream).await? {
             let name = location.as_ref();
+            names += 1 + (name.len() / BYTES_OF_A_NAME) as u64;
+            if names > most {
+                return Err(too_many(most));
+            }
             if key::is_quarantined(name) && !quarantined {
                 continue;
             }
@@ -174,6 +184,9 @@ impl Store {
         let path = self.prefix(prefix)?;
         self.repeated(prefix, || async {
             let found = self.once(0, self.objects.list_with_delimiter(path.as_ref())).await?;
+            if (found.common_prefixes.len() + found.objects.len()) as u64 > MAX_LISTED {
+                return Err(too_many(MAX_LISTED));
+            }
             let names = found.common_prefixes.iter().filter_map(Path::filename);
             let ours = names.filter(|name| key::is_part(name) && (path.is_some() || *name != key::QUARANTINE));
             let mut names: Vec<String> = ours.map(str::to_owned).collect();
@@ -190,6 +203,11 @@ impl Store {
     }
 }
 
+/// No use to try again: it would take as long, and fill as much.
+fn too_many(most: u64) -> Trouble {
+    Trouble::Gone(format!("it lists more than {most} names; no repository has so many"))
+}
+
 /// Reads a file whole in one go: one allocation, and no byte touched twice.
 async fn read_file(file: File, path: PathBuf, size: u64) -> object_store::Result<Bytes> {
     let read = move || {
@@ -203,4 +221,27 @@ async fn read_file(file: File, path: PathBuf, size: u64) -> object_store::Result
         }
     };
     tokio::task::spawn_blocking(read).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    #[tokio::test]
+    async fn a_listing_that_never_ends_is_given_up() {
+        let store = Store::memory("a");
+        let long = "x".repeat(2 * BYTES_OF_A_NAME);
+        // One that is ours, one in quarantine, one that is not ours, one that counts thrice.
+        for key in ["a/b", "quarantine/a", "FOREIGN", &long] {
+            store.objects.put(&Path::from(key), PutPayload::from_static(b"x")).await.unwrap();
+        }
+        assert_eq!(store.list_once(None, false, 6).await.unwrap().objects, [("a/b".to_owned(), 1)]);
+        let refused = store.list_once(None, false, 5).await.unwrap_err();
+        assert!(!refused.may_pass(), "{refused:?}");
+        assert_eq!(
+            Problem::from(refused),
+            Problem::Unreachable("it lists more than 5 names; no repository has so many".into())
+        );
+    }
 }

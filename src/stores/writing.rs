@@ -3,7 +3,7 @@
 use super::{
     Store, StoreError,
     error::{Problem, Trouble},
-    key::QUARANTINE,
+    key,
 };
 use crate::core::id::Sha256;
 use bytes::Bytes;
@@ -39,9 +39,6 @@ enum Found {
     Other,
     Missing,
 }
-
-/// The most damaged versions of one object that are kept.
-const MAX_QUARANTINED: u32 = 1000;
 
 impl Store {
     /// Creates an object, and never overwrites one. `sha256` is the digest of `bytes` (not computed again here).
@@ -158,7 +155,8 @@ impl Store {
             Found::Missing if self.directory.is_some() && self.create(key, bytes.clone(), sha256).await.is_ok() => {
                 Replaced::Filled
             }
-            // A folder or a link in an object's place reads as missing, and is moved aside like damage.
+            // A folder or a link in an object's place, or a link in its folder's, reads as missing, and is moved aside
+            // like damage.
             found if self.directory.is_some() => match (self.quarantine(key, &path).await?, found) {
                 (None, Found::Missing) => Replaced::Filled,
                 (quarantined, _) => Replaced::Healed { quarantined },
@@ -178,12 +176,12 @@ impl Store {
     }
 
     /// Moves an object to `quarantine/<key>`, with a number where that is taken. `None`: it was gone already.
+    ///
+    /// Where a link or a file stands in the place of a folder above the object, that is what is moved: what a link
+    /// leads to is not ours, and may be another store.
     async fn quarantine(&self, key: &str, path: &Path) -> Result<Option<String>, StoreError> {
-        for number in 0..MAX_QUARANTINED {
-            let aside = match number {
-                0 => format!("{QUARANTINE}/{key}"),
-                _ => format!("{QUARANTINE}/{key}.{number}"),
-            };
+        for number in 0..key::MAX_QUARANTINED {
+            let aside = key::quarantined(key, number);
             let to = Path::parse(&aside).map_err(|_| self.failed(key, Problem::InvalidKey))?;
             let options = || RenameOptions::new().with_target_mode(RenameTargetMode::Create);
             let renamed = self.repeated(key, || self.once(0, self.objects.rename_opts(path, &to, options()))).await;
@@ -191,13 +189,17 @@ impl Store {
                 Ok(()) => return Ok(Some(aside)),
                 Err(error) => match error.problem {
                     Problem::Exists => {}
-                    Problem::Missing => return Ok(None),
+                    Problem::Missing => return self.clear_way(key, path).await,
                     _ => return Err(error),
                 },
             }
         }
-        let why = format!("{MAX_QUARANTINED} damaged versions of it lie in {QUARANTINE}/ already");
-        Err(self.failed(key, Problem::Denied(why)))
+        Err(self.failed(key, Problem::Denied(key::quarantine_is_full())))
+    }
+
+    async fn clear_way(&self, key: &str, path: &Path) -> Result<Option<String>, StoreError> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        self.repeated(key, || self.once(0, directory.clear_way(path))).await
     }
 }
 

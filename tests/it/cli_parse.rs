@@ -36,7 +36,7 @@ fn the_promised_lines_are_understood() {
         "recoup completions bash",
         "recoup demo --dir D --json",
         "recoup --color never --progress plain --quiet backup",
-        "recoup backup --color=always --progress=json --verbose",
+        "recoup backup --color=always --progress=json --quiet",
     ] {
         parses(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
     }
@@ -63,7 +63,7 @@ fn other_lines_are_refused() {
         "recoup verify ledger",
         "recoup config",
         "recoup completions perl",
-        "recoup backup --quiet --verbose",
+        "recoup backup --verbose",
         "recoup backup --progress loud",
     ] {
         assert!(parses(line).is_err(), "{line}");

@@ -241,15 +241,13 @@ fn every_field_is_described() {
 #[test]
 fn every_word_of_the_results_is_described() {
     let page = page("recoup-json.7");
-    let doctor = text_of("src/ops/doctor.rs");
+    let doctor: String = crate::tidy::texts("src/ops/doctor").into_iter().map(|(_, text)| text).collect();
     let calls = doctor.split("findings.add(").skip(1).chain(doctor.split("findings.failure(").skip(1));
     let ids: BTreeSet<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");
     use core::result::{Problem, Severity, Status, Verdict};
-    let problems =
-        [Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden, Problem::Foreign, Problem::Unreachable];
     let mut words: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    words.extend(problems.map(|word| word.to_string()));
+    words.extend(Problem::ALL.map(|word| word.to_string()));
     words.extend([Status::Ok, Status::Warning, Status::Critical, Status::Unknown].map(|word| word.to_string()));
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));
     words.extend([Verdict::Pass, Verdict::FailObjective, Verdict::FailIntegrity].map(|word| word.to_string()));
@@ -295,6 +293,10 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("runs that an inventory uses", core::inventory::MAX_USES as u64),
         ("smallest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.start())),
         ("largest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.end())),
+        ("bytes of a file", core::manifest::FILE_BYTES_MAX),
+        ("bytes of a path, or of what a link points to, decoded", core::path::PATH_BYTES_MAX as u64),
+        ("bytes of a part of a path, decoded", core::path::PART_BYTES_MAX as u64),
+        ("number of a user or a group", u64::from(core::manifest::OWNER_MAX)),
         ("numbers in stored JSON", core::manifest::NUMBER_MAX),
         ("sequence number", core::id::SEQ_MAX),
     ]

@@ -253,6 +253,21 @@ fn what_copy_brings_is_durable_before_copy_says_so() {
     let aside = real.join("a/quarantine").join(pack.strip_prefix(site.store("a")).unwrap());
     assert!(witness.published_as(&aside).end < witness.published_as(&healed).begin);
     witness.finish();
+
+    // So is a link in the place of the pack's folder.
+    let (folder, elsewhere) = (above(&healed), real.join("elsewhere"));
+    fs::rename(folder, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, folder).unwrap();
+    let trace = Trace::of(&site.command(&["copy", "--json"]), site.path(), 0);
+    let witness = Witness::new(trace, &site, &["host", "a", "b"]);
+    let moved =
+        witness.published_as(&real.join("a/quarantine").join(format!("{}.1", relative(folder, &real.join("a")))));
+    assert!(moved.end < witness.published_as(&healed).begin);
+    witness.finish();
+}
+
+fn relative<'a>(path: &'a Path, to: &Path) -> std::path::Display<'a> {
+    path.strip_prefix(to).unwrap().display()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the command that the error names restores an earlier snapshot.
 
 mod draft;
+mod linked;
 mod planted;
 mod signed;
 

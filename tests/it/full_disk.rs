@@ -12,11 +12,11 @@ use std::{
 };
 
 /// A small file system in memory; unmounted at the end.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None` where this user may not mount. The same code is then shown by limits on the size of files, below.
-    fn mount(at: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
         match mounted {
@@ -28,7 +28,7 @@ impl Disk {
         }
     }
 
-    fn change(&self, options: &str) {
+    pub(crate) fn change(&self, options: &str) {
         let options = format!("remount,{options}");
         assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
     }

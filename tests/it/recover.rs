@@ -2,6 +2,7 @@
 
 mod forge;
 mod hostile;
+mod targets;
 
 use crate::{
     needs::{is_installed, needs},

@@ -22,7 +22,10 @@ use recoup::{
         result::{Problem, Status},
         target::Target,
     },
-    ops::{backup::Snapshot, list},
+    ops::{
+        backup::Snapshot,
+        list::{self, ListRequest},
+    },
     stores::fault::{Rates, Switch},
     world,
 };
@@ -361,7 +364,8 @@ impl Simulation {
         }
         self.check();
         let process = self.process(0);
-        let listed = live(list::list(&process.host.repository, Some(&source_name()), &BTreeMap::new())).unwrap();
+        let request = ListRequest { source: Some(source_name()), ..ListRequest::default() };
+        let listed = live(list::list(&process.host.repository, &request)).unwrap();
         let listed: Vec<SnapshotId> = listed.snapshots.iter().map(|entry| entry.id()).collect();
         assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), self.committed());
         let mut by_number: BTreeMap<u64, u64> = BTreeMap::new();

@@ -11,6 +11,7 @@ use crate::{
     ops::runs,
 };
 use clap::Args;
+use std::collections::BTreeSet;
 
 /// Help beyond the flags.
 pub const HELP: Help = Help {
@@ -31,7 +32,7 @@ pub const HELP: Help = Help {
         (2, "not durable, or several sources failed differently"),
         (11, "another run has the source"),
         (13, "the source is unreachable or unfit"),
-        (14, "too few stores could be reached"),
+        (14, "no store could be reached"),
         (17, "refused for safety"),
         (18, "an append-only log was altered"),
     ],
@@ -78,7 +79,7 @@ fn chosen_sources(named: &[SourceName], settings: &Settings) -> Result<Vec<Sourc
         return Err(failure.cause(format!("{} names: {}", settings.file.display(), names.join(", "))));
     }
     let mut chosen: Vec<SourceName> = if named.is_empty() { known } else { named.to_vec() };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     chosen.retain(|name| seen.insert(name.clone()));
     if chosen.is_empty() {
         return Err(Failure::new(Code::Configuration, "there is no source to protect")
@@ -121,6 +122,9 @@ fn report_sources(result: &BackupResult, context: &Context) {
             ),
         }
     }
+    // Once for all sources: it levels every store with all of them.
+    let next_steps: BTreeSet<&str> = result.sources.iter().filter_map(|source| source.next_step).collect();
+    next_steps.into_iter().for_each(|next_step| context.output().next_step(next_step));
 }
 
 fn text(result: &BackupResult) -> String {

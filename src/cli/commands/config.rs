@@ -170,6 +170,7 @@ fn show(context: &Context) -> Result<(), Failure> {
 
 fn check(context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
+    open::check_settings(&settings)?;
     let result = ConfigResult {
         file: Some(settings.file.display().to_string()),
         remarks: Some(settings.remarks()),

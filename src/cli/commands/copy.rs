@@ -1,7 +1,7 @@
 //! `recoup copy`.
 
-use super::{findings_text, remedy};
-use crate::core::result::{CopiedStore, PlanResult, PlanSchema};
+use super::{findings_text, snapshots_text};
+use crate::core::result::{PlanResult, PlanSchema, Problem};
 use crate::ops::runs;
 use crate::{
     cli::{Context, Help, Job, human},
@@ -31,12 +31,16 @@ pub const HELP: Help = Help {
     exit_codes: &[
         (0, "every store is level"),
         (1, "a store could not be brought level"),
-        (2, "failed, or something is damaged on every store"),
+        (2, "failed, or something is damaged or missing on every store"),
         (10, "the stores hold no repository"),
-        (14, "too few stores could be reached"),
+        (14, "no store could be reached"),
+        (64, "there is no such source"),
         (17, "refused for safety"),
     ],
 };
+
+/// How many findings are told one by one.
+const FINDINGS_SHOWN: usize = 10;
 
 /// What `copy` is told.
 #[derive(Args, Debug)]
@@ -76,28 +80,61 @@ async fn perform(arguments: &Arguments, settings: &Settings, job: Job) -> Result
     if !arguments.dry_run {
         return Ok(Outcome::Done(result));
     }
-    let step = |store: &CopiedStore| {
-        format!(
-            "store {}: bring {} ({})",
-            store.store,
-            human::count(store.copied_objects, "object"),
-            human::size(store.copied_bytes)
-        )
-    };
-    let steps = result.stores.iter().filter(|store| store.copied_objects > 0).map(step).collect();
+    let steps = steps(&result);
     Ok(Outcome::Planned(PlanResult { schema: PlanSchema, command: "copy".to_owned(), steps }))
+}
+
+/// What would be done to each store, and what nothing can be done about.
+pub(super) fn steps(result: &CopyResult) -> Vec<String> {
+    let mut steps = Vec::new();
+    for store in &result.stores {
+        let name = &store.store;
+        if store.seeded {
+            steps.push(format!("seed store {name} again: it has no usable recoup.json"));
+        }
+        if store.copied_objects > 0 {
+            let healed = match store.healed {
+                0 => String::new(),
+                healed => format!(", {} in place of something damaged", human::count(healed, "object")),
+            };
+            let objects = human::count(store.copied_objects, "object");
+            steps.push(format!("store {name}: bring {objects} ({}){healed}", human::size(store.copied_bytes)));
+        }
+        for finding in result.findings.iter().filter(|finding| finding.store == *name) {
+            let known = finding.cause.clone().unwrap_or_else(|| finding.problem.to_string());
+            let cause = match finding.problem {
+                Problem::Missing | Problem::Damaged => format!("{known}, and no store that answers has it whole"),
+                _ => known,
+            };
+            steps.push(match &finding.object {
+                None if finding.problem == Problem::Behind => {
+                    format!("store {name}: leave it behind{}: {cause}", snapshots_text(finding))
+                }
+                None => format!("leave out store {name}: {cause}"),
+                Some(object) => format!("store {name}: leave {object} as it is: {cause}"),
+            });
+        }
+    }
+    steps
 }
 
 /// What is still wrong.
 fn report_trouble(result: &CopyResult, context: &Context) {
-    for finding in &result.findings {
+    for finding in result.findings.iter().take(FINDINGS_SHOWN) {
         let object = finding.object.as_deref().unwrap_or("the store as a whole");
-        context.output().warning(&format!("store {}: {object} is {}", finding.store, finding.problem));
+        let cause = finding.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let snapshots = snapshots_text(finding).replace("  (", " (");
+        context
+            .output()
+            .warning(&format!("store {}: {object} is {}{snapshots}{cause}", finding.store, finding.problem));
     }
-    // Copying again helps only where a store could not be reached meanwhile.
-    if remedy(&result.findings) == Some("recoup doctor") {
-        context.output().next_step("recoup doctor, then recoup copy again");
+    let more = result.findings.len().saturating_sub(FINDINGS_SHOWN);
+    if more > 0 {
+        context
+            .output()
+            .warning(&format!("{} more; recoup verify --all names all", human::count(more as u64, "finding")));
     }
+    result.next_steps.iter().for_each(|next_step| context.output().next_step(next_step));
 }
 
 pub(super) fn text(result: &CopyResult) -> String {

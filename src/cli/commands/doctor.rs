@@ -1,5 +1,6 @@
 //! `recoup doctor`.
 
+use super::verdict;
 use crate::ops::doctor;
 use crate::{
     cli::{Context, Help, Job},
@@ -34,8 +35,7 @@ pub struct Arguments {}
 pub fn run(_arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let settings = context.settings()?;
     let result = context.run(async |job| job.until_cancelled(perform(&settings, job.clone())).await)?;
-    context.output().result(&result, text)?;
-    Ok(result.status.code())
+    verdict(context.output().result(&result, text), result.status)
 }
 
 async fn perform(settings: &Settings, job: Job) -> Result<DoctorResult, Failure> {

@@ -8,7 +8,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        result::{ListResult, SnapshotEntry},
+        result::{Durability, ListResult, SnapshotEntry},
         time::Timestamp,
     },
 };
@@ -19,7 +19,9 @@ pub const HELP: Help = Help {
     command: "list",
     description: "Lists the snapshots that the stores hold, by source and number. Only what a trusted signer signed is \
         listed. A snapshot is durable when as many stores hold all of it as the policy asks for; one that is \
-        not can still be restored.\n\
+        not can still be restored. A ? stands where that cannot be known: without a configuration there is no \
+        policy, and a store that does not answer may hold it. READ is when the read of the source began: given \
+        to restore as --target it means that snapshot.\n\
         Two snapshots with one number are a fork: they are shown by their full ids.",
     examples: &[
         ("everything, as a table", "recoup list"),
@@ -31,7 +33,8 @@ pub const HELP: Help = Help {
     ],
     exit_codes: &[
         (0, "listed"),
-        (1, "listed, and a store did not answer, or something was refused"),
+        (1, "listed, and a store did not answer, something was refused, or a known snapshot is not shown"),
+        (2, "failed, for example because the stores have a newer format"),
         (10, "the stores hold no repository"),
         (14, "no store answered"),
         (17, "refused for safety"),
@@ -59,7 +62,15 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     for warning in &result.warnings {
         context.output().warning(warning);
     }
-    if result.snapshots.is_empty() && !context.output().is_json() {
+    if result.known_missing {
+        context.output().next_step("recoup verify");
+    }
+    if result.nobody_trusted {
+        let signers = access.signers().display();
+        context.output().next_step(&format!(
+            "name the file that trusts this repository's hosts (--signers, or [host] allowed_signers): {signers} does not"
+        ));
+    } else if result.snapshots.is_empty() && result.warnings.is_empty() && !context.output().is_json() {
         context.output().notes(&["there is no snapshot yet".to_owned()]);
     }
     Ok(result.code())
@@ -81,7 +92,7 @@ pub(super) fn table(snapshots: &[SnapshotEntry], now: Timestamp) -> String {
             .any(|other| (&other.source, other.seq) == (&snapshot.source, snapshot.seq) && other.run != snapshot.run)
     };
     let mut rows = vec![
-        ["SOURCE", "SEQ", "KIND", "CREATED", "AGE", "SIZE", "STORED", "STORES", "DURABLE"].map(str::to_owned).to_vec(),
+        ["SOURCE", "SEQ", "KIND", "READ", "AGE", "SIZE", "STORED", "STORES", "DURABLE"].map(str::to_owned).to_vec(),
     ];
     for snapshot in snapshots {
         let seq = if forked(snapshot) { snapshot.id().to_string() } else { snapshot.seq.to_string() };
@@ -89,12 +100,17 @@ pub(super) fn table(snapshots: &[SnapshotEntry], now: Timestamp) -> String {
             snapshot.source.to_string(),
             seq,
             snapshot.kind.to_string(),
-            human::moment(snapshot.created_at),
-            human::span(now.seconds_since(snapshot.created_at)),
+            snapshot.read_started_at.to_string(),
+            human::age(now.seconds_since(snapshot.read_started_at)),
             human::size(snapshot.bytes_raw),
             human::size(snapshot.bytes_stored),
             if snapshot.stores.is_empty() { "-".to_owned() } else { snapshot.stores.join(",") },
-            if snapshot.durable { "yes" } else { "NO" }.to_owned(),
+            match snapshot.durability {
+                Durability::Durable => "yes",
+                Durability::NotDurable => "NO",
+                Durability::Unknown => "?",
+            }
+            .to_owned(),
         ]);
     }
     human::table(&rows, &[1, 4, 5, 6])

@@ -15,7 +15,7 @@ pub mod verify;
 use super::{Context, Help, arguments::StoreArguments};
 use crate::core::{
     failure::{Code, Failure},
-    result::{Problem, StoreFinding},
+    result::{Status, StoreFinding},
 };
 use clap::Subcommand;
 use std::{collections::BTreeMap, path::Path};
@@ -109,6 +109,15 @@ impl Command {
     }
 }
 
+/// The exit code of a verdict, also where it could not be printed: damage that was seen is not lost over that.
+fn verdict(printed: Result<(), Failure>, status: Status) -> Result<Code, Failure> {
+    match printed {
+        Ok(()) => Ok(status.code()),
+        Err(failure) if status == Status::Critical => Err(Failure { code: Code::Damaged, ..failure }),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// What is wrong, grouped by store.
 fn findings_text(findings: &[StoreFinding]) -> String {
     let mut stores: BTreeMap<&str, Vec<&StoreFinding>> = BTreeMap::new();
@@ -137,18 +146,6 @@ fn snapshots_text(finding: &StoreFinding) -> String {
             format!("  (snapshot{} {})", if number == 1 { "" } else { "s" }, ids.join(", "))
         }
         number => format!("  ({number} snapshots)"),
-    }
-}
-
-/// The command that helps against these findings.
-fn remedy(findings: &[StoreFinding]) -> Option<&'static str> {
-    let has = |problems: &[Problem]| findings.iter().any(|finding| problems.contains(&finding.problem));
-    if has(&[Problem::Missing, Problem::Damaged, Problem::Behind, Problem::Hidden]) {
-        Some("recoup copy")
-    } else if has(&[Problem::Unreachable]) {
-        Some("recoup doctor")
-    } else {
-        None
     }
 }
 

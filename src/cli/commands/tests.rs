@@ -4,8 +4,8 @@ use super::*;
 use crate::core::{
     inventory::Kind,
     result::{
-        CopiedStore, CopyResult, CopySchema, DoctorFinding, DoctorResult, Severity, SnapshotEntry, Status,
-        VerifyResult, VerifySchema,
+        CopiedStore, CopyResult, CopySchema, DoctorFinding, DoctorResult, Durability, Problem, Severity, SnapshotEntry,
+        Status, VerifyResult, VerifySchema,
     },
 };
 
@@ -22,6 +22,12 @@ fn snapshot(seq: u64, run: &str) -> SnapshotEntry {
         bytes_stored: 5_000,
         stores: if seq == 2 { Vec::new() } else { vec!["a".to_owned(), "b".to_owned()] },
         holds: Vec::new(),
+        read_started_at: "2026-11-22T09:15:00.25Z".parse().unwrap(),
+        durability: match seq {
+            1 => Durability::Durable,
+            2 => Durability::NotDurable,
+            _ => Durability::Unknown,
+        },
     }
 }
 
@@ -31,11 +37,11 @@ fn the_list_is_a_table_that_shows_forks() {
     let snapshots = [snapshot(1, a), snapshot(2, a), snapshot(10, a), snapshot(10, b)];
     let now = "2026-11-22T10:20:00Z".parse().unwrap();
     insta::assert_snapshot!(list::table(&snapshots, now), @r"
-    SOURCE                          SEQ  KIND         CREATED                  AGE     SIZE   STORED  STORES  DURABLE
-    ledger                            1  full         2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
-    ledger                            2  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  -       NO
-    ledger  0000000010-aaaaaaaaaaaaaaaa  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
-    ledger  0000000010-bbbbbbbbbbbbbbbb  incremental  2026-11-22T09:15:00Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
+    SOURCE                          SEQ  KIND         READ                         AGE     SIZE   STORED  STORES  DURABLE
+    ledger                            1  full         2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     yes
+    ledger                            2  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  -       NO
+    ledger  0000000010-aaaaaaaaaaaaaaaa  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
+    ledger  0000000010-bbbbbbbbbbbbbbbb  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
     ");
     assert_eq!(list::table(&[], now), "");
 }
@@ -47,6 +53,7 @@ fn finding(store: &str, object: Option<&str>, problem: Problem, snapshots: usize
         object: object.map(str::to_owned),
         problem,
         snapshots: (0..snapshots).map(id).collect(),
+        cause: None,
     }
 }
 
@@ -65,6 +72,7 @@ fn findings_are_grouped_by_store() {
         bytes: 4096,
         findings: findings.clone(),
         notes: vec![],
+        next_steps: vec![],
     };
     insta::assert_snapshot!(verify::text(&result), @r"
     store b
@@ -74,19 +82,23 @@ fn findings_are_grouped_by_store() {
       unreachable the store as a whole
     critical: 12 objects checked, 4.0 KiB read, 3 findings
     ");
-    let stores = vec![CopiedStore { store: "a".to_owned(), copied_objects: 1, copied_bytes: 2048, healed: 2 }];
+    let stores =
+        vec![CopiedStore { store: "a".to_owned(), copied_objects: 1, copied_bytes: 2048, healed: 2, seeded: false }];
     let findings_left = findings[..1].to_vec();
-    let result =
-        CopyResult { schema: CopySchema, status: Status::Warning, stores, findings: findings_left, notes: vec![] };
+    let result = CopyResult {
+        schema: CopySchema,
+        status: Status::Warning,
+        stores,
+        findings: findings_left,
+        notes: vec![],
+        next_steps: vec![],
+    };
     insta::assert_snapshot!(copy::text(&result), @r"
     store a: 1 object copied (2.0 KiB), 2 objects healed
     store c
       unreachable the store as a whole
     warning
     ");
-    assert_eq!(remedy(&findings), Some("recoup copy"));
-    assert_eq!(remedy(&findings[..1]), Some("recoup doctor"));
-    assert_eq!(remedy(&[]), None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `recoup verify`.
 
-use super::{findings_text, remedy};
+use super::{findings_text, verdict};
 use crate::ops::open::open_access;
 use crate::ops::runs;
 use crate::{
@@ -52,12 +52,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let access = context.access(&arguments.stores, None)?;
     let result = context.run(async |job| job.until_cancelled(perform(arguments, &access, job.clone())).await)?;
-    context.output().result(&result, text)?;
+    let printed = context.output().result(&result, text);
     context.output().notes(&result.notes);
-    if let Some(command) = remedy(&result.findings) {
-        context.output().next_step(command);
-    }
-    Ok(result.status.code())
+    result.next_steps.iter().for_each(|next_step| context.output().next_step(next_step));
+    verdict(printed, result.status)
 }
 
 async fn perform(arguments: &Arguments, access: &Access, job: Job) -> Result<VerifyResult, Failure> {

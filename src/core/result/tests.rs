@@ -17,10 +17,12 @@ fn snapshot() -> SnapshotEntry {
         bytes_stored: 5,
         stores: vec!["a".to_owned()],
         holds: Vec::new(),
+        read_started_at: "2026-11-22T09:14:59Z".parse().unwrap(),
+        durability: Durability::Durable,
     }
 }
 
-const SNAPSHOT: &str = r#"{"source":"ledger","seq":7,"run":"aaaaaaaaaaaaaaaa","kind":"incremental","created_at":"2026-11-22T09:15:00.000Z","position":"p","durable":true,"bytes_raw":10,"bytes_stored":5,"stores":["a"],"holds":[]}"#;
+const SNAPSHOT: &str = r#"{"source":"ledger","seq":7,"run":"aaaaaaaaaaaaaaaa","kind":"incremental","created_at":"2026-11-22T09:15:00.000Z","position":"p","durable":true,"bytes_raw":10,"bytes_stored":5,"stores":["a"],"holds":[],"read_started_at":"2026-11-22T09:14:59.000Z","durability":"durable"}"#;
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap()
@@ -39,6 +41,7 @@ fn list_and_backup() {
         exit_code,
         message: "m".to_owned(),
         head: Some(Head { snapshot: id(), sha256: Sha256([0; 32]) }),
+        next_step: None,
         failure: None,
     };
     let backup =
@@ -55,9 +58,16 @@ fn list_and_backup() {
 
 #[test]
 fn verify_copy_and_doctor() {
-    let finding =
-        StoreFinding { store: "a".to_owned(), object: None, problem: Problem::Unreachable, snapshots: vec![id()] };
-    let shown = format!(r#"{{"store":"a","object":null,"problem":"unreachable","snapshots":["0000000007-{RUN}"]}}"#);
+    let finding = StoreFinding {
+        store: "a".to_owned(),
+        object: None,
+        problem: Problem::Unreachable,
+        snapshots: vec![id()],
+        cause: None,
+    };
+    let shown = format!(
+        r#"{{"store":"a","object":null,"problem":"unreachable","snapshots":["0000000007-{RUN}"],"cause":null}}"#
+    );
     let verify = VerifyResult {
         schema: VerifySchema,
         status: Status::Warning,
@@ -65,6 +75,7 @@ fn verify_copy_and_doctor() {
         bytes: 2,
         findings: vec![finding.clone()],
         notes: Vec::new(),
+        next_steps: Vec::new(),
     };
     assert_eq!(
         json(&verify),
@@ -73,14 +84,21 @@ fn verify_copy_and_doctor() {
     let copy = CopyResult {
         schema: CopySchema,
         status: Status::Ok,
-        stores: vec![CopiedStore { store: "a".to_owned(), copied_objects: 1, copied_bytes: 2, healed: 3 }],
+        stores: vec![CopiedStore {
+            store: "a".to_owned(),
+            copied_objects: 1,
+            copied_bytes: 2,
+            healed: 3,
+            seeded: false,
+        }],
         findings: vec![finding],
         notes: Vec::new(),
+        next_steps: Vec::new(),
     };
     assert_eq!(
         json(&copy),
         format!(
-            r#"{{"schema":"recoup.copy/1","status":"ok","stores":[{{"store":"a","copied_objects":1,"copied_bytes":2,"healed":3}}],"findings":[{shown}]}}"#
+            r#"{{"schema":"recoup.copy/1","status":"ok","stores":[{{"store":"a","copied_objects":1,"copied_bytes":2,"healed":3,"seeded":false}}],"findings":[{shown}]}}"#
         )
     );
     let finding = |severity| DoctorFinding {

@@ -16,6 +16,7 @@ use crate::{
     },
     format::{objects::ObjectKind, signature},
     ops::{
+        clock,
         host::{Host, Protected},
         state::{BaseRecord, DigestFile, Known, SourceState},
     },
@@ -43,6 +44,8 @@ pub(super) struct Gathered {
     /// When the source was looked at.
     pub(super) looked_at: Timestamp,
     pub(super) warnings: Vec<String>,
+    /// What the operator should know, and what changes no exit code.
+    pub(super) notes: Vec<String>,
 }
 
 /// The base of an incremental.
@@ -136,6 +139,7 @@ pub(super) async fn gather(
         idle,
         looked_at,
         warnings: warnings(&catalogue, &known),
+        notes: clock::suspicion(looked_at, &catalogue).into_iter().collect(),
     })
 }
 

@@ -374,6 +374,7 @@ fn finish(
     record: Option<BaseRecord>,
     notes: Vec<String>,
 ) -> Result<Snapshot, Failure> {
+    let notes = gathered.notes.iter().cloned().chain(notes).collect();
     let mut warnings = gathered.warnings.clone();
     if let Err(failure) = remember(state, &outcome, record) {
         // The snapshot is committed all the same; the next one is just larger.

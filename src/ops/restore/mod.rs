@@ -111,7 +111,7 @@ pub async fn restore(
     request: &RestoreRequest,
     progress: &dyn Progress,
 ) -> Result<RestoreResult, Failure> {
-    let staging = write::Staging::check(&request.to)?;
+    let staging = write::Staging::check(&request.to, &repository.stores)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let catalogue = catalogue_of(repository, request).await?;
     let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
@@ -150,7 +150,8 @@ pub async fn restore(
 async fn catalogue_of(repository: &Repository, request: &RestoreRequest) -> Result<Catalogue, Failure> {
     let catalogue = repository.catalogue(&request.source).await;
     if catalogue.snapshots.is_empty() && request.assertions.is_none() && catalogue.ready().next().is_some() {
-        super::list::check_name(&request.source, &super::list::sources_on_stores(repository).await?)?;
+        let sources = super::list::sources_on_stores(repository).await?;
+        super::list::check_known(&request.source, &sources, &Default::default())?;
     }
     Ok(catalogue)
 }

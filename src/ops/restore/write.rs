@@ -1,37 +1,60 @@
 //! The target of a restore: written in a folder beside where it belongs, published only when all of it is right.
+//!
+//! Somebody else may own the target, and change whatever stands in it at any time. So both directories are held open:
+//! everything is made below the folder, which only we may enter, through its descriptor, and moved from the one
+//! directory to the other. No path is resolved again, and no link in the target is followed.
+
+mod files;
+mod finish;
+mod held;
+mod outside;
+#[cfg(test)]
+mod tests;
 
 use super::manifest::Manifest;
 use crate::{
     core::{
-        failure::{Code, Failure},
-        manifest::{Entry, EntryKind},
-        path::decode,
+        failure::{Code, Failure, shell_word},
+        path::PARTIAL,
     },
-    world::files::{self, free_bytes, sync_directory},
+    stores::Store,
+    world::{
+        files::{create_private_directories, free_bytes, parent, sync_directory},
+        user_id,
+    },
+};
+use finish::{Notes, finish, finish_one, is_finished_later};
+use held::Identity;
+use outside::refuse_stores;
+use rustix::{
+    fs::{AtFlags, CWD, FlockOperation, Mode, Stat, flock, fremovexattr, fstat, fsync, mkdirat, unlinkat},
+    io::Errno,
 };
 use std::{
-    ffi::OsStr,
-    fs::{self, DirBuilder, File, OpenOptions},
+    ffi::{CString, OsStr},
+    fs::{self, DirBuilder},
     io,
-    os::unix::ffi::OsStrExt,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    },
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-/// The folder in the target that holds what is not published yet.
-const STAGING: &str = ".recoup-partial";
+pub(super) use files::OpenFiles;
 
 /// A target directory that may be restored into. What was not published is removed when this is dropped.
 pub(super) struct Staging {
-    target: PathBuf,
-    folder: PathBuf,
+    path: PathBuf,
+    /// The target, open from the moment that it was found fit.
+    target: OnceLock<OwnedFd>,
     /// The staging folder, open and locked: of two restores into one directory, one must not publish what the other
     /// is still writing.
-    claimed: OnceLock<File>,
+    claimed: OnceLock<Arc<OwnedFd>>,
     target_made: AtomicBool,
     published: AtomicBool,
 }
@@ -41,53 +64,111 @@ impl Drop for Staging {
         if self.published.load(Ordering::Relaxed) {
             return;
         }
-        if self.claimed.get().is_some() {
-            let _ = remove_tree(&self.folder);
+        if let (Some(target), Some(folder)) = (self.target.get(), self.claimed.get()) {
+            let _ = held::empty(folder);
+            let _ = remove_folder(target, folder);
         }
-        if self.target_made.load(Ordering::Relaxed) {
+        if self.target_made.load(Ordering::Relaxed) && self.is_in_place().is_ok() {
             // Stays if anything is in it.
-            let _ = fs::remove_dir(&self.target);
+            let _ = fs::remove_dir(&self.path);
         }
     }
 }
 
+/// What was moved to where it belongs.
+struct Moved {
+    name: CString,
+    identity: Identity,
+}
+
 impl Staging {
-    /// Accepts a directory that does not exist, is empty, or holds only what an interrupted restore left.
-    pub(super) fn check(target: &Path) -> Result<Self, Failure> {
+    /// Accepts a directory that does not exist, is empty, or holds only what an interrupted restore left. It must lie
+    /// in no store.
+    pub(super) fn check(target: &Path, stores: &[Store]) -> Result<Self, Failure> {
         let staging = Staging {
-            target: target.to_owned(),
-            folder: target.join(STAGING),
+            // With a slash at its end a link would be followed.
+            path: target.components().collect(),
+            target: OnceLock::new(),
             claimed: OnceLock::new(),
             target_made: AtomicBool::new(false),
             published: AtomicBool::new(false),
         };
-        match fs::symlink_metadata(target) {
-            Ok(metadata) if metadata.is_dir() || target.is_dir() => {}
-            Ok(_) => return Err(refuse(target, "it exists and is no directory")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(staging),
-            Err(error) => return Err(failed("look at", target, &error)),
-        }
-        let entries = fs::read_dir(target).map_err(|error| failed("read", target, &error))?;
-        for entry in entries {
-            let name = entry.map_err(|error| failed("read", target, &error))?.file_name();
-            if name != OsStr::new(STAGING) {
-                return Err(refuse(target, &format!("it is not empty: it has {}", name.to_string_lossy())));
+        let path = &staging.path;
+        refuse_stores(path, stores)?;
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => drop(staging.hold()?),
+            Ok(found) if found.is_symlink() && path.is_dir() => {
+                let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+                return Err(refuse(path, "it is a link")
+                    .next_step(format!("name the directory that it leads to: --to {}", shell_word(real.display()))));
             }
+            Ok(_) => return Err(refuse(path, "it exists and is no directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("look at", path, &error)),
         }
         Ok(staging)
     }
 
+    fn folder_path(&self) -> PathBuf {
+        self.path.join(PARTIAL)
+    }
+
+    /// Opens the target, which must have nothing in it but what an interrupted restore of ours left.
+    fn hold(&self) -> Result<&OwnedFd, Failure> {
+        let target = held::open(CWD, &self.path).map_err(|error| failed("open", &self.path, &error))?;
+        let names = held::names(&target).map_err(|error| failed("read", &self.path, &error))?;
+        for name in &names {
+            if name.as_bytes() != PARTIAL.as_bytes() {
+                let name = OsStr::from_bytes(name.as_bytes()).to_string_lossy();
+                return Err(refuse(&self.path, &format!("it is not empty: it has {name}")));
+            }
+        }
+        self.left(&target)?;
+        Ok(self.target.get_or_init(|| target))
+    }
+
+    /// What an interrupted restore left, if anything; refused if others may have had their hands in it.
+    fn left(&self, target: &OwnedFd) -> Result<Option<Stat>, Failure> {
+        let path = self.folder_path();
+        let found = held::look(target, PARTIAL).map_err(|error| failed("look at", &path, &error))?;
+        if let Some(found) = &found {
+            self.require_ours(found, false)?;
+        }
+        Ok(found)
+    }
+
+    /// Refuses a folder that somebody else owns or may enter.
+    fn require_ours(&self, found: &Stat, is_new: bool) -> Result<(), Failure> {
+        // Where a file system keeps no modes even a new one can be read by others, which is all that it can do.
+        let closed = if is_new { 0o022 } else { 0o077 };
+        let why = if found.st_uid != user_id() {
+            format!("it belongs to user {}", found.st_uid)
+        } else if held::is_directory(found) && found.st_mode & closed != 0 {
+            format!("others may enter it (mode {:04o})", found.st_mode & 0o7777)
+        } else {
+            return Ok(());
+        };
+        let failure = if is_new {
+            refuse(&self.path, &format!("a directory that was made in it is not ours alone: {why}"))
+                .next_step("name a directory on a file system that keeps owners and modes with --to")
+        } else {
+            refuse(&self.path, &format!("{PARTIAL} in it is not what a restore of yours left: {why}"))
+                .next_step("find out who made it, then remove it; or name a new directory with --to")
+        };
+        Err(failure)
+    }
+
     /// Refuses when the file system has no room for `needed_bytes`.
     pub(super) fn check_room(&self, needed_bytes: u64) -> Result<(), Failure> {
-        let existing = self.target.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+        let existing = self.path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
         let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
         let available = free_bytes(existing).map_err(|error| failed("look at", existing, &error))?;
         // What an interrupted restore left is removed first.
-        let reclaimed = directory_bytes(&self.folder);
-        if needed_bytes > available.saturating_add(reclaimed) {
+        let left = self.target.get().and_then(|target| held::open(target, PARTIAL).ok());
+        if needed_bytes > available.saturating_add(left.map_or(0, held::bytes)) {
             return Err(Failure::new(
                 Code::Refused,
-                format!("there is no room to restore into {}", self.target.display()),
+                format!("there is no room to restore into {}", self.path.display()),
             )
             .cause(format!("{needed_bytes} bytes are needed, {available} are available"))
             .safe("nothing was written")
@@ -98,163 +179,182 @@ impl Staging {
 
     /// Makes the entries with their sizes, all still in the staging folder.
     pub(super) fn create(&self, manifest: &Manifest) -> Result<OpenFiles, Failure> {
-        self.create_target()?;
-        self.claim()?;
-        let mut files = Vec::new();
-        for entry in &manifest.entries {
-            files.push(self.create_entry(entry)?);
-        }
-        Ok(OpenFiles { files })
-    }
-
-    /// Makes the staging folder, or takes over what an interrupted restore left, and empties it.
-    fn claim(&self) -> Result<(), Failure> {
-        if fs::symlink_metadata(&self.folder).is_ok_and(|found| !found.is_dir()) {
-            fs::remove_file(&self.folder).map_err(|error| failed("remove", &self.folder, &error))?;
-        }
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("create", &self.folder, &error));
+        let target = match self.target.get() {
+            Some(target) => target,
+            None => {
+                self.create_target()?;
+                self.hold()?
             }
-            _ => {}
-        }
-        let folder = File::open(&self.folder).map_err(|error| failed("open", &self.folder, &error))?;
-        // Some network file systems lock no directories; there is nothing better to do there than to go on.
-        let locked = rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive);
-        let identity = |found: fs::Metadata| (found.dev(), found.ino());
-        let (held, named) = (folder.metadata().map(identity).ok(), fs::symlink_metadata(&self.folder).map(identity));
-        if locked == Err(rustix::io::Errno::WOULDBLOCK) || held != named.ok() {
-            return Err(Failure::new(
-                Code::Locked,
-                format!("another restore into {} is running", self.target.display()),
-            )
-            .safe("the other restore goes on undisturbed")
-            .next_step("wait until it has finished, or name another directory with --to"));
-        }
-        let emptied = fs::read_dir(&self.folder)
-            .and_then(|mut entries| entries.try_for_each(|entry| entry.and_then(|entry| remove_tree(&entry.path()))));
-        emptied.map_err(|error| failed("empty", &self.folder, &error))?;
-        self.claimed.set(folder).map_err(|_| Failure::internal("a restore claims its directory once"))
+        };
+        let folder = self.claim(target)?;
+        OpenFiles::create(folder.clone(), self.folder_path(), &manifest.entries)
     }
 
     fn create_target(&self) -> Result<(), Failure> {
         let made = || self.target_made.store(true, Ordering::Relaxed);
-        match DirBuilder::new().mode(0o700).create(&self.target).inspect(|()| made()) {
-            Ok(()) => sync_directory(files::parent(&self.target)).map_err(|error| failed("sync", &self.target, &error)),
+        match DirBuilder::new().mode(0o700).create(&self.path).inspect(|()| made()) {
+            Ok(()) => sync_directory(parent(&self.path)).map_err(|error| failed("sync", &self.path, &error)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => files::create_private_directories(&self.target)
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_private_directories(&self.path)
                 .inspect(|()| made())
-                .map_err(|error| failed("create", &self.target, &error)),
-            Err(error) => Err(failed("create", &self.target, &error)),
+                .map_err(|error| failed("create", &self.path, &error)),
+            Err(error) => Err(failed("create", &self.path, &error)),
         }
     }
 
-    fn create_entry(&self, entry: &Entry) -> Result<Option<OpenFile>, Failure> {
-        let path = self.folder.join(entry.path.to_relative());
-        let parent = files::parent(&path);
-        if parent != self.folder {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)
-                .map_err(|error| failed("create", parent, &error))?;
+    /// Makes the staging folder, or takes over what an interrupted restore left, and empties it.
+    fn claim(&self, target: &OwnedFd) -> Result<&Arc<OwnedFd>, Failure> {
+        let path = self.folder_path();
+        let left = self.left(target)?;
+        if left.is_some_and(|found| !held::is_directory(&found)) {
+            unlinkat(target, PARTIAL, AtFlags::empty()).map_err(|error| failed("remove", &path, &error.into()))?;
         }
-        let made = match &entry.kind {
-            EntryKind::Directory => DirBuilder::new().recursive(true).mode(0o700).create(&path).map(|()| None),
-            EntryKind::Link { target } => make_link(target, &path).map(|()| None),
-            EntryKind::File { size, .. } => {
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|file| {
-                    file.set_len(*size).map(|()| Some(OpenFile { file, size: *size, path: path.clone() }))
-                })
-            }
+        let is_new = match mkdirat(target, PARTIAL, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(failed("create", &path, &error.into())),
         };
-        made.map_err(|error| failed("create", &path, &error))
+        let folder = held::open(target, PARTIAL).map_err(|error| failed("open", &path, &error))?;
+        let found = fstat(&folder).map_err(|error| failed("look at", &path, &error.into()))?;
+        self.require_ours(&found, is_new).inspect_err(|_| {
+            let _ = if is_new { remove_folder(target, &folder) } else { Ok(()) };
+        })?;
+        self.lock(target, &folder, held::identity(&found))?;
+        let holds = held::names(&folder).map_err(|error| failed("read", &path, &error))?;
+        if is_new && !holds.is_empty() {
+            // Ours was empty; somebody put another one there.
+            return Err(replaced(&path));
+        }
+        held::empty(&folder).map_err(|error| failed("empty", &path, &error))?;
+        // What is made below would otherwise be open to whom the target's default list names. Few have one.
+        let _ = fremovexattr(&folder, "system.posix_acl_default");
+        Ok(self.claimed.get_or_init(|| Arc::new(folder)))
+    }
+
+    fn lock(&self, target: &OwnedFd, folder: &OwnedFd, identity: Identity) -> Result<(), Failure> {
+        // Some network file systems lock no directories; there is nothing better to do there than to go on.
+        let locked = flock(folder, FlockOperation::NonBlockingLockExclusive);
+        let is_named = held::is_there(target, PARTIAL, identity).unwrap_or(false);
+        if locked == Err(Errno::WOULDBLOCK) || !is_named {
+            return Err(Failure::new(Code::Locked, format!("another restore into {} is running", self.path.display()))
+                .safe("the other restore goes on undisturbed")
+                .next_step("wait until it has finished, or name another directory with --to"));
+        }
+        Ok(())
     }
 
     /// Makes everything durable with its owner and mode, then moves it to where it belongs.
     pub(super) fn publish(&self, manifest: &Manifest, files: &OpenFiles) -> Result<Vec<String>, Failure> {
-        let mut notes = Vec::new();
-        for (entry, file) in manifest.entries.iter().zip(&files.files) {
-            let path = self.folder.join(entry.path.to_relative());
-            self.set_owner_and_mode(entry, &path, &mut notes)?;
-            if let Some(open) = file {
-                open.file.sync_all().map_err(|error| failed("sync", &path, &error))?;
+        let (Some(target), Some(folder)) = (self.target.get(), self.claimed.get()) else {
+            return Err(Failure::internal("nothing was created that could be published"));
+        };
+        let mut notes = Notes::default();
+        finish(folder, &self.folder_path(), &manifest.entries, files, &mut notes)?;
+        self.is_in_place()?;
+        let mut moved = Vec::new();
+        let done = self
+            .move_all(target, folder, &mut moved)
+            .and_then(|()| self.finish_moved(target, manifest, &moved, &mut notes))
+            .and_then(|()| fsync(target).map_err(|error| failed("sync", &self.path, &error.into())))
+            .and_then(|()| self.check_moved(target, &moved));
+        done.map_err(|failure| self.take_back(target, folder, &moved, failure))?;
+        self.published.store(true, Ordering::Relaxed);
+        // All is there, and durable; an empty folder that stays is in nobody's way.
+        let _ = remove_folder(target, folder).and_then(|()| Ok(fsync(target)?));
+        Ok(notes.into_lines())
+    }
+
+    fn move_all(&self, target: &OwnedFd, folder: &OwnedFd, moved: &mut Vec<Moved>) -> Result<(), Failure> {
+        let folder_path = self.folder_path();
+        for name in held::names(folder).map_err(|error| failed("read", &folder_path, &error))? {
+            let to = self.path.join(OsStr::from_bytes(name.as_bytes()));
+            let found = held::look(folder, &name).map_err(|error| failed("look at", &to, &error))?;
+            let identity = held::identity(&found.ok_or_else(|| replaced(&folder_path))?);
+            // Nobody else puts anything there; if somebody did, it is not replaced.
+            held::move_to(folder, &name, target, &name)
+                .map_err(|error| failed("move the result to", &to, &error.into()))?;
+            moved.push(Moved { name, identity });
+        }
+        Ok(())
+    }
+
+    fn finish_moved(
+        &self,
+        target: &OwnedFd,
+        manifest: &Manifest,
+        moved: &[Moved],
+        notes: &mut Notes,
+    ) -> Result<(), Failure> {
+        for entry in manifest.entries.iter().filter(|entry| is_finished_later(entry)) {
+            let name = entry.path.to_relative();
+            let failed = |error| failed("finish", &self.path.join(&name), &error);
+            let directory = held::open(target, &name).map_err(failed)?;
+            let identity = held::identity(&fstat(&directory).map_err(|error| failed(error.into()))?);
+            if !moved.iter().any(|moved| moved.identity == identity) {
+                return Err(replaced(&self.path.join(&name)));
+            }
+            finish_one(directory, entry, notes).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What stands in the target must be what was checked, and the target must be where it was named.
+    fn check_moved(&self, target: &OwnedFd, moved: &[Moved]) -> Result<(), Failure> {
+        for Moved { name, identity } in moved {
+            let path = self.path.join(OsStr::from_bytes(name.as_bytes()));
+            if !held::is_there(target, name, *identity).map_err(|error| failed("look at", &path, &error))? {
+                return Err(replaced(&path));
             }
         }
-        sync_tree(&self.folder).map_err(|error| failed("sync", &self.folder, &error))?;
-        let entries = fs::read_dir(&self.folder).map_err(|error| failed("read", &self.folder, &error))?;
-        for entry in entries {
-            let name = entry.map_err(|error| failed("read", &self.folder, &error))?.file_name();
-            let to = self.target.join(&name);
-            // Nobody else puts anything there; if somebody did, it is not replaced.
-            rustix::fs::renameat_with(
-                rustix::fs::CWD,
-                self.folder.join(&name),
-                rustix::fs::CWD,
-                &to,
-                rustix::fs::RenameFlags::NOREPLACE,
-            )
-            .or_else(|error| match error {
-                // Some file systems cannot refuse to replace; the directory was empty when this began.
-                rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS if fs::symlink_metadata(&to).is_err() => {
-                    Ok(fs::rename(self.folder.join(&name), &to).map_err(|_| error)?)
-                }
-                other => Err(other),
-            })
-            .map_err(|error| failed("move the result to", &to, &error.into()))?;
-        }
-        self.published.store(true, Ordering::Relaxed);
-        fs::remove_dir(&self.folder).map_err(|error| failed("remove", &self.folder, &error))?;
-        sync_directory(&self.target).map_err(|error| failed("sync", &self.target, &error))?;
-        Ok(notes)
+        self.is_in_place()
     }
 
-    fn set_owner_and_mode(&self, entry: &Entry, path: &Path, notes: &mut Vec<String>) -> Result<(), Failure> {
-        let metadata = fs::symlink_metadata(path).map_err(|error| failed("look at", path, &error))?;
-        if (metadata.uid(), metadata.gid()) != (entry.uid, entry.gid)
-            && std::os::unix::fs::lchown(path, Some(entry.uid), Some(entry.gid)).is_err()
-        {
-            notes.push(format!(
-                "{} belonged to user {} and group {}; it belongs to you now",
-                entry.path, entry.uid, entry.gid
-            ));
+    /// Fails unless the path of the target still leads to the directory that is held.
+    fn is_in_place(&self) -> Result<(), Failure> {
+        let target = self.target.get().ok_or_else(|| Failure::internal("no target is held"))?;
+        let looked = fstat(target).map_err(io::Error::from);
+        let looked = looked.and_then(|held| held::is_there(CWD, &self.path, held::identity(&held)));
+        match looked {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(replaced(&self.path)),
+            Err(error) => Err(failed("look at", &self.path, &error)),
         }
-        if matches!(entry.kind, EntryKind::Link { .. }) {
-            return Ok(());
+    }
+
+    /// Moves back what was published before something failed; what cannot be moved back is named.
+    fn take_back(&self, target: &OwnedFd, folder: &OwnedFd, moved: &[Moved], failure: Failure) -> Failure {
+        let mut stays = Vec::new();
+        for Moved { name, identity } in moved {
+            if !held::is_there(target, name, *identity).unwrap_or(true) {
+                continue; // somebody else's; ours is under this name no more
+            }
+            let mut back = held::move_to(target, name, folder, name);
+            if back == Err(Errno::ACCESS) && held::open_closed(target, name).is_ok() {
+                back = held::move_to(target, name, folder, name);
+            }
+            if back.is_err() {
+                stays.push(OsStr::from_bytes(name.as_bytes()).to_string_lossy().into_owned());
+            } else if !held::is_there(folder, name, *identity).unwrap_or(true) {
+                // Exchanged at the last moment; it is not ours to remove.
+                let _ = held::move_to(folder, name, target, name);
+            }
         }
-        // A file that could not be given to its owner must not gain the owner's set-user-id bit.
-        let mode = if notes.is_empty() { entry.mode } else { entry.mode & 0o777 };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .map_err(|error| failed("set the mode of", path, &error))
+        if stays.is_empty() {
+            return failure;
+        }
+        let safe = "the stores are unaffected; an incomplete result was left behind and could not be taken back";
+        failure
+            .safe(format!("{safe}: {}", stays.join(", ")))
+            .next_step(format!("remove these from {}, then run the same command again", self.path.display()))
     }
 }
 
-fn make_link(target: &str, path: &Path) -> io::Result<()> {
-    // A link's target may be anything; it is never followed by a restore.
-    let target = decode(target).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    symlink(OsStr::from_bytes(&target), path)
-}
-
-/// The files that a restore writes, by the position of their entry.
-pub(super) struct OpenFiles {
-    files: Vec<Option<OpenFile>>,
-}
-
-struct OpenFile {
-    file: File,
-    size: u64,
-    path: PathBuf,
-}
-
-impl OpenFiles {
-    /// Writes blocks from block `first`; what lies beyond the file's end is cut.
-    pub(super) fn write(&self, entry: usize, first: u64, block_size: u64, bytes: &[u8]) -> Result<(), Failure> {
-        let open = self.files.get(entry).and_then(Option::as_ref);
-        let open = open.ok_or_else(|| Failure::internal("blocks of something that is no file"))?;
-        let offset = first * block_size;
-        let length = (open.size.saturating_sub(offset)).min(bytes.len() as u64) as usize;
-        open.file.write_all_at(&bytes[..length], offset).map_err(|error| failed("write", &open.path, &error))
+/// Removes the staging folder, which is empty, if it still has its name.
+fn remove_folder(target: &OwnedFd, folder: &OwnedFd) -> io::Result<()> {
+    if held::is_there(target, PARTIAL, held::identity(&fstat(folder)?))? {
+        unlinkat(target, PARTIAL, AtFlags::REMOVEDIR)?;
     }
+    Ok(())
 }
 
 fn refuse(target: &Path, why: &str) -> Failure {
@@ -262,6 +362,14 @@ fn refuse(target: &Path, why: &str) -> Failure {
         .cause(why)
         .safe("nothing was written")
         .next_step("name a new or empty directory with --to")
+}
+
+/// The failure when somebody else was at work in the target.
+fn replaced(path: &Path) -> Failure {
+    Failure::new(Code::Failed, format!("{} was moved or replaced while the restore was running", path.display()))
+        .cause("somebody else may write to its directory, and did")
+        .safe("the stores are unaffected; nothing is left behind as if it were whole")
+        .next_step("find out who, then run the same command again, or name a directory of your own with --to")
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
@@ -275,35 +383,4 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
         .cause(error)
         .safe("the stores are unaffected; nothing is left behind as if it were whole")
         .next_step(next_step)
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        }
-    }
-    sync_directory(path)
-}
-
-fn directory_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
 }

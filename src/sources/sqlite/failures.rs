@@ -72,6 +72,15 @@ pub(super) fn held_too_long(path: &Path, limit: Duration) -> Failure {
         .next_step("switch the database to WAL mode (PRAGMA journal_mode=WAL), or raise max_read_lock for this source")
 }
 
+/// A crashed writer's journal or log must be recovered before anybody can read.
+pub(super) fn unrecovered(sidecar: &Path) -> Failure {
+    failure(format!(
+        "{} was left by a writer that crashed: SQLite recovers it when the application or a backup opens the database",
+        sidecar.display()
+    ))
+    .next_step("open the database once with the application, as its owner")
+}
+
 /// A crashed writer's journal or log needs a writer to tidy it up, and we may not write.
 pub(super) fn recovery_not_permitted(sidecar: &Path, obstacle: &Path, cause: impl fmt::Display) -> Failure {
     failure(format!("{} was left by a writer that crashed, and recoup may not recover it", sidecar.display()))

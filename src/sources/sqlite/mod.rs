@@ -26,6 +26,7 @@ pub use check::check_restored;
 
 use super::{Limits, Source, View};
 use crate::{core::failure::Failure, world::World};
+use open::{Opening, Recovery};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -79,6 +80,19 @@ impl Source for Sqlite {
     }
 
     fn open(&self) -> Result<Box<dyn View>, Failure> {
-        Ok(self.open_view()?)
+        match self.open_view(Recovery::Permitted)? {
+            Opening::View(view) => Ok(view),
+            Opening::Unrecovered(sidecar) => Err(failures::unrecovered(&sidecar)),
+        }
+    }
+
+    fn probe(&self) -> Result<Vec<String>, Failure> {
+        match self.open_view(Recovery::Reported)? {
+            Opening::View(view) => {
+                let notes = view.facts().notes.clone();
+                view.close().map(|()| notes)
+            }
+            Opening::Unrecovered(sidecar) => Ok(vec![failures::unrecovered(&sidecar).message]),
+        }
     }
 }

@@ -33,7 +33,7 @@ use rusqlite::Connection;
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -55,10 +55,28 @@ pub(super) enum Try {
     Again,
     /// The wal-index could not be read this time.
     IndexUnreadable,
+    /// A crashed writer left this file, and SQLite must recover it before anybody can read.
+    Unrecovered(PathBuf),
+}
+
+/// What the caller wants done about what a crashed writer left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// What any next reader with write permission would do.
+    Permitted,
+    /// Nothing: say it instead.
+    Reported,
+}
+
+/// What opening came to.
+pub(super) enum Opening {
+    View(Box<SqliteView>),
+    /// This file must be recovered first; only where recovery is not permitted.
+    Unrecovered(PathBuf),
 }
 
 impl Sqlite {
-    pub(super) fn open_view(&self) -> Result<Box<SqliteView>, Failure> {
+    pub(super) fn open_view(&self, recovery: Recovery) -> Result<Opening, Failure> {
         let mut notes = Vec::new();
         let mut index_tries = 0;
         for _ in 0..TRIES {
@@ -72,16 +90,21 @@ impl Sqlite {
             } else {
                 self.open_beside(&files, &before, looked_at, &mut notes)?
             };
-            match tried {
-                Try::Opened(view) => return Ok(view),
-                Try::Again => {}
+            let unrecovered = match tried {
+                Try::Opened(view) => return Ok(Opening::View(view)),
+                Try::Again => None,
+                Try::Unrecovered(sidecar) => Some(sidecar),
                 Try::IndexUnreadable => {
                     index_tries += 1;
-                    if index_tries >= INDEX_TRIES {
-                        self.recover(&files, &before, &files.wal, &mut notes)?;
-                        index_tries = 0;
-                    }
+                    (index_tries >= INDEX_TRIES).then(|| files.wal.clone())
                 }
+            };
+            if let Some(sidecar) = unrecovered {
+                if recovery == Recovery::Reported {
+                    return Ok(Opening::Unrecovered(sidecar));
+                }
+                self.recover(&files, &before, &sidecar, &mut notes)?;
+                index_tries = 0;
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -133,12 +156,16 @@ impl Sqlite {
     ) -> Result<Try, Failure> {
         match Obstacle::of(error) {
             Obstacle::Busy => Err(failures::busy(&files.database, self.limits.busy_timeout)),
-            Obstacle::HotJournal => self.recover(files, before, &files.journal, notes).map(|()| Try::Again),
+            Obstacle::HotJournal => Ok(Try::Unrecovered(files.journal.clone())),
             Obstacle::LogIndex => Ok(Try::IndexUnreadable),
             Obstacle::CannotOpen => {
                 let now = Stamps::take(files)?;
                 match (now.wal, now.shm) {
-                    (Some(_), None) => self.recover(files, before, &files.wal, notes).map(|()| Try::Again),
+                    // What came from our own look goes again, also for somebody who must change nothing.
+                    (Some(_), None) if is_ours(before, &now) => {
+                        self.recover(files, before, &files.wal, notes).map(|()| Try::Again)
+                    }
+                    (Some(_), None) => Ok(Try::Unrecovered(files.wal.clone())),
                     _ if !now.same_content(before) => Ok(Try::Again),
                     _ => Err(failures::from_sqlite(files, "opened", error)),
                 }
@@ -156,11 +183,8 @@ impl Sqlite {
         sidecar: &Path,
         notes: &mut Vec<String>,
     ) -> Result<(), Failure> {
-        // A log that was not there a moment ago is the empty one that SQLite just made for us, its user being gone.
         let now = Stamps::take(files)?;
-        // (A new file may get the number of the old one, so only the whole stamp tells them apart.)
-        let ours = now.wal.is_some_and(|is| is.size == 0 && before.wal != Some(is));
-        let keep_log = now.wal.is_some() && !ours;
+        let keep_log = now.wal.is_some() && !is_ours(before, &now);
         require_write_permission(files, &now, sidecar)?;
         let owners = Owners::take(files);
         let failed = |error: rusqlite::Error| failures::from_sqlite(files, "recovered", &error);
@@ -292,7 +316,9 @@ impl Sqlite {
         let metadata = fs::metadata(&files.database).map_err(|error| failures::not_found(&files.database, &error))?;
         let name = self.path.file_name().or(files.database.file_name()).unwrap_or_default();
         let path = StoredPath::from_bytes(name.as_bytes()).map_err(|error| {
-            failures::failure(format!("{} has no usable file name", self.path.display())).cause(error)
+            failures::failure(format!("{} has no usable file name", self.path.display()))
+                .cause(error)
+                .next_step("give the database another name, or protect it through a link that has one")
         })?;
         Ok(Entry {
             path,
@@ -302,6 +328,12 @@ impl Sqlite {
             gid: metadata.gid(),
         })
     }
+}
+
+/// Whether the log is the empty one that SQLite just made for us, its user being gone: it was not there a moment ago.
+fn is_ours(before: &Stamps, now: &Stamps) -> bool {
+    // A new file may get the number of the old one, so only the whole stamp tells them apart.
+    now.wal.is_some_and(|is| is.size == 0 && before.wal != Some(is))
 }
 
 /// Says what a recovery changed.

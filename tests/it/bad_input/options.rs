@@ -228,6 +228,11 @@ fn directories_that_are_not_empty() {
     // What an interrupted restore left behind, whatever it is, is in nobody's way.
     fs::create_dir_all(house.path("left/.recoup-partial/deep/er")).unwrap();
     fs::write(house.path("left/.recoup-partial/ledger.db"), "half").unwrap();
+    // As long as nobody else could have put it there.
+    set_mode(&house.path("left/.recoup-partial"), 0o750);
+    assert_refused(into("left"), 17, &["left", ".recoup-partial", "others may enter it", "--to"]);
+    assert_eq!(fs::read(house.path("left/.recoup-partial/ledger.db")).unwrap(), b"half");
+    set_mode(&house.path("left/.recoup-partial"), 0o700);
     into("left").expect_code(0);
     assert_eq!(fs::read(house.path("left/ledger.db")).unwrap(), bytes);
     fs::create_dir(house.path("linked")).unwrap();
@@ -238,6 +243,15 @@ fn directories_that_are_not_empty() {
     into("empty").expect_code(0);
     into("deep/er/still").expect_code(0);
     assert_eq!(fs::read(house.path("deep/er/still/ledger.db")).unwrap(), bytes);
+    // A link to a directory is named, and not followed; plaintext does not go into a store.
+    fs::create_dir(house.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", house.path("to-real")).unwrap();
+    assert_refused(into("to-real"), 17, &["to-real", "link", house.path("real").to_str().unwrap()]);
+    let held = house.inventory_of("b");
+    for inside in ["b/plain", "b", "b/sources/../new/deep"] {
+        assert_refused(into(inside), 17, &[inside, "store b", "--to"]);
+    }
+    assert_eq!(house.inventory_of("b"), held);
     assert_eq!(house.inventory_of("deep/er/still").len(), 1);
 }
 
@@ -245,6 +259,7 @@ fn directories_that_are_not_empty() {
 fn two_restores_into_one_directory() {
     let (house, bytes) = House::new();
     fs::create_dir_all(house.path("out/.recoup-partial")).unwrap();
+    set_mode(&house.path("out/.recoup-partial"), 0o700);
     fs::write(house.path("out/.recoup-partial/ledger.db"), "being written").unwrap();
     let staging = fs::File::open(house.path("out/.recoup-partial")).unwrap();
     staging.lock().unwrap();

@@ -120,7 +120,7 @@ fn act(call: &str, path: &dyn Fn(&str) -> PathBuf) -> Option<Act> {
     if result.starts_with('-') {
         return None;
     }
-    let named = |at: usize| path(arguments.split('"').nth(2 * at + 1).unwrap_or_else(|| panic!("no path: {call}")));
+    let named = |at: usize| path(&entry(arguments, at).unwrap_or_else(|| panic!("no path: {call}")));
     Some(match name {
         "openat" | "open" | "creat" => {
             let made = name == "creat" || arguments.contains("O_CREAT");
@@ -144,6 +144,17 @@ fn act(call: &str, path: &dyn Fn(&str) -> PathBuf) -> Option<Act> {
     })
 }
 
+/// The name that is the argument's `at`th text, in the folder whose descriptor stands before it, if one does:
+/// `5</folder>, "name"`.
+fn entry(arguments: &str, at: usize) -> Option<String> {
+    let mut texts = arguments.split('"').skip(2 * at);
+    let (before, name) = (texts.next()?, texts.next()?);
+    match before.strip_suffix(">, ").and_then(|before| before.split_once('<')) {
+        Some((_, folder)) => Some(Path::new(folder).join(name).to_str()?.to_owned()),
+        None => Some(name.to_owned()),
+    }
+}
+
 /// The path of `5</path>`, at the beginning of a text; `None` for pipes, sockets and the like.
 fn descriptor(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once('<')?;
@@ -165,6 +176,10 @@ fn traces_are_read() {
 10 openat(AT_FDCWD</r>, \"/r/c\", O_RDONLY|O_CLOEXEC) = 7</r/c>
 10 write(8<pipe:[3]>, \"\"..., 1) = 1
 10 write(1<pipe:[4]>, \"\"..., 1) = 1
+10 openat(4</r/d>, \"e#1\", O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0644) = 9</r/d/e#1>
+10 renameat2(4</r/d>, \"e#1\", 6</r/f>, \"e\", RENAME_NOREPLACE) = 0
+10 mkdirat(4</r/d>, \"g\", 0755) = 0
+10 unlinkat(4</r/d>, \"h\", 0) = 0
 10 exit_group(0) = ?
 11 +++ exited with 0 +++
 ";
@@ -175,7 +190,11 @@ fn traces_are_read() {
         (4, 4, Act::Sync(path("a#1"))),
         (6, 6, Act::Rename(path("a#1"), path("a"))),
         (10, 10, Act::Print),
-        (11, 11, Act::Exit),
+        (11, 11, Act::Create(path("d/e#1"))),
+        (12, 12, Act::Rename(path("d/e#1"), path("f/e"))),
+        (13, 13, Act::MakeDirectory(path("d/g"))),
+        (14, 14, Act::Remove(path("d/h"))),
+        (15, 15, Act::Exit),
     ];
     let expected = expected.map(|(begin, end, act)| Event { begin, end, act });
     assert_eq!(parse(text, Path::new("/r")), expected);

@@ -4,6 +4,7 @@ use super::{
     Forger,
     draft::{BLOCK, Draft, bomb, no_digest, pack_of, seal_as_is},
 };
+use crate::support::{program, run};
 use recoup::core::id::RunId;
 use std::fs;
 
@@ -32,6 +33,22 @@ const LIES: &[Lie] = &[
         let link = link("ledger.db", "../ledger.db");
         draft.edit_part("{\"entry\"", &format!("{link}\n{{\"entry\""));
     }),
+    ("the name of what is not complete", |draft| draft.edit_part("\"ledger.db\"", "\".recoup-partial\"")),
+    ("the name of what is not complete, and a file", |draft| {
+        let file = r#"{"entry":{"path":".recoup-partial/x","kind":"file","size":0,"block_size":512,"mode":"0600","uid":0,"gid":0}}"#;
+        draft.edit_part("{\"entry\"", &format!("{file}\n{{\"entry\""));
+    }),
+    ("a part that is too long", |draft| draft.edit_part("\"ledger.db\"", &format!("\"{}\"", "%81".repeat(256)))),
+    ("a path that is too long", |draft| {
+        draft.edit_part("\"ledger.db\"", &format!("\"{}aa\"", "a/".repeat(2047)));
+    }),
+    ("an owner that is none", |draft| draft.edit_part("\"uid\":0", "\"uid\":4294967295")),
+    ("a group that is none", |draft| draft.edit_part("\"gid\":0", "\"gid\":4294967295")),
+    ("a link to nothing", |draft| draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", "")))),
+    ("a link that is too long", |draft| {
+        draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", &"x".repeat(4096))));
+    }),
+    ("a link with a zero byte", |draft| draft.edit_part("{\"entry\"", &format!("{}\n{{\"entry\"", link("a", "b%00")))),
     ("a kind that there is not", |draft| draft.edit_part("\"kind\":\"file\"", "\"kind\":\"device\"")),
     ("a mode that is none", |draft| draft.edit_part("\"0600\"", "\"177777\"")),
     // Extents.
@@ -46,6 +63,8 @@ const LIES: &[Lie] = &[
     ("an extent of an unknown pack", |draft| draft.edit_part("[2,1,0,0,70]", "[2,1,0,4294967295,70]")),
     ("an extent without a file", |draft| draft.edit_part("{\"path\":\"ledger.db\",\"at\"", "{\"path\":\"z\",\"at\"")),
     ("a file without end", |draft| draft.edit_part("\"size\":12188", "\"size\":18446744073709551615")),
+    ("a file larger than any", |draft| draft.edit_part("\"size\":12188", "\"size\":281474976710657")),
+    ("a file of all numbers", |draft| draft.edit_part("\"size\":12188", "\"size\":9007199254740991")),
     ("a block size that is none", |draft| draft.edit_part("\"block_size\":4096", "\"block_size\":0")),
     ("another block size", |draft| draft.edit_part("\"block_size\":4096", "\"block_size\":8192")),
     // Manifest and lists.
@@ -228,6 +247,37 @@ fn oddities_that_restore_all_the_same() {
     assert!(matches!(copied.code, 1 | 2), "{copied:?}");
     draft.remove(&forger);
     forger.house.assert_restores("latest", &forger.second);
+}
+
+#[test]
+fn thousands_of_files_restore_with_few_descriptors() {
+    let forger = Forger::new();
+    let mut draft = Draft::new(&forger, "many files");
+    let text = String::from_utf8(draft.parts[0].clone()).unwrap();
+    let mut part = format!("{}\n", text.lines().next().unwrap());
+    let count = 3_000;
+    let name = |at: usize| format!("{}/{at:04}.db", at / 1_000);
+    for at in 0..count {
+        let (path, block) = (name(at), at * 7 % 100);
+        part.push_str(&format!(
+            "{{\"entry\":{{\"path\":\"{path}\",\"kind\":\"file\",\"size\":{BLOCK},\"block_size\":{BLOCK},\
+             \"mode\":\"0600\",\"uid\":0,\"gid\":0}}}}\n{{\"extents\":{{\"path\":\"{path}\",\"at\":[[0,1,0,0,{block}]]}}}}\n"
+        ));
+    }
+    draft.parts[0] = part.into_bytes();
+    draft.plant(&forger);
+    let (command, file) = forger.house.restore("latest");
+    let mut limited = program("sh", &forger.house.path(""));
+    limited.args(["-c", "ulimit -n 256; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    // A snapshot without a parent is a fork, which is said.
+    run(&mut limited).expect_code(1);
+    let to = file.parent().unwrap();
+    let first = fs::read(to.join(name(0))).unwrap();
+    for at in 0..count {
+        let bytes = fs::read(to.join(name(at))).unwrap();
+        assert_eq!(bytes.len(), BLOCK, "{at}");
+        assert_eq!(bytes == first, at * 7 % 100 == 0, "{at}");
+    }
 }
 
 #[test]

@@ -95,6 +95,8 @@ fn recover_sh_restores_directories_links_and_modes() {
         &link("link-to-nowhere", "../x y"),
         &directory("open", "0755"),
         &entry("open/empty", "\"kind\":\"file\",\"size\":0,\"block_size\":4096,\"mode\":\"0444\""),
+        &entry("open/tool", "\"kind\":\"file\",\"size\":0,\"block_size\":4096,\"mode\":\"6755\""),
+        &directory("shared", "2775"),
     ]
     .concat();
     forge.replace("m0.age", part.as_bytes());
@@ -108,11 +110,18 @@ fn recover_sh_restores_directories_links_and_modes() {
         found
     };
     let out = repository.path("restored");
-    repository.restore(id, &out);
+    let notes = repository.restore(id, &out).notes;
+    assert!(notes.iter().any(|note| note.starts_with("open/tool had mode 6755")), "{notes:?}");
     let expected = check(out);
+    let mode = |path: &str| &expected.iter().find(|(placed, _)| placed.as_os_str() == path).unwrap().1;
+    assert!(mode("open/tool").starts_with("file 0755") && mode("shared") == "directory 2775", "{expected:?}");
     for shell in shells() {
         let recovery = Recovery { shell, ..Recovery::of(&repository) };
-        recovery.run(id).expect_code(0);
+        let done = recovery.run(id).expect_code(0);
+        assert!(
+            done.stderr.contains("set-user-id, set-group-id and sticky bits of files are not restored"),
+            "{done:?}"
+        );
         assert_eq!(check(recovery.out), expected, "{shell:?}");
     }
 }
@@ -155,6 +164,9 @@ fn recover_sh_refuses_manifests_that_lie() {
         "é",
     ];
     lies.extend(paths.map(|path| (name(path), "not allowed")));
+    let too_long = ["a".repeat(256), "%81".repeat(256), format!("x/{}", "a".repeat(256)), "a/".repeat(2047) + "aa"];
+    lies.extend(too_long.map(|path| (name(&path), "not allowed")));
+    lies.extend([".recoup-partial", ".recoup-partial/x"].map(|path| (name(path), "not allowed")));
     // Sixteen digits and more, halves, texts: no number of them reaches a program.
     for at in ["[0,1,0,9,0]", "[0,1,7,0,0]", "[0,1,0,0,100000]", "[100000,1,0,0,0]", "[0,0,0,0,0]", "[0,100000,0,0,0]"]
     {
@@ -183,6 +195,10 @@ fn recover_sh_refuses_manifests_that_lie() {
         (with(entry("m", &file.replace("4096", "1"))), "size"),
         (with(entry("m", &file.replace("\"size\":0", "\"size\":1e300"))), "size"),
         (with(entry("m", &file.replace("\"size\":0", "\"size\":\"$(touch pwned)\""))), "size"),
+        (with(entry("m", &file.replace("\"size\":0", "\"size\":281474976710657"))), "size"),
+        (with(entry("m", file).replace("\"uid\":0", "\"uid\":4294967295")), "owner"),
+        (with(entry("m", file).replace("\"gid\":0", "\"gid\":4294967295")), "owner"),
+        (with(link("m").replace("/outside\"", &format!("{}\"", "/x".repeat(2048)))), "points to something"),
         (with("null\n".into()), "a line is no object"),
         (with("{}\n".into()), "neither an entry nor extents"),
         (with("{\"entry\":".into()), "manifest"),

@@ -120,3 +120,14 @@ fn checks_of_restored_files_find_damage() {
     fs::remove_file(place.database()).unwrap();
     assert!(!found(0).ok && found(0).actual.contains("could not be opened"), "{:?}", found(0));
 }
+
+#[test]
+fn a_name_that_no_restore_could_write_is_refused() {
+    let place = Place::with_ledger("PRAGMA journal_mode=DELETE", 10);
+    let path = place.data().join(".recoup-partial");
+    fs::rename(place.database(), &path).unwrap();
+    let failure = failure_of(&Sqlite::new(path, place.limits(), World::real()));
+    assert_eq!(failure.code, Code::Source);
+    assert!(failure.message.contains("no usable file name") && failure.next_step.is_some(), "{failure:?}");
+    assert!(failure.cause.unwrap().contains("what is not complete"));
+}

@@ -24,7 +24,7 @@ ulimit -c 0 2>/dev/null || :
 
 work=      # scratch directory
 staging=   # what is not published yet, inside OUT_DIR
-out=       # OUT_DIR
+out=       # OUT_DIR, as an absolute path
 out_made=  # whether OUT_DIR is ours
 published= # list of what was moved into OUT_DIR while not all of it is there
 tab=$(printf '\t')
@@ -42,16 +42,17 @@ usage() {
   say '  SOURCE         name of the source, such as ledger'
   say '  SEQ            number of the snapshot, or its full name (number-run)'
   say '  IDENTITY_FILE  age identity of a custodian; trusted signers are read from IDENTITY_FILE.signers'
-  say '  OUT_DIR        a directory that does not exist, or is empty'
+  say '  OUT_DIR        a directory that does not exist, or is empty, yours, and writable by nobody else'
   say '  --unsigned     do not check who signed the snapshot: it may be a forgery'
   say 'Run it in the top directory of a store, or in place there.'
   exit 64
 }
 
-# Removes a tree of ours; no link in it is followed.
+# Removes a tree of ours; no link in it is followed. Root can do without the modes, which must not be set in what
+# belongs to others already: they could put a link in the way.
 remove_tree() {
   [ -e "$1" ] || [ -L "$1" ] || return 0
-  find "$1" -type d -exec chmod 700 {} \; 2>/dev/null
+  [ "$me" = 0 ] || find "$1" -type d -exec chmod 700 {} \; 2>/dev/null
   rm -rf "$1"
 }
 
@@ -60,7 +61,7 @@ clean_up() {
   trap '' HUP INT TERM
   if [ -n "$published" ] && [ -f "$published" ]; then
     while IFS= read -r stored; do
-      decode "$stored" && remove_tree "$out/$decoded"
+      decode "$stored" && remove_tree "./$decoded"
     done <"$published"
   fi
   [ -z "$staging" ] || remove_tree "$staging"
@@ -71,12 +72,17 @@ clean_up() {
 
 # ---- small things ----------------------------------------------------------------------------------------------
 
-# A path that no program takes for an option.
-plain_path() {
+# Sets `absolute`: a path that means the same after a change of directory, and that no program takes for an option.
+absolute_path() {
   case $1 in
-    /* | ./* | ../*) plain=$1 ;;
-    *) plain=./$1 ;;
+    /*) absolute=$1 ;;
+    *) absolute=${started_in%/}/$1 ;;
   esac
+}
+
+# Whether nobody else may put anything into a directory, or take anything out of it.
+is_ours_alone() {
+  [ -n "$(find "$1/." -prune -user "$me" ! -perm -020 ! -perm -002 2>/dev/null)" ]
 }
 
 # Numbers reach arithmetic and dd only through this.
@@ -138,6 +144,7 @@ decode() {
 is_safe_path() {
   case $1 in
     '' | /* | */ | *//* | . | .. | ./* | ../* | */. | */.. | */./* | */../*) return 1 ;;
+    .recoup-partial | .recoup-partial/*) return 1 ;;
     *[!\ -~]*) return 1 ;;
   esac
   decode "$1"
@@ -232,11 +239,13 @@ read_arguments() {
   [ $# -eq 4 ] || usage
   source=$1
   seq=$2
-  plain_path "$3"
-  identity=$plain
+  started_in=$(pwd -P) || fail 'the current directory cannot be read'
+  me=$(id -u) || fail 'id does not say who you are'
+  absolute_path "$3"
+  identity=$absolute
   signers=$identity.signers
-  plain_path "$4"
-  out=${plain%/}
+  absolute_path "$4"
+  out=${absolute%/}
   case $source in
     '' | [!a-z0-9]* | *[!a-z0-9_-]*) fail 'SOURCE is not the name of a source: use a-z, 0-9, _ and -' ;;
   esac
@@ -268,19 +277,19 @@ read_seq() {
 
 check_tools() {
   missing=
-  for tool in age zstd jq ssh-keygen sha256sum dd find sort sed cut tr ls cat head mktemp; do
+  for tool in age zstd jq ssh-keygen sha256sum dd find id sort sed cut tr ls cat head mktemp; do
     command -v "$tool" >/dev/null 2>&1 || [ "$tool$unsigned" = ssh-keygenyes ] || missing="$missing $tool"
   done
   [ -z "$missing" ] || fail "these programs are missing:$missing"
 }
 
 find_store() {
-  store=.
+  store=$started_in
   if [ ! -f recoup.json ]; then
     case $0 in
       */*)
-        plain_path "${0%/*}"
-        store=$plain
+        absolute_path "${0%/*}"
+        store=$absolute
         ;;
     esac
   fi
@@ -306,16 +315,29 @@ check_target() {
     [ -d "$out" ] || fail "OUT_DIR $out is no directory"
     held=$(ls -A "$out") || fail "$out cannot be read"
     [ -z "$held" ] || fail "$out is not empty; name a new or an empty directory"
+    is_ours_alone "$out" || refuse_open_target
   fi
 }
 
+# Whoever may write to OUT_DIR could put links there while this runs, and have any file overwritten.
+refuse_open_target() {
+  say "recover.sh: $out belongs to somebody else, or others may write to it"
+  fail 'name a directory that does not exist; or make this one yours alone, with chown and chmod go-w'
+}
+
 make_scratch() {
-  plain_path "${TMPDIR:-/tmp}"
+  absolute_path "${TMPDIR:-/tmp}"
+  # Who may take away what is ours there could put links in its place.
+  if [ -d "$absolute" ] && [ -z "$(find "$absolute/." -prune \( -user "$me" -o -user 0 \) \
+    \( -perm -1000 -o ! -perm -020 ! -perm -002 \) 2>/dev/null)" ]; then
+    fail "others may change what lies in $absolute; set TMPDIR to a directory of yours"
+  fi
   trap clean_up EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  work=$(mktemp -d "$plain/recover.XXXXXXXXXX") || fail "nothing can be written in $plain; set TMPDIR to a directory with room"
+  work=$(mktemp -d "$absolute/recover.XXXXXXXXXX") ||
+    fail "nothing can be written in $absolute; set TMPDIR to a directory with room"
 }
 
 # ---- which repository, which snapshot --------------------------------------------------------------------------
@@ -532,24 +554,27 @@ read_items() {
   # Out come lines of fields without blanks that need care: E for entries in order, X for extents by pack. Anything
   # that contradicts itself, an object list or a frame table, or could leave OUT_DIR, ends it here.
   read_json "the manifest of $padded-$run" "$work/items" -n -r --slurpfile packs "$work/packs.lines" "$jq_common"'
-    def is_stored_path: is_printable and length <= 12288
-      and (split("/") | all(.[]; . != "" and . != "." and . != ".."));
+    def decoded_length: length - 2 * ((split("%") | length) - 1);
+    def is_stored_path: is_printable and decoded_length <= 4095
+      and (split("/") | .[0] != ".recoup-partial"
+        and all(.[]; . != "" and . != "." and . != ".." and decoded_length <= 255));
+    def is_owner: whole and . <= 4294967294;
     def entry($entry):
       must($entry.path | is_stored_path; "an entry has a path that is not allowed")
       | must($entry.path > .path; "its entries are not in order")
       | must($entry.mode | ascii(. >= 48 and . <= 55) and length == 4; "\($entry.path) has a mode that none has")
-      | must(($entry.uid | whole) and ($entry.gid | whole); "\($entry.path) has an owner that none is")
+      | must(($entry.uid | is_owner) and ($entry.gid | is_owner); "\($entry.path) has an owner that none is")
       | must($entry.kind == "file" or $entry.kind == "directory" or $entry.kind == "link";
           "\($entry.path) is of an unknown kind")
       | .number += 1 | .path = $entry.path | .next = 0 | .blocks = 0 | .block_size = 0
       | if $entry.kind == "file" then
-          must(($entry.size | whole) and any([512, 1024, 2048, 4096, 8192, 16384, 32768, 65536][];
+          must(($entry.size | whole) and $entry.size <= 281474976710656 and any([512, 1024, 2048, 4096, 8192, 16384, 32768, 65536][];
             . == $entry.block_size); "\($entry.path) has a size that none has")
           | .block_size = $entry.block_size
           | .blocks = (($entry.size - $entry.size % .block_size) / .block_size
               + (if $entry.size % .block_size > 0 then 1 else 0 end))
         elif $entry.kind == "link" then
-          must($entry.target | is_printable; "\($entry.path) points to something that cannot be")
+          must($entry.target | is_printable and decoded_length <= 4095; "\($entry.path) points to something that cannot be")
         else . end
       | .out = [["E", .number, $entry.kind, if $entry.kind == "file" then $entry.size else 0 end, $entry.mode,
           $entry.uid, $entry.gid, $entry.path, if $entry.kind == "link" then $entry.target else "-" end]];
@@ -592,17 +617,33 @@ read_items() {
 
 # ---- OUT_DIR: files by number first, their names only when all of them are right --------------------------------
 
+# From here on everything happens in OUT_DIR as the current directory, by relative paths: whoever moves it, or puts a
+# link in the place of its name, leads nothing elsewhere.
 make_staging() {
-  if [ ! -d "$out" ]; then
-    mkdir -p "$out" || fail "$out cannot be made"
-    out_made=yes
+  if [ -d "$out" ]; then
+    cd "$out" || fail "$out cannot be entered"
+  else
+    make_target
   fi
-  case $(cd "$out" && pwd -P)/ in
+  is_ours_alone . || refuse_open_target
+  held=$(ls -A .) || fail "$out cannot be read"
+  [ -z "$held" ] || fail "$out is not empty; name a new or an empty directory"
+  case $(pwd -P)/ in
     "$(cd "$store" && pwd -P)"/*) say "recover.sh: note: $out lies inside the store, and will hold plaintext there" ;;
   esac
-  mkdir "$out/.recoup-partial" || fail "$out cannot be written"
-  staging=$out/.recoup-partial
+  mkdir -m 700 .recoup-partial || fail "$out cannot be written"
+  staging=.recoup-partial
   mkdir "$staging/files" "$staging/tree" || fail "$out cannot be written"
+}
+
+make_target() {
+  above=${out%/*}
+  mkdir -p "$above/" || fail "$out cannot be made"
+  above=$(cd "$above/" && pwd -P) || fail "$out cannot be made"
+  mkdir -m 700 "$out" || fail "$out cannot be made"
+  out_made=yes
+  cd "$out" || fail "$out cannot be entered"
+  [ "$(pwd -P)" = "${above%/}/${out##*/}" ] || fail "$out was moved or replaced while this was running"
 }
 
 # A tool's complaint, once it has failed.
@@ -714,6 +755,7 @@ must_be_free() {
 # finish WHICH BASE: gives owners and modes, the deepest first. A directory at the top can be moved only while it is
 # still writable, so those come `after`.
 strangers=
+special=
 finish() {
   while IFS=$tab read -r number kind bytes mode uid gid stored target; do
     turn=before
@@ -731,6 +773,13 @@ finish() {
       strangers=yes
       mode=0${mode#?}
     fi
+    # Programs that run as their owner are nothing that a stolen key may plant.
+    case $kind:$mode in
+      file:[1-7]*)
+        special=yes
+        mode=0${mode#?}
+        ;;
+    esac
     # Who runs as somebody else is nobody that an unsigned manifest may name.
     [ -z "$unsigned" ] || mode=0${mode#?}
     chmod "$mode" "$2/$decoded" || fail "$stored cannot be given mode $mode"
@@ -745,17 +794,19 @@ publish() {
   : >"$published"
   while IFS= read -r stored; do
     is_safe_path "$stored" || fail 'the manifest has an odd entry'
-    if [ -e "$out/$decoded" ] || [ -L "$out/$decoded" ]; then
+    if [ -e "./$decoded" ] || [ -L "./$decoded" ]; then
       fail "somebody else put $stored into $out meanwhile"
     fi
     printf '%s\n' "$stored" >>"$published" || fail "$work is full"
-    mv "$staging/tree/$decoded" "$out/$decoded" || fail "$stored cannot be moved into $out"
+    mv "$staging/tree/$decoded" "./$decoded" || fail "$stored cannot be moved into $out"
   done <"$work/top"
-  finish after "$out"
+  finish after .
   sync || fail "$out cannot be written to its disk"
+  [ "$(cd "$out" && pwd -P)" = "$(pwd -P)" ] || fail "$out was moved or replaced while this was running"
   published=
   out_made=
   [ -z "$strangers" ] || say 'recover.sh: note: some owners could not be set; what was theirs is yours now'
+  [ -z "$special" ] || say 'recover.sh: note: set-user-id, set-group-id and sticky bits of files are not restored'
   say "recover.sh: snapshot $padded-$run of $source is restored in $out"
 }
 

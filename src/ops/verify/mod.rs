@@ -1,6 +1,11 @@
 //! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
 
-use super::progress::{Progress, Unit};
+mod clear;
+
+use super::{
+    findings::{Findings, Losses},
+    progress::{Progress, Unit},
+};
 use crate::{
     core::{
         failure::Failure,
@@ -14,8 +19,8 @@ use crate::{
         Repository,
         catalogue::{Catalogue, Needed, Refusal},
         fetch::problem_of,
-        head::{self, StoreStatus},
-        layout, recovery,
+        head::StoreStatus,
+        layout,
     },
 };
 use futures_util::{StreamExt, stream};
@@ -39,8 +44,10 @@ pub struct VerifyRequest {
 
 /// Everything that was found, before it is judged.
 pub struct Examination {
-    /// What was found, with the source it belongs to where it belongs to one.
-    pub findings: BTreeSet<StoreFinding>,
+    /// What was found.
+    pub findings: Findings,
+    /// What of it no store can mend.
+    pub losses: Losses,
     /// Objects looked at.
     pub objects: u64,
     /// Bytes read.
@@ -60,25 +67,27 @@ pub async fn verify(
     progress: &dyn Progress,
 ) -> Result<VerifyResult, Failure> {
     let examination = examine(repository, request, progress).await?;
+    let findings = examination.findings.list();
     Ok(VerifyResult {
         schema: VerifySchema,
-        status: judge(&examination),
+        status: judge(&examination, &findings),
+        next_steps: examination.losses.next_steps(&findings, false),
         objects: examination.objects,
         bytes: examination.bytes,
-        findings: examination.findings.into_iter().collect(),
+        findings,
         notes: examination.notes,
     })
 }
 
-fn judge(examination: &Examination) -> Status {
+fn judge(examination: &Examination, findings: &[StoreFinding]) -> Status {
     if !examination.any_ready {
         return Status::Unknown;
     }
     let severity = |problem: Problem| match problem {
         Problem::Missing | Problem::Damaged | Problem::Foreign | Problem::Hidden => Status::Critical,
-        Problem::Behind | Problem::Unreachable => Status::Warning,
+        Problem::Behind | Problem::Unreachable | Problem::Full => Status::Warning,
     };
-    let found: Vec<Status> = examination.findings.iter().map(|finding| severity(finding.problem)).collect();
+    let found: Vec<Status> = findings.iter().map(|finding| severity(finding.problem)).collect();
     if found.contains(&Status::Critical) {
         Status::Critical
     } else if found.is_empty() {
@@ -95,14 +104,15 @@ pub async fn examine(
     progress: &dyn Progress,
 ) -> Result<Examination, Failure> {
     let mut examination = Examination {
-        findings: BTreeSet::new(),
+        findings: Findings::default(),
+        losses: Losses::default(),
         objects: 0,
         bytes: 0,
         notes: Vec::new(),
         any_ready: false,
         to_heal: Vec::new(),
     };
-    examine_clear_files(repository, &mut examination).await;
+    clear::examine(repository, &mut examination).await;
     if !examination.any_ready {
         return Ok(examination);
     }
@@ -123,34 +133,11 @@ pub async fn examine(
     Ok(examination)
 }
 
-/// `recoup.json`, the recovery note and the recovery script of every store.
-async fn examine_clear_files(repository: &Repository, examination: &mut Examination) {
-    for store in &repository.stores {
-        let status = head::status(store, repository.id).await;
-        let mut find = |object: Option<&str>, problem| {
-            examination.findings.insert(StoreFinding {
-                store: store.name().to_owned(),
-                object: object.map(str::to_owned),
-                problem,
-                snapshots: Vec::new(),
-            });
-        };
-        match &status {
-            StoreStatus::Ready => examination.any_ready = true,
-            StoreStatus::Damaged(_) => find(Some(layout::REPOSITORY), Problem::Damaged),
-            StoreStatus::Foreign(_) => find(Some(layout::REPOSITORY), Problem::Foreign),
-            StoreStatus::Down(_) | StoreStatus::Empty | StoreStatus::Newer(_) => find(None, Problem::Unreachable),
-        }
-        if let Some(problem) = status.problem() {
-            examination.notes.push(format!("store {}: {problem}", store.name()));
-            continue;
-        }
-        for (name, content) in recovery::files() {
-            match store.get(name, 1024 * 1024).await {
-                Ok(bytes) if bytes == content.as_bytes() => {}
-                Ok(_) => find(Some(name), Problem::Damaged),
-                Err(error) => find(Some(name), problem_of(&error)),
-            }
+impl Examination {
+    /// Says something once.
+    pub(super) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
         }
     }
 }
@@ -193,37 +180,100 @@ async fn examine_source(
     // A store may have answered a moment ago, and may give its recoup.json and no listing.
     for listing in &catalogue.listings {
         let StoreStatus::Down(why) = &listing.status else { continue };
-        let store = listing.store.clone();
-        examination.notes.push(format!("store {store}: {why}"));
-        let problem = Problem::Unreachable;
-        examination.findings.insert(StoreFinding { store, object: None, problem, snapshots: Vec::new() });
+        examination.note(format!("store {}: {why}", listing.store));
+        examination.losses.unasked.insert(listing.store.clone());
+        examination.findings.add(&listing.store, None, Problem::Unreachable, [], Some(why.clone()));
     }
+    let mut wrong: BTreeMap<Needed, BTreeSet<usize>> = BTreeMap::new();
     for store in catalogue.ready().collect::<Vec<_>>() {
-        let wanted = wanted_on(judged, store, examination);
-        let name = &catalogue.listings[store].store;
-        progress.begin(&format!("verifying {} on {name}", catalogue.source), Some(wanted.len() as u64), Unit::Objects);
-        let held = &catalogue.listings[store].objects;
-        let checks = stream::iter(wanted).map(|(object, snapshots)| async move {
-            let found = check_object(repository, catalogue, store, &object, held, all).await;
-            progress.advance(1);
-            (object, snapshots, found)
-        });
-        let checks: Vec<_> = checks.buffer_unordered(CONCURRENT_READS).collect().await;
-        for (object, snapshots, found) in checks {
-            examination.objects += 1;
-            match found {
-                Ok(bytes) => examination.bytes += bytes,
-                Err(problem) => {
-                    examination.findings.insert(StoreFinding {
-                        store: name.clone(),
-                        object: Some(format!("{}{}", layout::source_folder(&catalogue.source), object.name)),
-                        problem,
-                        snapshots: snapshots.into_iter().collect(),
-                    });
-                    examination.to_heal.push((catalogue.source.clone(), store, object));
-                }
-            }
+        for object in examine_objects(repository, judged, store, all, progress, examination).await {
+            wrong.entry(object).or_default().insert(store);
         }
+    }
+    examine_head(judged, examination);
+    settle_losses(catalogue, &wrong, examination);
+}
+
+/// Looks at everything that a store should hold of a source; returns what is not right there.
+async fn examine_objects(
+    repository: &Repository,
+    judged: &Judged<'_>,
+    store: usize,
+    all: bool,
+    progress: &dyn Progress,
+    examination: &mut Examination,
+) -> Vec<Needed> {
+    let catalogue = judged.catalogue;
+    let wanted = wanted_on(judged, store, examination);
+    let name = &catalogue.listings[store].store;
+    progress.begin(&format!("verifying {} on {name}", catalogue.source), Some(wanted.len() as u64), Unit::Objects);
+    let held = &catalogue.listings[store].objects;
+    let checks = stream::iter(wanted).map(|(object, snapshots)| async move {
+        let found = check_object(repository, catalogue, store, &object, held, all).await;
+        progress.advance(1);
+        (object, snapshots, found)
+    });
+    let checks: Vec<_> = checks.buffer_unordered(CONCURRENT_READS).collect().await;
+    let mut wrong = Vec::new();
+    for (object, snapshots, found) in checks {
+        examination.objects += 1;
+        let problem = match found {
+            Ok(bytes) => {
+                examination.bytes += bytes;
+                continue;
+            }
+            Err(problem) => problem,
+        };
+        examination.findings.add(name, Some(full_name(catalogue, &object.name)), problem, snapshots, None);
+        if problem == Problem::Unreachable {
+            examination.losses.unasked.insert(name.clone());
+        }
+        examination.to_heal.push((catalogue.source.clone(), store, object.clone()));
+        wrong.push(object);
+    }
+    wrong
+}
+
+fn full_name(catalogue: &Catalogue, name: &str) -> String {
+    format!("{}{name}", layout::source_folder(&catalogue.source))
+}
+
+/// The newest snapshot that this host has made durable must be somewhere, also where it is not known on which stores.
+fn examine_head(judged: &Judged<'_>, examination: &mut Examination) {
+    let Judged { catalogue, known, .. } = judged;
+    let Some(head) = known.head.filter(|head| !catalogue.snapshots.contains_key(&head.id)) else { return };
+    let name = full_name(catalogue, &layout::snapshot_object(head.id, layout::INVENTORY));
+    if catalogue.ready().count() < catalogue.listings.len() || examination.findings.names(&name) {
+        return;
+    }
+    for store in catalogue.ready() {
+        let store = &catalogue.listings[store].store;
+        examination.findings.add(store, Some(name.clone()), Problem::Missing, [head.id], None);
+    }
+    examination.losses.objects.insert(name);
+}
+
+/// Finds out what no store has whole, and which snapshot is the newest that needs nothing of that.
+fn settle_losses(catalogue: &Catalogue, wrong: &BTreeMap<Needed, BTreeSet<usize>>, examination: &mut Examination) {
+    for (object, stores) in wrong {
+        let has_it_whole = |store: usize| {
+            !stores.contains(&store) && catalogue.lacking(store, std::slice::from_ref(object)).is_empty()
+        };
+        if !catalogue.ready().any(has_it_whole) {
+            examination.losses.objects.insert(full_name(catalogue, &object.name));
+        }
+    }
+    let folder = layout::source_folder(&catalogue.source);
+    let lost = &examination.losses.objects;
+    let spoilt: BTreeSet<SnapshotId> = examination
+        .findings
+        .list()
+        .into_iter()
+        .filter(|found| found.object.as_ref().is_some_and(|name| name.starts_with(&folder) && lost.contains(name)))
+        .flat_map(|found| found.snapshots)
+        .collect();
+    if let Some(newest) = catalogue.snapshots.keys().rev().find(|id| !spoilt.contains(id)) {
+        examination.losses.newest_whole.insert(catalogue.source.clone(), *newest);
     }
 }
 
@@ -238,13 +288,13 @@ fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
             Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
         };
         let name = layout::snapshot_object(refused.id, layout::INVENTORY);
-        examination.findings.insert(StoreFinding {
-            store: refused.store.clone(),
-            object: Some(format!("{}{name}", layout::source_folder(&catalogue.source))),
-            problem,
-            snapshots: vec![refused.id],
-        });
-        examination.notes.push(format!("{name} on store {}: {}", refused.store, refused.why));
+        let object = full_name(catalogue, &name);
+        if problem == Problem::Damaged {
+            examination.losses.objects.insert(object.clone());
+        }
+        let cause = Some(refused.why.to_string());
+        examination.findings.add(&refused.store, Some(object), problem, [refused.id], cause);
+        examination.note(format!("{name} on store {}: {}", refused.store, refused.why));
     }
 }
 
@@ -261,21 +311,12 @@ fn wanted_on(
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));
-        let mut find = |object: Option<String>, problem| {
-            examination.findings.insert(StoreFinding {
-                store: listing.store.clone(),
-                object,
-                problem,
-                snapshots: vec![*id],
-            });
-        };
         if !is_committed && !was_completed {
             if durable.contains(id) {
-                find(None, Problem::Behind);
+                examination.findings.add(&listing.store, None, Problem::Behind, [*id], None);
             } else {
                 examination
-                    .notes
-                    .push(format!("snapshot {id} never became durable; store {} does not have it", listing.store));
+                    .note(format!("snapshot {id} never became durable; store {} does not have it", listing.store));
             }
             continue;
         }
@@ -290,21 +331,20 @@ fn wanted_on(
                     // Every list is there, and the inventory uses packs that they do not know.
                     names.push(layout::snapshot_object(*id, layout::INVENTORY));
                 }
-                for name in names {
-                    find(Some(format!("{}{name}", layout::source_folder(&catalogue.source))), Problem::Damaged);
+                for name in names.into_iter().map(|name| full_name(catalogue, &name)) {
+                    examination.losses.objects.insert(name.clone());
+                    examination.findings.add(&listing.store, Some(name), Problem::Damaged, [*id], None);
                 }
             }
         }
     }
-    for (store_name, ids) in known.completed.iter().filter(|(name, _)| **name == listing.store) {
-        for id in ids.iter().filter(|id| !catalogue.snapshots.contains_key(id)) {
-            let name = layout::snapshot_object(*id, layout::INVENTORY);
-            examination.findings.insert(StoreFinding {
-                store: store_name.clone(),
-                object: Some(format!("{}{name}", layout::source_folder(&catalogue.source))),
-                problem: Problem::Missing,
-                snapshots: vec![*id],
-            });
+    for id in completed.into_iter().flatten().filter(|id| !catalogue.snapshots.contains_key(id)) {
+        let name = layout::snapshot_object(*id, layout::INVENTORY);
+        // What lies there and was refused has its own finding.
+        if !listing.objects.contains_key(&name) {
+            let name = full_name(catalogue, &name);
+            examination.losses.objects.insert(name.clone());
+            examination.findings.add(&listing.store, Some(name), Problem::Missing, [*id], None);
         }
     }
     wanted

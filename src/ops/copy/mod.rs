@@ -1,0 +1,214 @@
+//! Brings every store level: what is missing is filled in, what is damaged is replaced by intact bytes. Needs no key.
+//!
+//! Only what a trusted signer signed is shipped. Packs come first, an inventory last, so that no store ever holds a
+//! committed inventory whose objects it lacks. It begins with everything that `verify` finds, and takes away what is
+//! mended.
+
+mod level;
+mod seed;
+
+use super::{
+    findings::{Findings, Losses},
+    list,
+    progress::Progress,
+    verify::{VerifyRequest, examine},
+};
+use crate::{
+    core::{
+        failure::Failure,
+        id::{SnapshotId, SourceName},
+        result::{CopiedStore, CopyResult, CopySchema, Problem, Status, StoreFinding},
+    },
+    ops::state::Known,
+    repository::{
+        Repository,
+        catalogue::Needed,
+        fetch::problem_of,
+        head::{self, StoreStatus},
+    },
+    stores::{Problem as StoreProblem, Replaced, StoreError},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What to bring level.
+#[derive(Clone, Debug, Default)]
+pub struct CopyRequest {
+    /// Sources; empty for all.
+    pub sources: Vec<SourceName>,
+    /// Only look at presence and sizes; otherwise every byte is read to find damage.
+    pub presence_only: bool,
+    /// Say what would be done, do nothing.
+    pub dry_run: bool,
+    /// What this host knows, by source.
+    pub known: BTreeMap<SourceName, Known>,
+    /// The sources of this host: their names are right also where no store has anything of them.
+    pub configured: BTreeSet<SourceName>,
+}
+
+/// What a copy came to, and what is level now.
+pub struct Copied {
+    /// The result.
+    pub result: CopyResult,
+    /// Snapshots that are complete now, by source and store.
+    pub completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
+}
+
+/// Brings the stores level.
+pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn Progress) -> Result<Copied, Failure> {
+    let sources = list::sources_on_stores(repository).await?;
+    for name in &request.sources {
+        list::check_known(name, &sources, &request.configured)?;
+    }
+    let mut copy = Copying::new(repository, request);
+    copy.seed_stores().await;
+    let examined = VerifyRequest {
+        sources: request.sources.clone(),
+        all: !request.presence_only,
+        known: request.known.clone(),
+        copies: BTreeMap::new(),
+    };
+    let examination = examine(repository, &examined, progress).await?;
+    copy.findings = examination.findings;
+    copy.losses = examination.losses;
+    copy.forget_founded();
+    // A store that has its recoup.json again may have sources that no other has.
+    let mut sources = list::sources_on_stores(repository).await?;
+    sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));
+    for source in sources {
+        let catalogue = repository.catalogue_with(&source, &copy.founded).await;
+        let of_source = examination.to_heal.iter().filter(|(of, _, _)| *of == source);
+        let damaged: BTreeSet<(usize, Needed)> = of_source.map(|(_, store, object)| (*store, object.clone())).collect();
+        for (at, listing) in catalogue.listings.iter().enumerate() {
+            // It answered a moment ago, perhaps; what it lacks now is not known.
+            if let StoreStatus::Down(why) = &listing.status {
+                copy.losses.unasked.insert(listing.store.clone());
+                copy.find_store(at, Problem::Unreachable, why);
+            }
+        }
+        for store in catalogue.ready().collect::<Vec<_>>() {
+            copy.level(&catalogue, store, &damaged, progress).await;
+        }
+    }
+    Ok(copy.finish())
+}
+
+struct Copying<'a> {
+    repository: &'a Repository,
+    request: &'a CopyRequest,
+    stores: Vec<CopiedStore>,
+    findings: Findings,
+    losses: Losses,
+    notes: Vec<String>,
+    completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
+    /// Stores that a dry run takes for founded, by position.
+    founded: BTreeSet<usize>,
+    /// Stores that are left alone for the rest of the run, by position: full, or gone.
+    stopped: BTreeMap<usize, Stopped>,
+}
+
+/// Why a store is left alone, and which snapshots it lacks because of it.
+struct Stopped {
+    problem: Problem,
+    cause: String,
+    lacks: BTreeSet<SnapshotId>,
+}
+
+impl<'a> Copying<'a> {
+    fn new(repository: &'a Repository, request: &'a CopyRequest) -> Self {
+        let new_count = |store: &str| CopiedStore {
+            store: store.to_owned(),
+            copied_objects: 0,
+            copied_bytes: 0,
+            healed: 0,
+            seeded: false,
+        };
+        Copying {
+            repository,
+            request,
+            stores: repository.stores.iter().map(|store| new_count(store.name())).collect(),
+            findings: Findings::default(),
+            losses: Losses::default(),
+            notes: Vec::new(),
+            completed: BTreeMap::new(),
+            founded: BTreeSet::new(),
+            stopped: BTreeMap::new(),
+        }
+    }
+
+    fn count(&mut self, at: usize, replaced: &Replaced, size: u64) {
+        let counts = &mut self.stores[at];
+        match replaced {
+            Replaced::AlreadyRight => return,
+            Replaced::Filled => {}
+            Replaced::Healed { quarantined } => {
+                counts.healed += 1;
+                if let Some(quarantined) = quarantined {
+                    self.notes.push(format!("store {}: the damaged bytes are kept as {quarantined}", counts.store));
+                }
+            }
+        }
+        counts.copied_objects += 1;
+        counts.copied_bytes += size;
+    }
+
+    fn find_store(&mut self, at: usize, problem: Problem, cause: &str) {
+        let store = self.stores[at].store.clone();
+        self.findings.add(&store, None, problem, [], Some(cause.to_owned()));
+    }
+
+    /// What a store's error means for the rest of the run: a store that is full or gone takes nothing else either.
+    fn not_taken(&mut self, at: usize, error: &StoreError, snapshot: Option<SnapshotId>) {
+        let cause = head::reason(error);
+        match &error.problem {
+            StoreProblem::Full(why) => self.stop(at, Problem::Full, why.clone()),
+            StoreProblem::Unreachable(_) => self.stop(at, Problem::Unreachable, cause),
+            StoreProblem::Denied(_) => self.find_store(at, Problem::Unreachable, &cause),
+            _ => {
+                let store = self.stores[at].store.clone();
+                self.findings.add(&store, Some(error.key.clone()), problem_of(error), snapshot, Some(cause));
+            }
+        }
+    }
+
+    fn stop(&mut self, at: usize, problem: Problem, cause: String) {
+        self.stopped.entry(at).or_insert(Stopped { problem, cause, lacks: BTreeSet::new() });
+    }
+
+    fn finish(mut self) -> Copied {
+        for (at, stopped) in std::mem::take(&mut self.stopped) {
+            let store = self.stores[at].store.clone();
+            // One line says it all. What is damaged there stays damaged, and what is lost is no matter of room.
+            let lost = &self.losses.objects;
+            self.findings.retain(|of, object, problem| {
+                let follows = matches!(problem, Problem::Missing | Problem::Behind | Problem::Unreachable);
+                of != store || !follows || object.is_some_and(|object| lost.contains(object))
+            });
+            self.findings.add(&store, None, stopped.problem, stopped.lacks, Some(stopped.cause));
+        }
+        let findings = self.findings.list();
+        let result = CopyResult {
+            schema: CopySchema,
+            status: self.judge(&findings),
+            stores: self.stores,
+            next_steps: self.losses.next_steps(&findings, true),
+            findings,
+            notes: self.notes,
+        };
+        Copied { result, completed: self.completed }
+    }
+
+    /// Critical is what no store has. While some store could not be asked, nobody knows that.
+    fn judge(&self, findings: &[StoreFinding]) -> Status {
+        let is_lost = |finding: &StoreFinding| {
+            matches!(finding.problem, Problem::Missing | Problem::Damaged | Problem::Hidden)
+                && finding.object.as_ref().is_some_and(|object| self.losses.objects.contains(object))
+        };
+        if self.losses.unasked.is_empty() && findings.iter().any(is_lost) {
+            Status::Critical
+        } else if findings.is_empty() {
+            Status::Ok
+        } else {
+            Status::Warning
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Founding again what answers and is empty, and putting the clear files right.
+
+use super::Copying;
+use crate::{
+    core::result::Problem,
+    format,
+    repository::{
+        head::{self, StoreStatus},
+        layout, recovery,
+    },
+    stores::Replaced,
+};
+use bytes::Bytes;
+
+impl Copying<'_> {
+    /// A store that answers and is empty is seeded again; damaged clear files are put right.
+    ///
+    /// Nobody signs `recoup.json`: what most stores say is written, in the form that founding gives it.
+    pub(super) async fn seed_stores(&mut self) {
+        let survey = head::survey(&self.repository.stores, self.repository.id).await;
+        let Some(majority) = head::majority(&survey) else { return };
+        let bytes = Bytes::from(majority.to_bytes());
+        for (at, found) in survey.into_iter().enumerate() {
+            match found {
+                Ok(own) if own == majority => {}
+                Ok(_) => self.put_clear(at, layout::REPOSITORY, bytes.clone()).await,
+                Err(StoreStatus::Empty | StoreStatus::Damaged(_)) => {
+                    let name = self.stores[at].store.clone();
+                    self.notes.push(format!("store {name} has no usable recoup.json and is seeded again"));
+                    self.put_clear(at, layout::REPOSITORY, bytes.clone()).await;
+                    if !self.stopped.contains_key(&at) {
+                        self.stores[at].seeded = true;
+                        self.founded.insert(at);
+                    }
+                }
+                // The examination names it.
+                Err(_) => continue,
+            }
+            for (name, content) in recovery::files() {
+                self.put_clear(at, name, Bytes::from_static(content.as_bytes())).await;
+            }
+        }
+        if !self.request.dry_run {
+            self.founded.clear();
+        }
+    }
+
+    async fn put_clear(&mut self, at: usize, key: &str, bytes: Bytes) {
+        if self.stopped.contains_key(&at) {
+            return;
+        }
+        let store = &self.repository.stores[at];
+        let size = bytes.len() as u64;
+        if self.request.dry_run {
+            if store.get(key, 1024 * 1024).await.ok().as_ref() != Some(&bytes) {
+                self.count(at, &Replaced::Filled, size);
+            }
+            return;
+        }
+        let sha256 = format::sha256(&bytes);
+        match store.replace(key, bytes, &sha256).await {
+            Ok(replaced) => self.count(at, &replaced, size),
+            Err(error) => self.not_taken(at, &error, None),
+        }
+    }
+
+    /// What a dry run would have put right is no finding.
+    pub(super) fn forget_founded(&mut self) {
+        if !self.request.dry_run {
+            return;
+        }
+        let clear = [layout::REPOSITORY, layout::RECOVERY_NOTE, layout::RECOVERY_SCRIPT];
+        self.findings.retain(|_, object, problem| {
+            problem == Problem::Foreign || !object.is_some_and(|object| clear.contains(&object))
+        });
+        for at in &self.founded {
+            let store = &self.stores[*at].store;
+            self.losses.unasked.remove(store);
+            self.findings
+                .retain(|of, object, problem| of != store || object.is_some() || problem != Problem::Unreachable);
+        }
+    }
+}
