@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 /// The value of `format` in the first line.
 pub const FORMAT: &str = "recoup-digests/1";
-/// A part closes when it has reached this many raw bytes.
-pub const PART_BYTES: usize = 16 * 1024 * 1024;
+/// A part closes before it has more raw bytes than this, unless one pack has as many: those 250,000 blocks are all that
+/// a backup keeps digests of at a time.
+pub const PART_BYTES: usize = 4 * 1024 * 1024;
 /// The most raw bytes that a reader accepts in a part.
 pub const MAX_RAW_BYTES: u64 = 64 * 1024 * 1024;
 

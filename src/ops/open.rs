@@ -16,11 +16,11 @@ use crate::{
     repository::{Repository, head},
     sources::{Limits, Source, sqlite},
     stores::{Store, StoreSpec, refuse_aliases},
-    world::{self, World},
+    world::{self, World, files},
 };
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -176,22 +176,17 @@ fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
     }
 }
 
-/// One configuration is run by one user: the owner of its state directory.
+/// One configuration is run by one user: the owner of its state directory, or of the configuration's while that is gone.
 pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     let directory = &settings.host.state_dir;
-    let metadata = match fs::metadata(directory) {
-        Ok(metadata) => metadata,
-        Err(error) => {
-            return Err(Failure::new(
-                Code::Configuration,
-                format!("the state directory {} cannot be used", directory.display()),
-            )
-            .cause(error)
-            .safe("nothing was read or changed")
-            .next_step(
-                "make it again, mode 0700, owned by the user who runs recoup; the next snapshot is then a full",
-            ));
+    let (owned, what, metadata) = match fs::metadata(directory) {
+        Ok(metadata) => (directory.as_path(), "the state directory", metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = files::parent(&settings.file);
+            let metadata = fs::metadata(folder).map_err(|error| unusable_state(directory, error))?;
+            (folder, "the configuration's directory", metadata)
         }
+        Err(error) => return Err(unusable_state(directory, error)),
     };
     let user = world::user_id();
     if metadata.uid() == user {
@@ -202,9 +197,39 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
         Code::Refused,
         format!("this configuration is run by user {owner}, not by {}", world::user_name(user)),
     )
-    .cause(format!("{owner} owns the state directory {}", directory.display()))
+    .cause(format!("{owner} owns {what} {}", owned.display()))
     .safe("nothing was read or changed")
     .next_step(format!("runuser -u {owner} -- recoup ...")))
+}
+
+/// Makes the state directory again if it is gone, and says whether it did. What was in it is no snapshot's loss.
+///
+/// Only where a slip in its path would show: the directory above exists and belongs to whom the configuration does.
+pub fn provide_state_dir(settings: &Settings) -> Result<bool, Failure> {
+    check_user(settings)?;
+    let directory = &settings.host.state_dir;
+    if directory.exists() {
+        return Ok(false);
+    }
+    let owner = |path: &Path| fs::metadata(path).map(|metadata| metadata.uid());
+    let above = files::parent(directory);
+    match (owner(above), owner(&settings.file)) {
+        (Ok(above), Ok(file)) if above == file => {}
+        (Ok(above), Ok(_)) => {
+            let cause = format!("it is gone, and the directory above belongs to user {}", world::user_name(above));
+            return Err(unusable_state(directory, cause));
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(unusable_state(directory, error)),
+    }
+    let made = fs::DirBuilder::new().mode(0o700).create(directory).and_then(|()| files::sync_directory(above));
+    made.map(|()| true).map_err(|error| unusable_state(directory, error))
+}
+
+fn unusable_state(directory: &Path, cause: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::Configuration, format!("the state directory {} cannot be used", directory.display()))
+        .cause(cause)
+        .safe("nothing was read or changed")
+        .next_step("make it again, mode 0700, owned by the user who runs recoup; the next snapshot is then a full")
 }
 
 fn read_host_key(path: &Path) -> Result<HostKey, Failure> {

@@ -14,7 +14,7 @@ use crate::{
     config::{Settings, SourceSettings},
     core::{
         failure::{Code, Failure},
-        id::SourceName,
+        id::{RepositoryId, SourceName},
         inventory::Parent,
         plan::backup::Approach,
         policy::{Assertion, Copies},
@@ -35,13 +35,13 @@ pub fn copies_of(settings: &Settings) -> BTreeMap<SourceName, Copies> {
     settings.sources.iter().map(of).collect()
 }
 
-/// What this host knows of the configured sources.
-pub fn known_of(settings: &Settings, sources: &[SourceName]) -> BTreeMap<SourceName, Known> {
+/// What this host knows of the configured sources in a repository.
+pub fn known_of(settings: &Settings, repository: RepositoryId, sources: &[SourceName]) -> BTreeMap<SourceName, Known> {
     let state_dir = settings.host.state_dir.join("sources");
     let configured = settings.sources.iter().map(|source| source.name.clone());
     configured
         .filter(|name| sources.is_empty() || sources.contains(name))
-        .map(|name| (name.clone(), SourceState::peek(&state_dir.join(name.as_str()))))
+        .map(|name| (name.clone(), SourceState::peek(&state_dir.join(name.as_str()), repository)))
         .collect()
 }
 
@@ -90,7 +90,9 @@ pub fn before_restore(
         ));
     }
     let directory = settings.host.state_dir.join("sources").join(source.as_str());
-    match SourceState::peek_strictly(&directory) {
+    // Without an id nothing could have been noted: opening the repository has refused that already.
+    let Some(repository) = settings.repository else { return Ok(before) };
+    match SourceState::peek_strictly(&directory, repository) {
         Ok(known) => before.head = known.head,
         Err(why) if *target == Target::Latest && head.is_none() => {
             return Err(Failure::new(Code::Refused, format!("this host's record of the newest snapshot of {source} is damaged"))
@@ -112,8 +114,16 @@ pub async fn backup_sources(
     progress: &dyn Progress,
 ) -> Result<BackupResult, Failure> {
     let host = open::open_host(settings, world)?;
+    let made_again = open::provide_state_dir(settings)?;
     let mut result =
         BackupResult { schema: BackupSchema, snapshots: Vec::new(), sources: Vec::new(), notes: Vec::new() };
+    if made_again {
+        result.notes.push(format!(
+            "the state directory {} was gone and was made again; until now, nobody would have noticed stores that were \
+             rolled back: recoup list shows what they hold",
+            settings.host.state_dir.display()
+        ));
+    }
     for name in sources {
         match backup_one(settings, &host, name, full, progress).await {
             Ok(snapshot) => {
@@ -216,19 +226,25 @@ pub async fn verify_stores(
     all: bool,
     progress: &dyn Progress,
 ) -> Result<VerifyResult, Failure> {
-    let known = settings.map(|settings| known_of(settings, &sources)).unwrap_or_default();
+    let known = settings.map(|settings| known_of(settings, repository.id, &sources)).unwrap_or_default();
     let copies = settings.map(copies_of).unwrap_or_default();
     let named = sources.clone();
     let result = verify::verify(repository, &VerifyRequest { sources, all, known, copies }, progress).await?;
     if let Some(settings) = settings {
-        remember_damage(settings, &named, all, &result.findings);
+        remember_damage(settings, repository.id, &named, all, &result.findings);
     }
     Ok(result)
 }
 
 /// Adds what was found damaged. An entry goes only when a run has read every byte of that store's objects of that
 /// source: otherwise the next snapshot would be built on what is known to be lost.
-fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findings: &[StoreFinding]) {
+fn remember_damage(
+    settings: &Settings,
+    repository: RepositoryId,
+    sources: &[SourceName],
+    all: bool,
+    findings: &[StoreFinding],
+) {
     // A store that was full or gone was not mended: what is known of it stays.
     let is_unfinished = |finding: &StoreFinding| matches!(finding.problem, Problem::Unreachable | Problem::Full);
     let unreachable = |store: &str| findings.iter().any(|finding| finding.store == store && is_unfinished(finding));
@@ -241,7 +257,7 @@ fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findi
             damaged.filter_map(|finding| finding.object.as_deref()?.strip_prefix(&folder)).map(str::to_owned).collect()
         };
         let state = settings.host.state_dir.join("sources").join(source.name.as_str());
-        let before = SourceState::peek(&state).damaged;
+        let before = SourceState::peek(&state, repository).damaged;
         let mut after = before.clone();
         for store in &settings.stores {
             let found = damaged_on(&store.name);
@@ -257,7 +273,7 @@ fn remember_damage(settings: &Settings, sources: &[SourceName], all: bool, findi
             continue;
         }
         // Losing the remark costs nothing: the next verify finds it again.
-        if let Ok(state) = SourceState::open(state) {
+        if let Ok(state) = SourceState::open(state, repository) {
             let _ = state.update_known(|known| known.damaged = after);
         }
     }
@@ -271,9 +287,13 @@ pub async fn copy_stores(
     dry_run: bool,
     progress: &dyn Progress,
 ) -> Result<CopyResult, Failure> {
-    open::check_user(settings)?;
+    if dry_run {
+        open::check_user(settings)?
+    } else {
+        open::provide_state_dir(settings).map(drop)?
+    }
     let repository = open::open_repository(settings)?;
-    let known = known_of(settings, &sources);
+    let known = known_of(settings, repository.id, &sources);
     let named = sources.clone();
     let configured = settings.sources.iter().map(|source| source.name.clone()).collect();
     let request = CopyRequest { sources, presence_only, dry_run, known, configured };
@@ -283,7 +303,8 @@ pub async fn copy_stores(
             if settings.source(source.as_str()).is_none() {
                 continue;
             }
-            let state = SourceState::open(settings.host.state_dir.join("sources").join(source.as_str()))?;
+            let directory = settings.host.state_dir.join("sources").join(source.as_str());
+            let state = SourceState::open(directory, repository.id)?;
             state.update_known(|known| {
                 for (store, ids) in stores {
                     known.completed.entry(store.clone()).or_default().extend(ids);
@@ -293,7 +314,7 @@ pub async fn copy_stores(
     }
     if !dry_run {
         // What could not be healed stays known; with every byte read, the rest is right now.
-        remember_damage(settings, &named, !presence_only, &copied.result.findings);
+        remember_damage(settings, repository.id, &named, !presence_only, &copied.result.findings);
     }
     Ok(copied.result)
 }
@@ -306,6 +327,6 @@ pub async fn list_snapshots(
 ) -> Result<crate::core::result::ListResult, Failure> {
     let copies = settings.map(copies_of).unwrap_or_default();
     let named: Vec<SourceName> = source.cloned().into_iter().collect();
-    let known = settings.map(|settings| known_of(settings, &named)).unwrap_or_default();
+    let known = settings.map(|settings| known_of(settings, repository.id, &named)).unwrap_or_default();
     list::list(repository, &ListRequest { source: source.cloned(), copies, known }).await
 }

@@ -12,17 +12,18 @@ use crate::{
         manifest::Entry,
         path::StoredPath,
     },
-    format::pack::BlockDigest,
     world::files::{self, Lock},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
+
+mod digests;
+
+pub use digests::DigestFile;
 
 const BASE_FORMAT: &str = "recoup-base/1";
 
@@ -43,6 +44,9 @@ pub struct BaseRecord {
     pub digest_key: String,
     /// The run whose digest file belongs to it.
     pub digest_run: RunId,
+    /// BLAKE3 of that file, in hexadecimal: what a lost cache left of it must not pass for it.
+    #[serde(default)]
+    pub digests_blake3: String,
     /// The files that the digest file covers, in order.
     pub files: Vec<DigestedFile>,
     /// What the source wants to see again to say that nothing changed.
@@ -63,6 +67,9 @@ pub struct DigestedFile {
 /// What this host knows of the stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
+    /// The repository whose stores they are.
+    #[serde(default)]
+    pub repository: Option<RepositoryId>,
     /// The newest snapshot that this host has made durable: stores that do not show it were rolled back.
     pub head: Option<Parent>,
     /// The largest sequence number that this host has used, durable or not.
@@ -76,21 +83,42 @@ pub struct Known {
     pub damaged: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The local state of one source.
+impl Known {
+    fn is_of_another(&self, repository: RepositoryId) -> bool {
+        self.repository.is_some_and(|of| of != repository)
+    }
+}
+
+/// The local state of one source in one repository.
 pub struct SourceState {
     directory: PathBuf,
+    repository: RepositoryId,
 }
 
 impl SourceState {
-    /// The state in `directory`, which is made if it does not exist.
-    pub fn open(directory: PathBuf) -> Result<Self, Failure> {
+    /// The state in `directory`, of which only what is there can be read.
+    pub fn read_only(directory: PathBuf, repository: RepositoryId) -> Self {
+        SourceState { directory, repository }
+    }
+
+    /// The state in `directory`, which is made if it does not exist; the state directory itself must be there.
+    pub fn open(directory: PathBuf, repository: RepositoryId) -> Result<Self, Failure> {
+        let state_dir = files::parent(files::parent(&directory));
+        fs::metadata(state_dir).map_err(|error| state_failure("use", state_dir, &error))?;
         files::create_private_directories(&directory).map_err(|error| state_failure("create", &directory, &error))?;
-        Ok(SourceState { directory })
+        Ok(SourceState { directory, repository })
     }
 
     /// What this host knows, without making anything.
-    pub fn peek(directory: &Path) -> Known {
-        SourceState { directory: directory.to_owned() }.known()
+    pub fn peek(directory: &Path, repository: RepositoryId) -> Known {
+        SourceState::read_only(directory.to_owned(), repository).known()
+    }
+
+    /// The same; says why it cannot be read where there is something to read.
+    pub fn peek_strictly(directory: &Path, repository: RepositoryId) -> Result<Known, String> {
+        let known: Option<Known> = read_json(&directory.join("known.json"))?;
+        // What is known of another repository says nothing about this one.
+        Ok(known.filter(|known| !known.is_of_another(repository)).unwrap_or_default())
     }
 
     /// Takes the source's lock for backups.
@@ -107,7 +135,7 @@ impl SourceState {
     }
 
     /// The record of the last committed snapshot; says why there is none that can be used.
-    pub fn base(&self, repository: RepositoryId) -> Result<BaseRecord, String> {
+    pub fn base(&self) -> Result<BaseRecord, String> {
         let record: BaseRecord = match read_json(&self.directory.join("base.json")) {
             Ok(Some(record)) => record,
             Ok(None) => return Err("this host has no record of an earlier snapshot".to_owned()),
@@ -116,7 +144,7 @@ impl SourceState {
         if record.format != BASE_FORMAT {
             return Err("this host's record of the last snapshot is of another version".to_owned());
         }
-        if record.repository != repository {
+        if record.repository != self.repository {
             return Err("this host's record of the last snapshot is of another repository".to_owned());
         }
         Ok(record)
@@ -153,14 +181,9 @@ impl SourceState {
         }
     }
 
-    /// What this host knows; says why it cannot be read where there is something to read.
-    pub fn peek_strictly(directory: &Path) -> Result<Known, String> {
-        read_json(&directory.join("known.json")).map(Option::unwrap_or_default)
-    }
-
     /// What this host knows; nothing if that was lost.
     pub fn known(&self) -> Known {
-        read_json(&self.directory.join("known.json")).ok().flatten().unwrap_or_default()
+        SourceState::peek_strictly(&self.directory, self.repository).unwrap_or_default()
     }
 
     /// Changes what this host knows; several commands may do so at once.
@@ -168,96 +191,47 @@ impl SourceState {
         let path = self.directory.join("known.lock");
         let _lock = files::lock(&path).map_err(|error| state_failure("lock", &path, &error))?;
         let file = self.directory.join("known.json");
-        let mut known: Known = match read_json(&file) {
-            Ok(known) => known.unwrap_or_default(),
+        // Damaged or of another repository: kept for whoever wants to know what it said.
+        let set_aside = |suffix: &str| {
+            let aside = self.directory.join(format!("known.json.{suffix}"));
+            fs::rename(&file, &aside).map_err(|error| state_failure("move aside", &file, &error))
+        };
+        let mut known = match read_json::<Known>(&file) {
+            Ok(Some(known)) => match known.repository {
+                Some(other) if other != self.repository => {
+                    set_aside(&format!("of-{other}"))?;
+                    Known::default()
+                }
+                _ => known,
+            },
+            Ok(None) => Known::default(),
             Err(_) => {
-                // Damaged: kept for whoever wants to know what it said.
-                let aside = self.directory.join("known.json.damaged");
-                fs::rename(&file, &aside).map_err(|error| state_failure("move aside", &file, &error))?;
+                set_aside("damaged")?;
                 Known::default()
             }
         };
         change(&mut known);
-        write_json(&self.directory.join("known.json"), &known)
+        known.repository = Some(self.repository);
+        write_json(&file, &known)
     }
 
-    /// Opens the digest file of a record.
+    /// Opens the digest file of a record; its content is another matter.
     pub fn open_digests(&self, record: &BaseRecord) -> Result<DigestFile, String> {
-        let path = self.directory.join(digest_name(record.digest_run));
-        let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let digests = DigestFile { file, files: record.files.clone(), path };
-        let expected = digests.files.iter().map(|file| file.blocks).sum::<u64>() * 16;
-        match digests.file.metadata() {
-            Ok(metadata) if metadata.len() == expected => Ok(digests),
-            _ => Err(format!("{} is not as long as it should be", digests.path.display())),
-        }
+        DigestFile::open(self.directory.join(digest_name(record.digest_run)), record.files.clone())
     }
 
     /// Makes the digest file of a new run.
-    pub fn create_digests(&self, run: RunId, entries: &[Entry]) -> Result<DigestFile, Failure> {
-        let path = self.directory.join(digest_name(run));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| state_failure("create", &path, &error))?;
-        let files = entries
-            .iter()
-            .filter_map(|entry| {
-                let block_size = entry.block_size()?;
-                Some(DigestedFile { path: entry.path.clone(), block_size, blocks: entry.blocks() })
-            })
-            .collect();
-        Ok(DigestFile { file, files, path })
+    pub fn create_digests(&self, run: RunId, entries: &[Entry]) -> DigestFile {
+        let digested = |entry: &Entry| {
+            let block_size = entry.block_size()?;
+            Some(DigestedFile { path: entry.path.clone(), block_size, blocks: entry.blocks() })
+        };
+        DigestFile::create(self.directory.join(digest_name(run)), entries.iter().filter_map(digested).collect())
     }
 }
 
 fn digest_name(run: RunId) -> String {
     format!("digests-{run}")
-}
-
-/// The digests of every block of a snapshot, in a file of 16 bytes a block. All-zero blocks have digest zero.
-pub struct DigestFile {
-    file: File,
-    files: Vec<DigestedFile>,
-    path: PathBuf,
-}
-
-impl DigestFile {
-    /// The files it covers.
-    pub fn files(&self) -> &[DigestedFile] {
-        &self.files
-    }
-
-    /// Where a file's digests begin, with its entry.
-    pub fn find(&self, path: &StoredPath) -> Option<(u64, &DigestedFile)> {
-        let at = self.files.iter().position(|file| file.path == *path)?;
-        Some((self.files[..at].iter().map(|file| file.blocks * 16).sum(), &self.files[at]))
-    }
-
-    /// Reads the digests of `count` blocks of the file whose digests begin at `offset`.
-    pub fn read(&self, offset: u64, first: u64, count: usize) -> io::Result<Vec<BlockDigest>> {
-        let mut digests = vec![[0; 16]; count];
-        self.file.read_exact_at(digests.as_flattened_mut(), offset + first * 16)?;
-        Ok(digests)
-    }
-
-    /// Writes digests of consecutive blocks.
-    pub fn write(&self, offset: u64, first: u64, digests: &[BlockDigest]) -> Result<(), Failure> {
-        self.file
-            .write_all_at(digests.as_flattened(), offset + first * 16)
-            .map_err(|error| state_failure("write", &self.path, &error))
-    }
-
-    /// Makes the file durable.
-    pub fn sync(&self) -> Result<(), Failure> {
-        self.file
-            .sync_all()
-            .and_then(|()| files::sync_directory(files::parent(&self.path)))
-            .map_err(|error| state_failure("sync", &self.path, &error))
-    }
-
-    /// Removes the file: its run was not committed.
-    pub fn discard(self) {
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {

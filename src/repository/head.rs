@@ -114,6 +114,9 @@ pub async fn read(store: &Store) -> Result<Head, StoreStatus> {
     if version.format_version > FORMAT_VERSION {
         return Err(StoreStatus::Newer(version.format_version));
     }
+    if version.format_version == 0 {
+        return Err(StoreStatus::Damaged("there is no format version 0".to_owned()));
+    }
     serde_json::from_slice(&bytes).map_err(damaged)
 }
 

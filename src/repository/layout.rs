@@ -59,6 +59,11 @@ pub fn committed_snapshot(name: &str) -> Option<SnapshotId> {
     name.strip_prefix("snapshots/")?.strip_suffix(INVENTORY)?.strip_suffix('/')?.parse().ok()
 }
 
+/// The snapshot whose folder an object lies in, whatever it is, if it is one.
+pub fn snapshot_of(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix("snapshots/")?.split_once('/')?.0.parse().ok()
+}
+
 /// Names of the clear and sealed objects in a snapshot's own folder that its inventory needs.
 pub fn commit_names(inventory: &Inventory) -> [String; 3] {
     let id = inventory.id();
@@ -73,6 +78,8 @@ mod tests {
     fn committed_snapshots() {
         let id: SnapshotId = "0000000007-aaaaaaaaaaaaaaaa".parse().unwrap();
         assert_eq!(committed_snapshot(&snapshot_object(id, INVENTORY)), Some(id));
+        assert_eq!(snapshot_of(&manifest_root(id)), Some(id));
+        assert_eq!(snapshot_of("snapshots/0000000007-aaaaaaaaaaaaaaaa"), None);
         for other in [snapshot_object(id, SIGNATURE), manifest_root(id), "snapshots/inventory.json".into(), "x".into()]
         {
             assert_eq!(committed_snapshot(&other), None, "{other}");

@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod head;
 pub mod heal;
 pub mod layout;
+mod lost_head;
 pub mod recovery;
 
 use crate::{

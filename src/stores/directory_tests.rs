@@ -259,3 +259,26 @@ fn a_folder_of_too_many_names_is_given_up() {
     let refused = level(&root, &object_store::path::Path::default(), 2).unwrap_err();
     assert!(refused.to_string().contains("more names than any repository"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn healers_that_race_move_no_right_bytes_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create_directory(&spec(&dir.path().join("store"))).unwrap();
+    let right: &'static [u8] = &[7; 4096];
+    let digest = Sha256(sha2::Sha256::digest(right).into());
+    for round in 0..50 {
+        let key = format!("a/{round}");
+        create(&store, &key, &[8; 4096]).await.unwrap();
+        let heal = || {
+            let (store, key) = (store.clone(), key.clone());
+            tokio::spawn(async move { store.replace(&key, right.into(), &digest).await.map(drop) })
+        };
+        let (one, two) = tokio::join!(heal(), heal());
+        assert!(one.unwrap().is_ok() || two.unwrap().is_ok(), "round {round}");
+        assert_eq!(store.get(&key, 4096).await.unwrap(), right);
+        let aside = fs::read_dir(dir.path().join("store/quarantine/a")).unwrap().map(|entry| entry.unwrap().path());
+        for aside in aside {
+            assert!(fs::read(&aside).unwrap() != right, "{}", aside.display());
+        }
+    }
+}

@@ -70,7 +70,10 @@ impl StoreError {
             Problem::Missing | Problem::Damaged(_) => "recoup copy heals it from a store that has it right",
             Problem::Exists | Problem::InvalidKey => "recoup verify --all shows what the stores hold",
             Problem::Full(_) => "make room on the store, then run the same command again, or recoup copy",
-            Problem::Denied(_) => "give the user that runs recoup access to the store, then run the same command again",
+            Problem::Denied(_) => {
+                "give the user that runs recoup access to the store, then run the same command again; what stands in a \
+                 folder's place is moved aside by recoup copy"
+            }
             Problem::Unreachable(_) => "bring the store back, then run the same command again, or recoup copy",
         };
         let failure = Failure::new(code, message).safe(untouched).next_step(next_step);

@@ -159,6 +159,9 @@ impl Store {
             // like damage.
             found if self.directory.is_some() => match (self.quarantine(key, &path).await?, found) {
                 (None, Found::Missing) => Replaced::Filled,
+                (Some(aside), _) if self.takes_back(key, &path, &aside, &bytes).await? => {
+                    return Ok(Replaced::AlreadyRight);
+                }
                 (quarantined, _) => Replaced::Healed { quarantined },
             },
             Found::Missing => Replaced::Filled,
@@ -172,6 +175,23 @@ impl Store {
         match self.found(key, &bytes).await? {
             Found::Same => Ok(replaced),
             _ => Err(self.failed(key, Problem::Damaged("what was written is not what is read back".to_owned()))),
+        }
+    }
+
+    /// Whether what was moved aside is right, and back in its place: another run may have healed it between our look
+    /// and our move.
+    async fn takes_back(&self, key: &str, path: &Path, aside: &str, bytes: &Bytes) -> Result<bool, StoreError> {
+        if !self.get(aside, bytes.len() as u64).await.is_ok_and(|moved| moved == *bytes) {
+            return Ok(false);
+        }
+        let from = Path::parse(aside).map_err(|_| self.failed(key, Problem::InvalidKey))?;
+        let options = || RenameOptions::new().with_target_mode(RenameTargetMode::Create);
+        let renamed = self.repeated(key, || self.once(0, self.objects.rename_opts(&from, path, options()))).await;
+        match renamed {
+            Ok(()) => Ok(true),
+            // Somebody has put it there again; whether that is right is looked at next.
+            Err(error) if error.problem == Problem::Exists => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -248,10 +248,13 @@ fn what_copy_brings_is_durable_before_copy_says_so() {
     bytes[middle] ^= 1;
     fs::write(&pack, bytes).unwrap();
     let trace = Trace::of(&site.command(&["copy", "--json"]), site.path(), 0);
-    let witness = Witness::new(trace, &site, &["host", "a", "b"]);
+    let mut witness = Witness::new(trace, &site, &["host", "a", "b"]);
     let healed = real.join("a").join(pack.strip_prefix(site.store("a")).unwrap());
     let aside = real.join("a/quarantine").join(pack.strip_prefix(site.store("a")).unwrap());
-    assert!(witness.published_as(&aside).end < witness.published_as(&healed).begin);
+    // It is gone for good before the right bytes come: nothing brings it back beside its copy in quarantine.
+    let (moved, came) = (witness.published_as(&aside).end, witness.published_as(&healed).begin);
+    let gone = witness.trace.synced(above(&healed), moved, came);
+    witness.require(gone, || "healed before the damaged bytes were gone for good".to_owned());
     witness.finish();
 
     // So is a link in the place of the pack's folder.
@@ -259,10 +262,12 @@ fn what_copy_brings_is_durable_before_copy_says_so() {
     fs::rename(folder, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, folder).unwrap();
     let trace = Trace::of(&site.command(&["copy", "--json"]), site.path(), 0);
-    let witness = Witness::new(trace, &site, &["host", "a", "b"]);
-    let moved =
-        witness.published_as(&real.join("a/quarantine").join(format!("{}.1", relative(folder, &real.join("a")))));
-    assert!(moved.end < witness.published_as(&healed).begin);
+    let mut witness = Witness::new(trace, &site, &["host", "a", "b"]);
+    let aside = real.join("a/quarantine").join(format!("{}.1", relative(folder, &real.join("a"))));
+    let (moved, made) = (witness.published_as(&aside).end, Act::MakeDirectory(folder.to_owned()));
+    let made = witness.trace.first(|act| *act == made).expect("the folder was made anew").begin;
+    let gone = witness.trace.synced(above(folder), moved, made);
+    witness.require(gone, || "healed before the link was gone for good".to_owned());
     witness.finish();
 }
 

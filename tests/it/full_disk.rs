@@ -148,14 +148,15 @@ fn a_full_state_directory_costs_time_and_no_snapshot() {
         match backup.code {
             0 => {}
             // Taken, and this host could not note it.
-            1 => assert!(backup.stderr.contains("host/state"), "{}", backup.stderr),
-            2 => assert_explained(&backup, &["host/state", "No space left"]),
+            1 => {
+                for part in ["could not note it", "host/state", "No space left", "make room"] {
+                    assert!(backup.stderr.contains(part), "{}", backup.stderr);
+                }
+            }
             _ => panic!("{backup:?}"),
         }
-        assert_eq!(taken["durable"] == true, backup.code < 2, "{backup:?}");
-        if let Some(seq) = taken["seq"].as_u64() {
-            site.restored(seq);
-        }
+        assert_eq!(taken["durable"], true, "{backup:?}");
+        site.restored(seq_of(&backup));
         assert_eq!(site.restored(1), first, "with {pages} pages left");
         disk.make_room();
         let again = site.run(&["backup", "--json"]).expect_code(0);
@@ -163,7 +164,7 @@ fn a_full_state_directory_costs_time_and_no_snapshot() {
         assert_eq!(names_in(&site.state()).iter().filter(|name| name.starts_with("digests-")).count(), 1);
     }
     say(&format!("exit codes: {codes:?}"));
-    for code in [0, 2] {
+    for code in [0, 1] {
         assert!(codes.contains_key(&code), "no run ended with {code}: {codes:?}");
     }
     site.run(&["verify", "--all"]).expect_code(0);

@@ -4,6 +4,7 @@ use crate::{
     house::{House, STORES, copy_tree},
     support::run,
 };
+use rusqlite::Connection;
 use std::{fs, path::PathBuf};
 
 /// The first pack on a store; there is one run only.
@@ -77,4 +78,59 @@ fn a_time_beyond_what_is_shown_does_not_pass_over_a_known_head() {
     }
     // The operator may still say which one.
     house.assert_restores("snapshot:1", &old);
+}
+
+#[test]
+fn a_store_that_refuses_one_folder_gets_the_next_full() {
+    let (house, _) = House::new();
+    for store in ["b", "c"] {
+        // Nothing can be written there any more, by root either.
+        let folder = pack_on(&house, store).parent().unwrap().to_owned();
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(folder, "").unwrap();
+    }
+    for kind in ["full", "incremental"] {
+        house.write_rows(3);
+        let backup = run(&mut house.recoup(["backup", "--json"])).expect_code(0);
+        assert_eq!(backup.json()["snapshots"][0]["kind"], kind, "{backup:?}");
+        house.assert_restores("latest", &house.ledger());
+    }
+}
+
+#[test]
+fn digests_that_lost_their_content_hide_nothing() {
+    let house = House::founded();
+    house.write_rows(2_000);
+    house.backup();
+    let entries = fs::read_dir(house.path("R/state/sources/ledger")).unwrap();
+    let mut names = entries.map(|entry| entry.unwrap().path());
+    let digests = names.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("digests-")).unwrap();
+    fs::write(&digests, vec![0; fs::metadata(&digests).unwrap().len() as usize]).unwrap();
+    // Pages that held rows are zeros now, as the lost digests say they were all along.
+    let ledger = Connection::open(house.path("data/ledger.db")).unwrap();
+    ledger.execute_batch("PRAGMA secure_delete = on; DELETE FROM posting WHERE id > 20").unwrap();
+    drop(ledger);
+    let backup = run(&mut house.recoup(["backup", "--json"])).expect_code(0);
+    assert_eq!(backup.json()["snapshots"][0]["kind"], "full", "{backup:?}");
+    house.assert_restores("latest", &house.ledger());
+}
+
+#[test]
+fn the_record_of_another_repository_is_none_of_ours() {
+    let (house, bytes) = House::new();
+    let (other, _) = House::new();
+    other.change_and_backup();
+    other.change_and_backup();
+    let known = |house: &House| house.path("R/state/sources/ledger/known.json");
+    fs::copy(known(&other), known(&house)).unwrap();
+    run(&mut house.recoup(["verify", "--all"])).expect_code(0);
+    let (mut restore, file) = house.restore("latest");
+    run(&mut restore).expect_code(0);
+    assert_eq!(fs::read(file).unwrap(), bytes);
+    let bytes = house.change_and_backup();
+    house.assert_restores("snapshot:2", &bytes);
+    run(&mut house.recoup(["copy"])).expect_code(0);
+    run(&mut house.recoup(["verify", "--all"])).expect_code(0);
+    let aside = fs::read_dir(known(&house).parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(aside.filter(|name| name.to_str().unwrap().starts_with("known.json.of-")).count(), 1);
 }

@@ -1,8 +1,9 @@
 //! The real program against live databases: processes that write, files that change their shape between snapshots.
 
 use crate::{
+    needs::needs,
     site::{Site, assert_whole, database_sha256_of, ends_at, names_in, seq_of, sha256_of},
-    support::run,
+    support::{program, run},
     writing::{Writing, set_journal_mode, transfer},
 };
 use recoup::{
@@ -12,8 +13,11 @@ use recoup::{
 use rusqlite::Connection;
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process::Stdio,
+    thread,
     time::Duration,
 };
 
@@ -234,4 +238,39 @@ fn a_database_that_its_application_keeps_locked_is_given_up_in_time() {
         let seq = seq_of(&site.run(&["backup", "--json"]).expect_code(0));
         assert!(site.restored(seq).last_transfer > first.last_transfer);
     }
+}
+
+#[test]
+fn a_commit_that_waits_for_a_busy_disk_is_in_the_next_snapshot() {
+    if !needs("strace") || !needs("sqlite3") {
+        return;
+    }
+    let site = site("wal");
+    let mut strace = program("strace", site.path());
+    strace.args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    strace.args(["-e", "inject=fsync,fdatasync:delay_enter=1500000", "--", "sqlite3"]).arg(site.ledger());
+    let mut application = strace.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut orders = application.stdin.take().unwrap();
+    let mut answers = BufReader::new(application.stdout.take().unwrap()).lines();
+    let mut tell = |sql: &str| writeln!(orders, "{sql};\n.print done").unwrap();
+    tell("update account set owner = 'first' where id = 1");
+    assert_eq!(answers.next().unwrap().unwrap(), "done");
+    let log = || fs::metadata(site.path().join("data/ledger.db-wal")).unwrap().modified().unwrap();
+    let before = log();
+    tell("update account set owner = 'second' where id = 1");
+    while log() == before {
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(100)); // the frames are written, and the log is on its way to the disk
+    site.run(&["backup"]).expect_code(0);
+    assert_eq!(answers.next().unwrap().unwrap(), "done");
+    // Acknowledged; nothing but the wal-index has changed since that snapshot was taken.
+    let after = seq_of(&site.run(&["backup", "--json"]).expect_code(0));
+    let to = site.path().join("out");
+    run(&mut site.restore_command(&format!("snapshot:{after}"), &to)).expect_code(0);
+    let restored = Connection::open(to.join("ledger.db")).unwrap();
+    let owner: String = restored.query_row("select owner from account where id = 1", [], |row| row.get(0)).unwrap();
+    assert_eq!(owner, "second");
+    drop(orders);
+    assert!(application.wait().unwrap().success());
 }

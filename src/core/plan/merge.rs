@@ -2,7 +2,7 @@
 
 use crate::core::{
     blocks::BlockSet,
-    manifest::{Entry, Extent, Item, Key, PartId, PartRef, push_extent},
+    manifest::{Entry, Extent, Item, Key, PartId, PartRef},
     path::StoredPath,
 };
 use std::collections::BTreeMap;
@@ -21,99 +21,150 @@ pub struct Captured {
 pub enum NewPart {
     /// A part of the base that did not change.
     Again(PartRef, Vec<Item>),
-    /// Items to be written as one or more new parts.
+    /// Items to be written as one or more new parts; those of one range may come in several pieces.
     Write(Vec<Item>),
 }
 
+/// How many items are handed out for writing at a time.
+const WRITE_ITEMS: usize = 50_000;
+/// How many blocks are merged at a time.
+const WINDOW_BLOCKS: u64 = 1 << 16;
+
 /// Merges the base's parts with what was captured.
 ///
-/// `base` hands out the base's parts in order, one at a time; `entries` are the new entries, sorted by path;
+/// `base` names the base's parts in order, `open` reads one; `entries` are the new entries, sorted by path;
 /// `must_rewrite` says which parts may not be named again. Every block keeps its extent of the base unless it was
-/// replaced or lies beyond the entry's end.
+/// replaced or lies beyond the entry's end. One part of the base is in memory at a time, and not much more.
 pub fn merge<E>(
-    base: impl Iterator<Item = Result<(PartRef, Vec<Item>), E>>,
+    base: &[PartRef],
+    mut open: impl FnMut(&PartRef) -> Result<Vec<Item>, E>,
     entries: &[Entry],
     captured: &BTreeMap<StoredPath, Captured>,
     must_rewrite: impl Fn(PartId) -> bool,
     mut emit: impl FnMut(NewPart) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut base = base.peekable();
-    let mut from: Option<Key> = None;
-    loop {
-        let part = base.next().transpose()?;
-        // The range of this part ends where the next begins; the first range also covers all that comes before it.
-        let until: Option<Key> = match base.peek() {
-            Some(Ok((next, _))) => Some(next.from.clone()),
-            _ => None,
-        };
-        let old_items = part.as_ref().map_or(&[][..], |(_, items)| items);
-        let items = merge_range(old_items, entries, captured, from.as_ref(), until.as_ref());
+    // Without a base there is one range, of everything; otherwise the first one also covers all that comes before it.
+    for at in 0..base.len().max(1) {
+        let part = base.get(at);
+        let old = part.map(&mut open).transpose()?.unwrap_or_default();
+        let from = part.filter(|_| at > 0).map(|part| &part.from);
+        let until = base.get(at + 1).map(|next| &next.from);
+        let range = MergedRange { old: &old, entries, captured, from, until };
         match part {
-            Some((part, old)) if items == old && !must_rewrite(part.id) => emit(NewPart::Again(part, old))?,
-            _ if items.is_empty() => {}
-            _ => emit(NewPart::Write(items))?,
-        }
-        match until {
-            Some(key) => from = Some(key),
-            None => break,
-        }
-        if base.peek().is_none() {
-            break;
+            Some(part) if !must_rewrite(part.id) && range.is_unchanged() => emit(NewPart::Again(part.clone(), old))?,
+            _ => range.write(&mut emit)?,
         }
     }
-    // An error that ended the peeking is not swallowed.
-    base.next().transpose().map(|_| ())
+    Ok(())
 }
 
-fn merge_range(
-    old: &[Item],
-    entries: &[Entry],
-    captured: &BTreeMap<StoredPath, Captured>,
-    from: Option<&Key>,
-    until: Option<&Key>,
-) -> Vec<Item> {
-    let mut items = Vec::new();
-    let mut old_extents: BTreeMap<&StoredPath, Vec<Extent>> = BTreeMap::new();
-    for item in old {
-        if let Item::Extent(path, extent) = item {
-            old_extents.entry(path).or_default().push(*extent);
-        }
+/// What comes to stand in the range of one part of the base.
+struct MergedRange<'a> {
+    old: &'a [Item],
+    entries: &'a [Entry],
+    captured: &'a BTreeMap<StoredPath, Captured>,
+    from: Option<&'a Key>,
+    until: Option<&'a Key>,
+}
+
+impl MergedRange<'_> {
+    fn is_unchanged(&self) -> bool {
+        let mut old = self.old.iter();
+        let same = self.items(|item| if old.next() == Some(&item) { Ok(()) } else { Err(()) });
+        same.is_ok() && old.next().is_none()
     }
-    for entry in entries {
-        let start = match from {
-            Some(key) if entry.path < key.path => continue,
-            Some(key) if entry.path == key.path => key.block,
-            _ => 0,
-        };
-        let end = match until {
-            Some(key) if entry.path > key.path => break,
-            Some(key) if entry.path == key.path => key.block.min(entry.blocks()),
-            _ => entry.blocks(),
-        };
-        // An entry belongs to the range that covers its block 0.
-        let ends_before_entry = until.is_some_and(|key| entry.path == key.path && key.block == 0);
-        if start == 0 && !ends_before_entry {
-            items.push(Item::Entry(entry.clone()));
-        }
+
+    fn write<E>(&self, emit: &mut impl FnMut(NewPart) -> Result<(), E>) -> Result<(), E> {
+        let mut items = Vec::new();
+        self.items(|item| {
+            items.push(item);
+            if items.len() == WRITE_ITEMS { emit(NewPart::Write(std::mem::take(&mut items))) } else { Ok(()) }
+        })?;
+        if items.is_empty() { Ok(()) } else { emit(NewPart::Write(items)) }
+    }
+
+    /// Hands out the items in order.
+    fn items<E>(&self, mut emit: impl FnMut(Item) -> Result<(), E>) -> Result<(), E> {
         let nothing = Captured::default();
-        let new = captured.get(&entry.path).unwrap_or(&nothing);
-        let kept = old_extents.get(&entry.path).map_or(&[][..], |extents| extents);
-        for extent in merge_extents(kept, new, start, end) {
-            items.push(Item::Extent(entry.path.clone(), extent));
+        let mut old = self.old;
+        for entry in self.entries {
+            let start = match self.from {
+                Some(key) if entry.path < key.path => continue,
+                Some(key) if entry.path == key.path => key.block,
+                _ => 0,
+            };
+            let end = match self.until {
+                Some(key) if entry.path > key.path => break,
+                Some(key) if entry.path == key.path => key.block.min(entry.blocks()),
+                _ => entry.blocks(),
+            };
+            // An entry belongs to the range that covers its block 0.
+            let ends_before_entry = self.until.is_some_and(|key| entry.path == key.path && key.block == 0);
+            if start == 0 && !ends_before_entry {
+                emit(Item::Entry(entry.clone()))?;
+            }
+            let kept;
+            (kept, old) = extents_of(old, &entry.path);
+            let new = self.captured.get(&entry.path).unwrap_or(&nothing);
+            merge_extents(kept, new, start, end, |extent| emit(Item::Extent(entry.path.clone(), extent)))?;
         }
+        Ok(())
     }
-    items
 }
 
-/// The extents of blocks `start..end` of one file.
-fn merge_extents(kept: &[Extent], new: &Captured, start: u64, end: u64) -> Vec<Extent> {
-    let mut merged: Vec<Extent> = Vec::new();
-    let mut pieces: Vec<Extent> = Vec::new();
-    for extent in kept {
-        let (first, last) = (extent.first.max(start), extent.end().min(end));
-        if first >= last {
-            continue;
+/// The extents of a file among items in order, and the items after them.
+fn extents_of<'a>(items: &'a [Item], path: &StoredPath) -> (&'a [Item], &'a [Item]) {
+    fn path_of(item: &Item) -> &StoredPath {
+        match item {
+            Item::Entry(entry) => &entry.path,
+            Item::Extent(path, _) => path,
         }
+    }
+    let (_, items) = items.split_at(items.partition_point(|item| path_of(item) < path));
+    let (own, after) = items.split_at(items.partition_point(|item| path_of(item) == path));
+    match own {
+        [Item::Entry(_), extents @ ..] => (extents, after),
+        extents => (extents, after),
+    }
+}
+
+/// Hands out the extents of blocks `start..end` of one file.
+fn merge_extents<E>(
+    kept: &[Item],
+    new: &Captured,
+    start: u64,
+    end: u64,
+    mut emit: impl FnMut(Extent) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut last: Option<Extent> = None;
+    let mut from = start;
+    while from < end {
+        let to = end.min(from.saturating_add(WINDOW_BLOCKS));
+        for extent in merge_window(kept, new, from, to) {
+            match &mut last {
+                Some(last) if last.continues_with(&extent) => last.count += extent.count,
+                last => {
+                    if let Some(complete) = last.replace(extent) {
+                        emit(complete)?;
+                    }
+                }
+            }
+        }
+        from = to;
+    }
+    last.map_or(Ok(()), emit)
+}
+
+/// The pieces of extents in blocks `start..end`, in order.
+fn merge_window(kept: &[Item], new: &Captured, start: u64, end: u64) -> Vec<Extent> {
+    let mut pieces: Vec<Extent> = Vec::new();
+    let within = |extent: &Extent| Some((extent.first.max(start), extent.end().min(end))).filter(|(a, b)| a < b);
+    let from = kept.partition_point(|item| matches!(item, Item::Extent(_, extent) if extent.end() <= start));
+    let kept = kept[from..].iter().map_while(|item| match item {
+        Item::Extent(_, extent) => Some((extent, within(extent)?)),
+        Item::Entry(_) => None,
+    });
+    for (extent, (first, last)) in kept {
         // Blocks beyond the replaced set's length were not looked at, which is the same as not replaced.
         let known = new.replaced.length().clamp(first, last);
         for (run, count) in new.replaced.runs_within(first, known, false) {
@@ -124,15 +175,11 @@ fn merge_extents(kept: &[Extent], new: &Captured, start: u64, end: u64) -> Vec<E
         }
     }
     let from = new.extents.partition_point(|extent| extent.end() <= start);
-    for extent in new.extents[from..].iter().take_while(|extent| extent.first < end) {
-        let (first, last) = (extent.first.max(start), extent.end().min(end));
+    for (extent, (first, last)) in new.extents[from..].iter().map_while(|extent| Some((extent, within(extent)?))) {
         pieces.push(extent.slice(first, last - first));
     }
     pieces.sort_by_key(|extent| extent.first);
-    for piece in pieces {
-        push_extent(&mut merged, piece);
-    }
-    merged
+    pieces
 }
 
 #[cfg(test)]
@@ -140,7 +187,7 @@ mod tests {
     use super::*;
     use crate::core::{
         id::RunId,
-        manifest::{EntryKind, PackId},
+        manifest::{EntryKind, PackId, push_extent},
     };
     use std::convert::Infallible;
 
@@ -167,6 +214,12 @@ mod tests {
         (PartRef { from, id: PartId { run: RunId::from_random([0; 16]), part: number } }, items)
     }
 
+    /// The parts' names in order, and what each holds.
+    fn shelf(parts: Vec<(PartRef, Vec<Item>)>) -> (Vec<PartRef>, BTreeMap<PartId, Vec<Item>>) {
+        let refs = parts.iter().map(|(part, _)| part.clone()).collect();
+        (refs, parts.into_iter().map(|(part, items)| (part.id, items)).collect())
+    }
+
     fn at(name: &str, extent: Extent) -> Item {
         Item::Extent(path(name), extent)
     }
@@ -184,8 +237,10 @@ mod tests {
             })
             .collect();
         let mut parts = Vec::new();
+        let (refs, opened) = shelf(base);
         merge(
-            base.into_iter().map(Ok::<_, Infallible>),
+            &refs,
+            |part| Ok::<_, Infallible>(opened[&part.id].clone()),
             entries,
             &captured,
             |_| false,
@@ -241,6 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn large_files_are_merged_piece_by_piece() {
+        let blocks = 3 * WINDOW_BLOCKS + 7;
+        let long = extent(1, blocks - 1, 1, 0);
+        let base = vec![part(0, vec![Item::Entry(entry("a", blocks)), at("a", long)])];
+        let unchanged = run(base.clone(), &[entry("a", blocks)], &[("a", &[], vec![], blocks)]);
+        assert!(matches!(&unchanged[..], [NewPart::Again(_, items)] if items[1] == at("a", long)));
+        // Every other block is another one now.
+        let replaced: Vec<(u64, u64)> = (1..blocks).step_by(2).map(|block| (block, 1)).collect();
+        let new: Vec<Extent> = replaced.iter().map(|(block, _)| extent(*block, 1, 2, *block)).collect();
+        let pieces = run(base, &[entry("a", blocks)], &[("a", &replaced, new, blocks)]);
+        let lengths: Vec<usize> = pieces
+            .iter()
+            .map(|piece| if let NewPart::Write(items) = piece { items.len() } else { panic!("named again") })
+            .collect();
+        assert!(lengths.iter().all(|length| (1..=WRITE_ITEMS).contains(length)), "{lengths:?}");
+        assert_eq!(lengths.iter().sum::<usize>() as u64, 1 + (blocks - 1));
+    }
+
+    #[test]
     fn random_edits_give_what_was_captured() {
         let mut state = 7_u64;
         let mut next = move |limit: u64| {
@@ -250,6 +324,7 @@ mod tests {
         // The model: for every block, which run wrote it (0: zero block).
         let mut model: Vec<u8> = Vec::new();
         let mut parts: Vec<(PartRef, Vec<Item>)> = Vec::new();
+        let mut number = 0;
         for generation in 1..60_u8 {
             let length = 1 + next(400) as usize;
             let mut replaced = BlockSet::none(length as u64);
@@ -268,8 +343,10 @@ mod tests {
             let captured = [(path("f"), Captured { replaced, extents })].into();
             let entries = [entry("f", length as u64)];
             let mut new_parts = Vec::new();
+            let (refs, opened) = shelf(std::mem::take(&mut parts));
             merge(
-                parts.drain(..).map(Ok::<_, Infallible>),
+                &refs,
+                |part| Ok::<_, Infallible>(opened[&part.id].clone()),
                 &entries,
                 &captured,
                 |_| false,
@@ -279,7 +356,8 @@ mod tests {
                         NewPart::Write(items) => {
                             // Cut anywhere, as a writer does by size.
                             for chunk in items.chunks(1 + next(40) as usize) {
-                                new_parts.push(part(0, chunk.to_vec()));
+                                number += 1;
+                                new_parts.push(part(number, chunk.to_vec()));
                             }
                         }
                     }

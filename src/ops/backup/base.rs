@@ -108,22 +108,23 @@ impl BaseManifest {
         self.inventory.id()
     }
 
-    /// The parts in order, each opened when it is asked for.
-    pub(super) fn parts(&self) -> impl Iterator<Item = Result<(PartRef, Vec<Item>), Failure>> + '_ {
-        self.parts.iter().map(|(part, sealed)| {
-            let items = open_small(&self.key.identities, sealed, manifest::MAX_RAW_BYTES)
-                .and_then(|raw| manifest::parse_part(&raw))
-                .map_err(|error| {
-                    Failure::new(
-                        Code::Damaged,
-                        format!("{} of the base {} is damaged", layout::part(part.id), self.id()),
-                    )
+    /// The parts in order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &PartRef> {
+        self.parts.iter().map(|(part, _)| part)
+    }
+
+    /// What a part lists.
+    pub(super) fn open(&self, part: &PartRef) -> Result<Vec<Item>, Failure> {
+        let sealed = self.parts.iter().find(|(known, _)| known.id == part.id).map(|(_, sealed)| sealed);
+        let sealed = sealed.ok_or_else(|| Failure::internal("a part that the base has not"))?;
+        open_small(&self.key.identities, sealed, manifest::MAX_RAW_BYTES)
+            .and_then(|raw| manifest::parse_part(&raw))
+            .map_err(|error| {
+                Failure::new(Code::Damaged, format!("{} of the base {} is damaged", layout::part(part.id), self.id()))
                     .cause(error)
                     .safe("earlier snapshots are unaffected")
                     .next_step("take a full snapshot: recoup backup --full")
-                })?;
-            Ok((part.clone(), items))
-        })
+            })
     }
 
     /// The packs that the base uses, with no live byte counted yet.

@@ -21,10 +21,9 @@ use crate::{
         },
     },
     format::{
-        digests, index,
+        index,
         manifest::{self, PartWriter, Root},
         objects::{ObjectKind, RunObject},
-        pack::PackIndex,
         seal::{Recipients, SealedObject, seal_small},
     },
     ops::state::{DigestFile, SourceState},
@@ -67,6 +66,8 @@ pub(super) struct Capture {
     /// The run's objects, sorted by name.
     pub(super) objects: Vec<RunObject>,
     pub(super) new_digests: DigestFile,
+    /// BLAKE3 of those digests; why there are none, if so.
+    pub(super) digests_blake3: Result<String, Failure>,
     pub(super) state: SourceState,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct Capture {
 pub(super) fn capture(request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
     let mut view = request.source.open()?;
     let facts = view.facts().clone();
-    let new_digests = request.state.create_digests(request.run, &facts.entries)?;
+    let new_digests = request.state.create_digests(request.run, &facts.entries);
     let mut work = Work { request, outbox, facts, new_digests, objects: Vec::new() };
     match work.run(view.as_mut()) {
         Ok((replaced, packs)) => work.finish(view, replaced, packs),
@@ -136,6 +137,7 @@ impl Work {
             self.new_digests.discard();
             return Err(failure);
         }
+        let digests_blake3 = self.new_digests.seal();
         match self.write_structure(replaced, packed) {
             Ok((root, uses)) => {
                 self.objects.sort_by(|a, b| a.name.cmp(&b.name));
@@ -145,6 +147,7 @@ impl Work {
                     root,
                     objects: self.objects,
                     new_digests: self.new_digests,
+                    digests_blake3,
                     state: self.request.state,
                 })
             }
@@ -160,14 +163,12 @@ impl Work {
         replaced: Replaced,
         packed: pipeline::Packed,
     ) -> Result<(Option<SealedObject>, Uses), Failure> {
-        self.new_digests.sync()?;
         let run = self.request.run;
         self.objects.extend(packed.objects);
         if !packed.indexes.is_empty() {
             let lines = index::to_lines(run, packed.indexes.values());
             let sealed = seal_small(&self.request.structure_recipients, &lines);
             self.ship(&ObjectKind::Index.name(), sealed)?;
-            self.write_digests(&packed.indexes, packed.digests)?;
         }
         let mut extents = packed.extents;
         let captured = replaced
@@ -199,39 +200,17 @@ impl Work {
         self.outbox.send(Parcel { name: layout::run_object(self.request.run, name), object })
     }
 
-    fn write_digests(
-        &mut self,
-        indexes: &BTreeMap<u32, PackIndex>,
-        mut of_packs: BTreeMap<u32, Vec<[u8; 16]>>,
-    ) -> Result<(), Failure> {
-        let start = || digests::start_part(self.request.run, &self.request.digest_key);
-        let mut parts = Vec::new();
-        let mut raw = start();
-        for pack in indexes.keys() {
-            let of_pack = of_packs.remove(pack).unwrap_or_default();
-            if raw.len() + of_pack.len() * 16 > digests::PART_BYTES && raw.len() > 1024 {
-                parts.push(std::mem::replace(&mut raw, start()));
-            }
-            digests::push_pack(&mut raw, *pack, &of_pack);
-        }
-        parts.push(raw);
-        for (number, raw) in parts.into_iter().enumerate() {
-            let sealed = seal_small(&self.request.recipients, &raw);
-            self.ship(&ObjectKind::Digests(number as u32).name(), sealed)?;
-        }
-        Ok(())
-    }
-
     fn write_parts(&mut self, captured: &BTreeMap<StoredPath, Captured>) -> Result<(Vec<PartRef>, Uses), Failure> {
         let base = self.request.base.take();
         let retired = base.as_ref().map(BaseManifest::retired_part_runs).unwrap_or_default();
         let mut uses = Uses::new();
         let mut parts = Vec::new();
         let mut number = 0;
-        let old = base.iter().flat_map(BaseManifest::parts);
+        let old: Vec<PartRef> = base.iter().flat_map(BaseManifest::parts).cloned().collect();
         let entries = self.facts.entries.clone();
         merge(
-            old,
+            &old,
+            |part| base.as_ref().map_or_else(|| Ok(Vec::new()), |base| base.open(part)),
             &entries,
             captured,
             |part: PartId| retired.contains(&part.run),
@@ -295,7 +274,7 @@ fn capture_again(base: &BaseManifest, entries: &[Entry], replaced: &mut Replaced
         return Ok(());
     }
     for part in base.parts() {
-        for item in part?.1 {
+        for item in base.open(part)? {
             if let Item::Extent(path, extent) = item
                 && again.contains(&extent.pack)
                 && let Some(set) = replaced.get_mut(&path)
@@ -320,7 +299,7 @@ fn live_bytes(
         entries.iter().filter_map(|entry| Some((&entry.path, entry.block_size()?))).collect();
     let mut lives = base.packs()?;
     for part in base.parts() {
-        for item in part?.1 {
+        for item in base.open(part)? {
             let Item::Extent(path, extent) = item else { continue };
             let (Some(block_size), Some(set)) = (block_sizes.get(&path), replaced.get(&path)) else { continue };
             let life = lives.get_mut(&extent.pack).ok_or_else(|| {

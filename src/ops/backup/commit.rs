@@ -43,9 +43,14 @@ pub(super) struct CommitOutcome {
 
 impl Commit {
     /// Signs the inventory; `objects` are written before it, in their order.
-    pub(super) fn new(host: &Host, source: &SourceName, inventory: Inventory, mut objects: Vec<Parcel>) -> Self {
+    pub(super) fn new(
+        host: &Host,
+        source: &SourceName,
+        inventory: Inventory,
+        mut objects: Vec<Parcel>,
+    ) -> Result<Self, Failure> {
         let id = inventory.id();
-        let object = super::seal_inventory(&inventory);
+        let object = super::seal_inventory(&inventory)?;
         let signature = host.key.sign(signature::INVENTORY, &object.bytes);
         let head = Parent { id, sha256: object.sha256 };
         objects.push(Parcel {
@@ -53,7 +58,7 @@ impl Commit {
             object: SealedObject::clear(signature.into_bytes()),
         });
         objects.push(Parcel { name: layout::snapshot_object(id, layout::INVENTORY), object });
-        Commit { inventory, head, objects, folder: layout::source_folder(source) }
+        Ok(Commit { inventory, head, objects, folder: layout::source_folder(source) })
     }
 
     /// Commits on each store as soon as it has everything, and waits for the slower ones within reason.

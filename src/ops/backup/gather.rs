@@ -7,7 +7,7 @@ use super::{
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::unhex,
+        id::{SEQ_MAX, unhex},
         inventory::Parent,
         manifest::PackId,
         plan::backup::{Approach, BaseFacts, FullReason, approach},
@@ -25,9 +25,12 @@ use crate::{
         heal::BringError,
         layout,
     },
-    stores::Store,
+    stores::{Problem, Store, StoreError},
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How far above all accepted numbers one may be that nobody signed.
+const CLAIMED_SEQ_LEAD_MAX: u64 = 1_000;
 
 /// Everything that was found out.
 pub(super) struct Gathered {
@@ -81,7 +84,7 @@ pub(super) async fn gather(
     }
     let known = state.known();
     let looked_at = host.world.now();
-    let (found, none_because) = match find_base(host, state, &catalogue) {
+    let (found, none_because) = match find_base(state, &catalogue) {
         Ok(base) => (Some(base), String::new()),
         Err(why) => (None, why),
     };
@@ -115,11 +118,9 @@ pub(super) async fn gather(
             && base.record.configuration_sha256 == configuration_sha256(&host.configuration)
             && base.record.fingerprint.as_ref().is_some_and(|fingerprint| protected.source.is_unchanged(fingerprint));
         if !idle {
-            match base::read(host, &catalogue, &base.committed, std::mem::take(&mut reuse.lost)).await {
+            match read_base(host, &catalogue, base, std::mem::take(&mut reuse.lost)).await {
                 Ok(manifest) => base.manifest = Some(manifest),
-                Err(why) => {
-                    approach = Approach::Full(FullReason::BaseIncomplete(format!("the base cannot be read: {why}")))
-                }
+                Err(why) => approach = Approach::Full(FullReason::BaseIncomplete(why)),
             }
         }
     }
@@ -128,10 +129,9 @@ pub(super) async fn gather(
         Some(reuse) if incremental => reuse.complete,
         _ => ready,
     };
-    let newest = catalogue.snapshots.keys().map(|id| id.seq).chain([known.last_seq]).max();
     Ok(Gathered {
         approach,
-        seq: newest.unwrap_or(0) + 1,
+        seq: next_seq(&catalogue, known.last_seq)?,
         parents: catalogue.heads(),
         behind: behind(&catalogue, &takers),
         takers,
@@ -141,6 +141,46 @@ pub(super) async fn gather(
         warnings: warnings(&catalogue, &known),
         notes: clock::suspicion(looked_at, &catalogue).into_iter().collect(),
     })
+}
+
+/// Reads what an incremental compares with; an idle run needs none of it.
+async fn read_base(
+    host: &Host,
+    catalogue: &Catalogue,
+    base: &Base,
+    lost: BTreeSet<PackId>,
+) -> Result<BaseManifest, String> {
+    if let Some(digests) = &base.digests {
+        digests.check(&base.record.digests_blake3)?;
+    }
+    let read = base::read(host, catalogue, &base.committed, lost).await;
+    read.map_err(|why| format!("the base cannot be read: {why}"))
+}
+
+/// One more than the largest number seen, accepted or not: the newest inventory may be the one that is damaged.
+///
+/// What nobody signed counts only near the others, or anybody who can write to a store could use up all numbers.
+fn next_seq(catalogue: &Catalogue, last_seq: u64) -> Result<u64, Failure> {
+    let newest = catalogue.snapshots.keys().next_back();
+    let accepted = newest.map_or(0, |id| id.seq).max(last_seq);
+    let listed = catalogue.listings.iter().flat_map(|listing| listing.objects.keys());
+    let claimed = listed.filter_map(|name| layout::snapshot_of(name)).map(|id| id.seq);
+    let largest = claimed.filter(|seq| *seq <= accepted.saturating_add(CLAIMED_SEQ_LEAD_MAX)).max();
+    let next = largest.unwrap_or(0).max(accepted).saturating_add(1);
+    if next <= SEQ_MAX {
+        return Ok(next);
+    }
+    let whose = newest.filter(|id| id.seq == accepted).map_or_else(
+        || "this host's record of the last snapshot names it".to_owned(),
+        |id| format!("snapshot {id} has it, and its inventory is signed by a trusted key"),
+    );
+    Err(Failure::new(Code::Refused, format!("no number is left for a snapshot of {}", catalogue.source))
+        .cause(format!("the largest is {SEQ_MAX}: {whose}"))
+        .safe("nothing was written; earlier snapshots are unaffected")
+        .next_step(
+            "find out who signed it: whoever did has the signing key of a host. Replace that key, remove the snapshot's \
+             folder from every store, then run the same command again",
+        ))
 }
 
 /// A snapshot that this host's own signers do not trust could never be restored.
@@ -201,8 +241,8 @@ fn warnings(catalogue: &Catalogue, known: &Known) -> Vec<String> {
 }
 
 /// The base that local state describes; says why there is none.
-fn find_base(host: &Host, state: &SourceState, catalogue: &Catalogue) -> Result<Base, String> {
-    let record = state.base(host.repository.id)?;
+fn find_base(state: &SourceState, catalogue: &Catalogue) -> Result<Base, String> {
+    let record = state.base()?;
     let committed = catalogue.snapshots.get(&record.snapshot);
     let committed =
         committed.ok_or_else(|| format!("no store shows the last snapshot of this host, {}", record.snapshot))?;
@@ -279,18 +319,31 @@ impl Reuse {
                     needed.iter().filter(|object| names.contains(&object.name)).cloned().collect();
                 match host.repository.bring(&catalogue.source, *store, &wanted).await {
                     Ok(()) => names.clear(),
-                    Err(BringError::Store(_)) => refusing += 1,
+                    Err(BringError::Store(error)) => {
+                        let holds_some = names.len() + lost_names.len() < needed.len();
+                        refusing += usize::from(refuses(&host.repository.stores[*store], &error, holds_some).await);
+                    }
                     Err(BringError::Nowhere(_)) => {}
                 }
             }
             (complete, enough) = durable(&lacking);
         }
         // With too few complete stores the base is no base, unless no full could do better either.
-        // A store that takes no writes would not take a full either.
+        // A store that takes no writes would not take a full either. One that refuses a single object may well.
         let would_help = complete.len() + refusing < lacking.len();
         let unusable = (!enough && repair && would_help)
             .then(|| format!("the base is complete on {} of {} stores only", complete.len(), catalogue.listings.len()));
         Reuse { complete, lost, unusable }
+    }
+}
+
+/// Whether a store that did not take an object of the base takes nothing at all.
+async fn refuses(store: &Store, error: &StoreError, holds_some: bool) -> bool {
+    match error.problem {
+        Problem::Full(_) => true,
+        Problem::Unreachable(_) => !holds_some || !store.answers().await,
+        // One object or folder that cannot be written: unless nothing of the base ever got there, a full will.
+        _ => !holds_some,
     }
 }
 

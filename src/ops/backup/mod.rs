@@ -3,9 +3,12 @@
 mod base;
 mod capture;
 mod commit;
+mod digest_parts;
 mod gather;
 mod pipeline;
 mod shipment;
+#[cfg(test)]
+mod tests;
 
 use super::{
     host::{Host, Protected},
@@ -18,6 +21,7 @@ use crate::{
         id::{RunId, SnapshotId, SourceName},
         inventory::{FORMAT, Inventory, Kind, ObjectRef, Parent, Use},
         plan::backup::Approach,
+        policy::is_durable,
     },
     format::{
         inventory as inventory_format,
@@ -31,7 +35,7 @@ use capture::{Capture, CaptureRequest};
 use commit::{Commit, CommitOutcome};
 use gather::Gathered;
 pub(crate) use gather::check_own_key;
-use shipment::{Parcel, Shipment};
+use shipment::{Parcel, Room, Shipment};
 use std::collections::BTreeMap;
 
 /// What one run of one source came to.
@@ -85,7 +89,7 @@ pub struct BackupPlan {
 
 /// Says what a run would do; changes nothing.
 pub async fn plan(host: &Host, protected: &Protected, full: bool) -> Result<BackupPlan, Failure> {
-    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let state = SourceState::read_only(host.source_state_dir(&protected.name), host.repository.id);
     let gathered = gather::gather(host, protected, &state, full, false).await?;
     Ok(BackupPlan {
         unchanged: gathered.idle,
@@ -104,7 +108,7 @@ pub async fn backup(
     full: bool,
     progress: &dyn Progress,
 ) -> Result<Snapshot, Failure> {
-    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let _lock = state.lock(&protected.name)?;
     match attempt(host, protected, &state, full, progress).await {
         // Somebody opened a database that nobody had open: the second attempt reads it beside them.
@@ -134,7 +138,7 @@ async fn attempt(
 
 /// Nothing changed since the base: its root and objects are named again.
 async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: SnapshotId) -> Result<Snapshot, Failure> {
-    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let base = gathered.base.as_ref().ok_or_else(|| Failure::internal("an idle run has a base"))?;
     let record = base.record.clone();
     let inventory = Inventory {
@@ -149,11 +153,11 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
         recipients: host.recipients.names().to_vec(),
         ..base.committed.inventory.clone()
     };
-    let commit = Commit::new(host, &protected.name, inventory, Vec::new());
-    let shipment = Shipment::new(&gathered.taking_stores(host), String::new(), spool_dir(host, protected, id.run), 0);
+    let commit = Commit::new(host, &protected.name, inventory, Vec::new())?;
+    let shipment = shipment(host, protected, &gathered, id.run);
     let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
-    finish(&state, &gathered, outcome, Some(record), Vec::new())
+    finish(&state, &gathered, outcome, Ok(record), Vec::new())
 }
 
 async fn active(
@@ -163,7 +167,7 @@ async fn active(
     id: SnapshotId,
     progress: &dyn Progress,
 ) -> Result<Snapshot, Failure> {
-    let state = SourceState::open(host.source_state_dir(&protected.name))?;
+    let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let kind = gathered.approach.kind();
     let base = gathered.base.as_mut().filter(|_| kind == Kind::Incremental);
     let history = base.as_ref().map_or_else(|| id.run.to_string(), |base| base.committed.inventory.history.clone());
@@ -195,13 +199,7 @@ async fn active(
         old_digests,
         state,
     };
-    let folder = layout::source_folder(&protected.name);
-    let mut shipment = Shipment::new(
-        &gathered.taking_stores(host),
-        folder,
-        spool_dir(host, protected, id.run),
-        host.spool_limit_bytes,
-    );
+    let mut shipment = shipment(host, protected, &gathered, id.run);
     let (outbox, mut receiver) = shipment::outbox();
     let (done, captured) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -232,21 +230,16 @@ async fn active(
     let notes = capture.facts.notes.clone();
     let record = record_of(host, id, &capture, digest_key);
     let commit = Commit::new(host, &protected.name, inventory, parcels);
-    let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await;
-    match outcome {
-        Ok(outcome) => {
-            let record = BaseRecord { inventory_sha256: outcome.head.sha256, ..record };
-            let record = (!outcome.stores.is_empty()).then_some(record);
-            if record.is_none() {
-                capture.new_digests.discard();
-            }
-            finish(&capture.state, &gathered, outcome, record, notes)
-        }
-        Err(failure) => {
-            capture.new_digests.discard();
-            Err(failure)
-        }
+    let outcome = match commit {
+        Ok(commit) => commit.run(host, protected, shipment, gathered.behind.clone()).await,
+        Err(failure) => Err(failure),
+    };
+    if record.is_err() || !outcome.as_ref().is_ok_and(|outcome| !outcome.stores.is_empty()) {
+        capture.new_digests.discard();
     }
+    let outcome = outcome?;
+    let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
+    finish(&capture.state, &gathered, outcome, record, notes)
 }
 
 /// Every store failed while the snapshot was shipped: says how each did.
@@ -266,8 +259,16 @@ async fn nobody_took_it(shipment: Shipment, source: &SourceName, behind: &[(Stri
         .next_step("make room or bring the stores back, then run the same command again")
 }
 
-fn spool_dir(host: &Host, protected: &Protected, run: RunId) -> std::path::PathBuf {
-    host.source_state_dir(&protected.name).join("spool").join(run.as_str())
+/// A shipment to every store that can get the snapshot.
+fn shipment(host: &Host, protected: &Protected, gathered: &Gathered, run: RunId) -> Shipment {
+    let spool_dir = host.source_state_dir(&protected.name).join("spool").join(run.as_str());
+    let (copies, places) = (protected.policy.copies.clone(), host.repository.places());
+    Shipment::new(
+        &gathered.taking_stores(host),
+        layout::source_folder(&protected.name),
+        Room::new(spool_dir, host.spool_limit_bytes),
+        Box::new(move |stores| is_durable(&copies, &places, stores)),
+    )
 }
 
 #[expect(clippy::too_many_arguments, reason = "an inventory gathers what every step has found out")]
@@ -346,8 +347,9 @@ fn set_own_objects(inventory: &mut Inventory, run: RunId, list: &SealedObject) {
     }
 }
 
-fn record_of(host: &Host, id: SnapshotId, capture: &Capture, digest_key: [u8; 32]) -> BaseRecord {
-    BaseRecord {
+/// What the next run is to know of this one; says why it cannot, if so.
+fn record_of(host: &Host, id: SnapshotId, capture: &Capture, digest_key: [u8; 32]) -> Result<BaseRecord, Failure> {
+    Ok(BaseRecord {
         format: BaseRecord::format(),
         repository: host.repository.id,
         snapshot: id,
@@ -355,9 +357,10 @@ fn record_of(host: &Host, id: SnapshotId, capture: &Capture, digest_key: [u8; 32
         configuration_sha256: capture::configuration_sha256(&host.configuration),
         digest_key: crate::core::id::hex(&digest_key),
         digest_run: id.run,
+        digests_blake3: capture.digests_blake3.clone()?,
         files: capture.new_digests.files().to_vec(),
         fingerprint: capture.facts.fingerprint.clone(),
-    }
+    })
 }
 
 /// Why a store is behind, with its name, which its own errors have already.
@@ -371,14 +374,17 @@ fn finish(
     state: &SourceState,
     gathered: &Gathered,
     outcome: CommitOutcome,
-    record: Option<BaseRecord>,
+    record: Result<BaseRecord, Failure>,
     notes: Vec<String>,
 ) -> Result<Snapshot, Failure> {
     let notes = gathered.notes.iter().cloned().chain(notes).collect();
     let mut warnings = gathered.warnings.clone();
     if let Err(failure) = remember(state, &outcome, record) {
         // The snapshot is committed all the same; the next one is just larger.
-        warnings.push(format!("the snapshot is safe, but this host's record of it is not: {failure}"));
+        warnings.push(format!(
+            "the snapshot is safe, but this host could not note it: {failure}; make room there: until then snapshots are \
+             taken over the last one that was noted, or in full"
+        ));
     }
     Ok(Snapshot {
         full_because: match &gathered.approach {
@@ -395,11 +401,12 @@ fn finish(
     })
 }
 
-fn remember(state: &SourceState, outcome: &CommitOutcome, record: Option<BaseRecord>) -> Result<(), Failure> {
-    let Some(record) = record.filter(|_| !outcome.stores.is_empty()) else {
+/// Notes what was committed. Each of the two records may fail without the other.
+fn remember(state: &SourceState, outcome: &CommitOutcome, record: Result<BaseRecord, Failure>) -> Result<(), Failure> {
+    if outcome.stores.is_empty() {
         return Ok(());
-    };
-    state.update_known(|known| {
+    }
+    let known = state.update_known(|known| {
         known.last_seq = known.last_seq.max(outcome.head.id.seq);
         if outcome.durable {
             known.head = Some(outcome.head);
@@ -407,11 +414,14 @@ fn remember(state: &SourceState, outcome: &CommitOutcome, record: Option<BaseRec
         for store in &outcome.stores {
             known.completed.entry(store.clone()).or_default().insert(outcome.head.id);
         }
-    })?;
-    state.set_base(&record)
+    });
+    record.and_then(|record| state.set_base(&record)).and(known)
 }
 
 /// The bytes of the inventory and its digest.
-fn seal_inventory(inventory: &Inventory) -> SealedObject {
-    SealedObject::clear(inventory_format::to_bytes(inventory))
+fn seal_inventory(inventory: &Inventory) -> Result<SealedObject, Failure> {
+    match inventory.contradiction() {
+        Some(why) => Err(Failure::internal(format!("the inventory cannot be right: {why}"))),
+        None => Ok(SealedObject::clear(inventory_format::to_bytes(inventory))),
+    }
 }

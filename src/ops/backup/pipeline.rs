@@ -3,7 +3,10 @@
 //! Blocks travel in segments of a few MiB of one file, so that an extent of a pack stays long. The buffers of
 //! segments are used again.
 
-use super::shipment::{Outbox, Parcel};
+use super::{
+    digest_parts::{DigestParts, Part},
+    shipment::{Outbox, Parcel},
+};
 use crate::{
     core::{
         blocks::BlockSet,
@@ -15,7 +18,7 @@ use crate::{
     format::{
         objects::{ObjectKind, RunObject},
         pack::{BlockDigest, Compressor, PackBuilder, PackIndex, block_digest, new_compressor},
-        seal::Recipients,
+        seal::{Recipients, SealedObject, seal_small},
     },
     ops::state::DigestFile,
     repository::layout,
@@ -218,7 +221,7 @@ impl Compared<'_> {
         for (first, count) in &segment.runs {
             let digests: Vec<BlockDigest> =
                 blocks.by_ref().take(*count as usize).map(|(_, block)| digest_or_zero(key, block)).collect();
-            self.new.write(offset, *first, &digests)?;
+            self.new.write(offset, *first, &digests);
             let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
             let before = match old {
                 Some((file, (offset, _))) if known > 0 => {
@@ -267,11 +270,24 @@ pub(super) struct PackJob<'a> {
     pub(super) outbox: &'a Outbox,
 }
 
+impl PackJob<'_> {
+    /// Seals something and hands it over; says what it is.
+    fn ship(&self, kind: ObjectKind, object: SealedObject) -> Result<RunObject, Failure> {
+        let listed = RunObject { name: kind.name(), size: object.size(), sha256: object.sha256 };
+        self.outbox.send(Parcel { name: layout::run_object(self.run, &listed.name), object })?;
+        Ok(listed)
+    }
+
+    fn ship_digests(&self, (number, raw): Part) -> Result<RunObject, Failure> {
+        self.ship(ObjectKind::Digests(number), seal_small(self.recipients, &raw))
+    }
+}
+
 /// What packing produced.
 #[derive(Default)]
 pub(super) struct Packed {
     pub(super) indexes: BTreeMap<u32, PackIndex>,
-    pub(super) digests: BTreeMap<u32, Vec<BlockDigest>>,
+    /// Packs and their digests.
     pub(super) objects: Vec<RunObject>,
     /// By path, in order of the first block.
     pub(super) extents: BTreeMap<StoredPath, Vec<Extent>>,
@@ -285,11 +301,13 @@ pub(super) fn pack(
     job: &PackJob<'_>,
 ) -> Result<Packed, Failure> {
     let next_pack = AtomicU32::new(0);
+    let digest_parts = Mutex::new(DigestParts::new(job.run, *job.digest_key));
     let all = run_workers(view, entries, wanted, |segments, give_back| {
         let mut worker = Packer {
             job,
             entries,
             next_pack: &next_pack,
+            digest_parts: &digest_parts,
             builder: None,
             compressor: new_compressor(job.compression_level),
             packed: Packed::default(),
@@ -304,11 +322,14 @@ pub(super) fn pack(
     let mut packed = Packed::default();
     for mut of_worker in all {
         packed.indexes.append(&mut of_worker.indexes);
-        packed.digests.append(&mut of_worker.digests);
         packed.objects.append(&mut of_worker.objects);
         for (path, extents) in of_worker.extents {
             packed.extents.entry(path).or_default().extend(extents);
         }
+    }
+    let last = digest_parts.into_inner().expect("no panic while held").end_part();
+    if let Some(part) = last {
+        packed.objects.push(job.ship_digests(part)?);
     }
     packed.extents.values_mut().for_each(|extents| extents.sort_by_key(|extent| extent.first));
     Ok(packed)
@@ -318,6 +339,7 @@ struct Packer<'a> {
     job: &'a PackJob<'a>,
     entries: &'a [Entry],
     next_pack: &'a AtomicU32,
+    digest_parts: &'a Mutex<DigestParts>,
     builder: Option<(u32, PackBuilder)>,
     compressor: Compressor,
     packed: Packed,
@@ -371,8 +393,8 @@ impl Packer<'_> {
             let (of_run, after) = rest.split_at(*count as usize);
             rest = after;
             if self.job.write_digests {
-                self.job.digests.write(offset, *first, of_run)?;
-            } else if self.job.digests.read(offset, *first, of_run.len()).ok().as_deref() != Some(of_run) {
+                self.job.digests.write(offset, *first, of_run);
+            } else if !self.job.digests.agrees(offset, *first, of_run) {
                 return Err(Failure::internal(format!("{} changed while it was read", entry.path)));
             }
         }
@@ -384,12 +406,13 @@ impl Packer<'_> {
             return Ok(());
         };
         let sealed = builder.finish(&mut self.compressor).map_err(sealing_failed)?;
-        let name = ObjectKind::Pack(number).name();
-        let object = RunObject { name: name.clone(), size: sealed.object.size(), sha256: sealed.object.sha256 };
-        self.packed.objects.push(object);
         self.packed.indexes.insert(number, sealed.index);
-        self.packed.digests.insert(number, sealed.digests);
-        self.job.outbox.send(Parcel { name: layout::run_object(self.job.run, &name), object: sealed.object })
+        self.packed.objects.push(self.job.ship(ObjectKind::Pack(number), sealed.object)?);
+        let parts = self.digest_parts.lock().expect("no panic while held").add(number, sealed.digests);
+        for part in parts {
+            self.packed.objects.push(self.job.ship_digests(part)?);
+        }
+        Ok(())
     }
 }
 

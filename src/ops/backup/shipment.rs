@@ -1,10 +1,14 @@
 //! Sealed objects on their way to the stores: every store at its own pace, none holding up the others.
 //!
 //! Objects wait in memory while few, then in a bounded spool on disk. A store that lags by more than the spool can
-//! hold, while another keeps up, is left behind; `copy` brings it level later.
+//! hold is left behind once the snapshot is durable without it; `copy` brings it level later. Until then the sealing
+//! threads wait for it: a slow store is better than a snapshot that too few stores hold.
 
 use crate::{
-    core::failure::{Code, Failure},
+    core::{
+        failure::{Code, Failure},
+        id::Sha256,
+    },
     format::seal::SealedObject,
     stores::{Store, StoreError},
     world::files,
@@ -12,6 +16,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -73,19 +78,36 @@ impl Drop for SpoolFile {
 
 struct Waiting {
     key: String,
-    sha256: crate::core::id::Sha256,
-    size: u64,
+    sha256: Sha256,
     body: Body,
+}
+
+/// Whether a snapshot is durable when the stores of these names hold it.
+pub(super) type Enough = Box<dyn Fn(&BTreeSet<String>) -> bool + Send + Sync>;
+
+/// Where objects may wait.
+pub(super) struct Room {
+    pub(super) memory_bytes: u64,
+    pub(super) spool_bytes: u64,
+    pub(super) spool_dir: PathBuf,
+}
+
+impl Room {
+    /// With a spool of so many bytes.
+    pub(super) fn new(spool_dir: PathBuf, spool_bytes: u64) -> Self {
+        Room { memory_bytes: MEMORY_BYTES, spool_bytes: spool_bytes.min(1 << 40), spool_dir }
+    }
 }
 
 /// Objects on their way to several stores.
 pub(super) struct Shipment {
     folder: String,
+    room: Room,
     memory: Arc<Semaphore>,
     disk: Arc<Semaphore>,
-    spool_dir: PathBuf,
     spooled: AtomicU64,
     lanes: Vec<Lane>,
+    is_enough: Enough,
     /// Bytes handed over so far.
     pub(super) bytes: u64,
 }
@@ -121,17 +143,18 @@ impl std::fmt::Display for LaneError {
 
 impl Shipment {
     /// A shipment to `stores`, whose objects get the folder in front of their names.
-    pub(super) fn new(stores: &[Store], folder: String, spool_dir: PathBuf, spool_limit_bytes: u64) -> Self {
+    pub(super) fn new(stores: &[Store], folder: String, room: Room, is_enough: Enough) -> Self {
         let reload = Arc::new(Semaphore::new(1));
         let permits = |bytes: u64| Arc::new(Semaphore::new((bytes / UNIT_BYTES) as usize));
         let lanes = stores.iter().map(|store| Lane::start(store.clone(), reload.clone())).collect();
         Shipment {
             folder,
-            memory: permits(MEMORY_BYTES),
-            disk: permits(spool_limit_bytes.min(1 << 40)),
-            spool_dir,
+            memory: permits(room.memory_bytes),
+            disk: permits(room.spool_bytes),
+            room,
             spooled: AtomicU64::new(0),
             lanes,
+            is_enough,
             bytes: 0,
         }
     }
@@ -152,14 +175,9 @@ impl Shipment {
     }
 
     async fn accept(&self, parcel: Parcel) -> Result<(), Failure> {
-        let size = parcel.object.size();
         let body = self.admit(parcel.object.bytes).await?;
-        let waiting = Arc::new(Waiting {
-            key: format!("{}{}", self.folder, parcel.name),
-            sha256: parcel.object.sha256,
-            size,
-            body,
-        });
+        let waiting =
+            Arc::new(Waiting { key: format!("{}{}", self.folder, parcel.name), sha256: parcel.object.sha256, body });
         let mut alive = false;
         for lane in &self.lanes {
             alive |= lane.push(waiting.clone());
@@ -173,7 +191,7 @@ impl Shipment {
 
     async fn admit(&self, bytes: Bytes) -> Result<Body, Failure> {
         let units = (bytes.len() as u64).div_ceil(UNIT_BYTES).max(1);
-        let memory_units = units.min(MEMORY_BYTES / UNIT_BYTES) as u32;
+        let memory_units = units.min(self.room.memory_bytes / UNIT_BYTES) as u32;
         if let Ok(permit) = self.memory.clone().try_acquire_many_owned(memory_units) {
             return Ok(Body::Memory(bytes, permit));
         }
@@ -201,19 +219,19 @@ impl Shipment {
     }
 
     fn spool(&self, bytes: &Bytes) -> std::io::Result<SpoolFile> {
-        files::create_private_directories(&self.spool_dir)?;
+        files::create_private_directories(&self.room.spool_dir)?;
         let number = self.spooled.fetch_add(1, Ordering::Relaxed);
-        let file = SpoolFile(self.spool_dir.join(format!("{number}.age")));
+        let file = SpoolFile(self.room.spool_dir.join(format!("{number}.age")));
         fs::write(&file.0, bytes)?;
         Ok(file)
     }
 
-    /// With a full spool, whoever lags while another store has taken everything is left behind.
+    /// With a full spool, whoever lags is left behind if those that have taken everything are enough.
     fn leave_laggards(&self) {
-        let someone_keeps_up =
-            self.lanes.iter().any(|lane| lane.is_alive() && lane.backlog.load(Ordering::Acquire) == 0);
-        if someone_keeps_up {
-            for lane in self.lanes.iter().filter(|lane| lane.backlog.load(Ordering::Acquire) > 0) {
+        let keeps_up = |lane: &&Lane| lane.is_alive() && lane.backlog.load(Ordering::Acquire) == 0;
+        let keep_up: BTreeSet<String> = self.lanes.iter().filter(keeps_up).map(|lane| lane.store.clone()).collect();
+        if (self.is_enough)(&keep_up) {
+            for lane in self.lanes.iter().filter(|lane| !keep_up.contains(&lane.store)) {
                 lane.leave.send_replace(true);
             }
         }
@@ -239,7 +257,7 @@ impl Drop for Shipment {
             }
         }
         // Empty unless the run was cut short.
-        let _ = fs::remove_dir(&self.spool_dir);
+        let _ = fs::remove_dir(&self.room.spool_dir);
     }
 }
 
@@ -299,17 +317,18 @@ async fn upload(store: &Store, waiting: Arc<Waiting>, reload: &Semaphore) -> Res
         Body::Disk(file, _) => {
             // One spooled object is in memory at a time, whatever the number of stores.
             let _turn = reload.acquire().await.map_err(|_| LaneError::Own("the spool was closed".to_owned()))?;
-            let bytes = read_spooled(&file.0, waiting.size)?;
+            let bytes = read_spooled(&file.0, &waiting.sha256)?;
             return create(store, &waiting, bytes).await;
         }
     };
     create(store, &waiting, bytes).await
 }
 
-fn read_spooled(path: &Path, size: u64) -> Result<Bytes, LaneError> {
+/// Reads an object back and makes sure that the spool's disk gave what it was given.
+fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
     match fs::read(path) {
-        Ok(bytes) if bytes.len() as u64 == size => Ok(bytes.into()),
-        Ok(_) => Err(LaneError::Own(format!("{} is not as long as it was", path.display()))),
+        Ok(bytes) if crate::format::sha256(&bytes) == *sha256 => Ok(bytes.into()),
+        Ok(_) => Err(LaneError::Own(format!("{} is not what was written there: check its disk", path.display()))),
         Err(error) => Err(LaneError::Own(format!("{}: {error}", path.display()))),
     }
 }

@@ -55,11 +55,18 @@ pub struct Copied {
 
 /// Brings the stores level.
 pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn Progress) -> Result<Copied, Failure> {
-    let sources = list::sources_on_stores(repository).await?;
+    let mut copy = Copying::new(repository, request);
+    let sources = match list::sources_on_stores(repository).await {
+        Ok(sources) => sources,
+        // All of them may have lost their recoup.json, which is made again.
+        Err(_) => {
+            copy.seed_stores().await;
+            list::sources_on_stores(repository).await?
+        }
+    };
     for name in &request.sources {
         list::check_known(name, &sources, &request.configured)?;
     }
-    let mut copy = Copying::new(repository, request);
     copy.seed_stores().await;
     let examined = VerifyRequest {
         sources: request.sources.clone(),

@@ -18,7 +18,14 @@ impl Copying<'_> {
     /// Nobody signs `recoup.json`: what most stores say is written, in the form that founding gives it.
     pub(super) async fn seed_stores(&mut self) {
         let survey = head::survey(&self.repository.stores, self.repository.id).await;
-        let Some(majority) = head::majority(&survey) else { return };
+        let majority = match head::majority(&survey) {
+            Some(majority) => majority,
+            // Lost everywhere: what is signed for this repository says whose stores these are.
+            None => match self.repository.head_from_snapshots(&survey).await {
+                Some(head) => head,
+                None => return,
+            },
+        };
         let bytes = Bytes::from(majority.to_bytes());
         for (at, found) in survey.into_iter().enumerate() {
             match found {
@@ -32,6 +39,10 @@ impl Copying<'_> {
                         self.stores[at].seeded = true;
                         self.founded.insert(at);
                     }
+                }
+                // Its inventories are signed for this repository: the id in its recoup.json was damaged.
+                Err(StoreStatus::Foreign(_)) if self.repository.signed_since(at).await.is_some() => {
+                    self.put_clear(at, layout::REPOSITORY, bytes.clone()).await;
                 }
                 // The examination names it.
                 Err(_) => continue,

@@ -91,10 +91,12 @@ pub async fn plan(
     identities: &Identities,
     request: &RestoreRequest,
 ) -> Result<RestorePlan, Failure> {
+    let staging = write::Staging::check(&request.to, &repository.stores)?;
     let catalogue = catalogue_of(repository, request).await?;
     let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
     notes.extend(warnings);
     let manifest = read_manifest(repository, &catalogue, id, identities).await?;
+    staging.check_room(manifest.bytes_stored_raw())?;
     Ok(RestorePlan {
         snapshot: id,
         files: manifest.files(),

@@ -108,6 +108,11 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
+    /// Whether there is a write-ahead log with something in it.
+    pub(super) fn has_log(&self) -> bool {
+        self.wal.is_some_and(|wal| wal.size > 0)
+    }
+
     /// Looks at the files now.
     pub(super) fn take(files: &DatabaseFiles) -> Result<Self, Failure> {
         let metadata = fs::metadata(&files.database).map_err(|error| failures::not_found(&files.database, &error))?;
@@ -170,12 +175,14 @@ pub(super) struct Fingerprint {
     pub(super) wal_salts: Option<String>,
 }
 
-const FINGERPRINT_VERSION: u32 = 1;
+/// Those of version 1 could hold although a transaction in the log was not in the view.
+const FINGERPRINT_VERSION: u32 = 2;
 
 impl Fingerprint {
     /// A fingerprint of files that were looked at `before` the read began, at `now`, and again once it had begun.
     ///
-    /// `None` unless every later change is sure to show. The second look is there because SQLite sets the owner
+    /// `None` unless every later change is sure to show. A log that is not empty must also be known to be in the view
+    /// (see `log`), and the second look must be later than that was found out. The second look is there because SQLite sets the owner
     /// of sidecars when root reads, which gives them a new change time though nothing was written.
     pub(super) fn promise(before: &Stamps, now: Timestamp, after: &Stamps) -> Option<Self> {
         let sidecar = |before: Option<FileStamp>, after: Option<FileStamp>| match (before, after) {
@@ -204,7 +211,7 @@ impl Fingerprint {
 }
 
 /// Opens a log or a journal, never through a link or waiting for a pipe.
-fn open_sidecar(path: &Path) -> io::Result<fs::File> {
+pub(super) fn open_sidecar(path: &Path) -> io::Result<fs::File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)

@@ -6,7 +6,7 @@
 //! One trap: SQLite shares a database's wal-index between all connections of a process. A process that has
 //! a view open and no writer yet cannot open the same database for writing until the view has ended.
 //!
-//! Read `open` first (which way is safe when), then `view`, `lease` and `files` (fingerprints).
+//! Read `open` first (which way is safe when), then `view`, `lease`, and `files` and `log` (fingerprints).
 
 mod assertions;
 mod check;
@@ -14,6 +14,7 @@ mod connect;
 mod failures;
 mod files;
 mod lease;
+mod log;
 mod open;
 mod scratch;
 mod view;

@@ -16,7 +16,7 @@ use super::{
     failures,
     files::{self, DatabaseFiles, Fingerprint, Owners, Stamps, same_content},
     lease::{Lease, Limit},
-    scratch,
+    log, scratch,
     view::{self, Guard, Pages, SqliteView},
 };
 use crate::{
@@ -141,9 +141,10 @@ impl Sqlite {
                 files.wal.display()
             ));
         }
-        let fingerprint = Fingerprint::promise(before, looked_at, &after);
         let guard = if in_log { Guard::Log } else { Guard::Lock(after.database) };
-        self.view(files, connection, pin, guard, fingerprint, notes.clone()).map(Try::Opened)
+        let mut view = self.view(files, connection, pin, guard, notes.clone())?;
+        promise(&mut view, before, looked_at, after);
+        Ok(Try::Opened(view))
     }
 
     /// Finds out what an answer of SQLite means for these files.
@@ -208,7 +209,7 @@ impl Sqlite {
     }
 
     /// Reads a WAL-mode database that nobody has open, without locks; an ordinary reader would create sidecars.
-    fn open_at_rest(&self, files: &DatabaseFiles, before: Stamps, notes: &[String]) -> Result<Try, Failure> {
+    pub(super) fn open_at_rest(&self, files: &DatabaseFiles, before: Stamps, notes: &[String]) -> Result<Try, Failure> {
         if self.disturbed.swap(false, Ordering::Relaxed) && wait_for_application(files) {
             return Ok(Try::Again);
         }
@@ -223,15 +224,18 @@ impl Sqlite {
         let connection = connect::connect(&files.database, Way::AtRest).map_err(failed)?;
         let pinned = connect::pin_patiently(&connection, &self.world, Duration::ZERO);
         let after = Stamps::take(files)?;
-        if after.database != before.database {
+        // What an application has committed since goes into a log that this read does not look at.
+        if after.database != before.database || !after.same_content(&before) {
             return Ok(Try::Again);
         }
         let guard = Guard::Unchanged { stamp: before.database, disturbed: Arc::clone(&self.disturbed) };
-        let fingerprint = Fingerprint::promise(&before, looked_at, &after);
-        let opened = self.view(files, connection, pinned.map_err(failed)?, guard, fingerprint, notes.to_vec());
-        match opened {
+        match self.view(files, connection, pinned.map_err(failed)?, guard, notes.to_vec()) {
+            Ok(mut view) => {
+                promise(&mut view, &before, looked_at, after);
+                Ok(Try::Opened(view))
+            }
             Err(_) if Stamps::take(files)?.database != before.database => Ok(Try::Again),
-            opened => opened.map(Try::Opened),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -242,27 +246,22 @@ impl Sqlite {
         connection: Connection,
         pin: Pin,
         guard: Guard,
-        fingerprint: Option<Fingerprint>,
         notes: Vec<String>,
     ) -> Result<Box<SqliteView>, Failure> {
         let header =
             Header::read(&connection, self.reading).map_err(|error| failures::from_sqlite(files, "read", &error))?;
-        let fingerprint = fingerprint.map(|mut fingerprint| {
-            fingerprint.change_counter = header.change_counter;
-            fingerprint.wal_salts = matches!(guard, Guard::Log).then(|| files::wal_salts(&files.wal)).flatten();
-            fingerprint
-        });
         let facts = ViewFacts {
             identity: identity(header.application_id),
             position: header.position(),
             read_started_at: pin.read_started_at,
             entries: vec![self.entry(files, header.size(), header.page_size)?],
-            fingerprint: fingerprint.and_then(|fingerprint| serde_json::to_value(fingerprint).ok()),
+            fingerprint: None,
             notes,
         };
         let page_size = header.page_size as usize;
-        let mut view = SqliteView { files: files.clone(), facts, page_size, pages: Pages::None, guard };
-        if header.change_counter.is_some() {
+        let change_counter = header.change_counter;
+        let mut view = SqliteView { files: files.clone(), facts, page_size, change_counter, pages: Pages::None, guard };
+        if change_counter.is_some() {
             let limit = Limit { limit: self.limits.max_read_lock, held: pin.held };
             let limit = matches!(view.guard, Guard::Lock(_)).then_some(limit);
             view.pages = Pages::Table(Lease::new(connection, files.database.clone(), limit));
@@ -307,6 +306,7 @@ impl Sqlite {
             files,
             facts,
             page_size: DEFAULT_PAGE_SIZE as usize,
+            change_counter: None,
             pages: Pages::None,
             guard: Guard::Nothing,
         })
@@ -328,6 +328,22 @@ impl Sqlite {
             gid: metadata.gid(),
         })
     }
+}
+
+/// Gives a view its fingerprint, if every change that it does not show is sure to show in the files.
+fn promise(view: &mut SqliteView, before: &Stamps, looked_at: Timestamp, after: Stamps) {
+    let mut promised = Fingerprint::promise(before, looked_at, &after);
+    if promised.is_some() && after.has_log() {
+        // Nothing must have been written to the log until it was found to be in the view.
+        promised = log::is_all_in_view(view)
+            .then(|| Fingerprint::promise(before, looked_at, &Stamps::take(&view.files).ok()?))
+            .flatten();
+    }
+    view.facts.fingerprint = promised.and_then(|mut fingerprint| {
+        fingerprint.change_counter = view.change_counter;
+        fingerprint.wal_salts = after.has_log().then(|| files::wal_salts(&view.files.wal)).flatten();
+        serde_json::to_value(fingerprint).ok()
+    });
 }
 
 /// Whether the log is the empty one that SQLite just made for us, its user being gone: it was not there a moment ago.

@@ -56,6 +56,8 @@ pub(super) struct SqliteView {
     pub(super) files: DatabaseFiles,
     pub(super) facts: ViewFacts,
     pub(super) page_size: usize,
+    /// The header's, where this build can see it.
+    pub(super) change_counter: Option<u32>,
     pub(super) pages: Pages,
     pub(super) guard: Guard,
 }

@@ -251,3 +251,24 @@ fn within(range: &GetRange, size: u64) -> Option<Range<u64>> {
 pub(super) fn unsupported(what: &str) -> Error {
     Error::NotImplemented { operation: what.to_owned(), implementer: "a directory".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_another_has_replaced_is_synced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let (key, folder) = (Path::from("a/b"), root.path().join("a"));
+        let mut seen = Vec::new();
+        for away in ["away", "further"] {
+            root.put(&key, &PutPayload::from_static(b"x"), true).unwrap();
+            seen.push(root.durable().get(&folder).copied());
+            // Moved away, not removed: its inode must not be given to the next.
+            fs::rename(&folder, root.path().join(away)).unwrap();
+            fs::create_dir(&folder).unwrap();
+        }
+        assert!(seen[0].is_some() && seen[1].is_some() && seen[0] != seen[1], "{seen:?}");
+    }
+}

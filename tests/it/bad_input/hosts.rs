@@ -11,7 +11,7 @@ use recoup::{
     ops::{progress::NoProgress, runs},
     world::{ManualClock, SeededRandom, World, files},
 };
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 #[test]
 fn two_backups_of_one_source() {
@@ -74,11 +74,16 @@ fn state_that_is_lost() {
     let (house, first) = House::new();
     let state = house.path("R/state");
     fs::remove_dir_all(&state).unwrap();
-    assert_refused(run(&mut house.recoup(["backup"])), 78, &["state directory", "0700", "full"]);
-    house.edit_configuration("state_dir = \"state\"", "state_dir = \"state\"");
-    fs::create_dir(&state).unwrap();
+    for arguments in [&["list"][..], &["verify"], &["backup", "--dry-run"], &["copy", "--dry-run"]] {
+        run(&mut house.recoup(arguments.iter().copied())).expect_code(0);
+        assert!(!state.exists(), "{arguments:?}");
+    }
+    house.assert_restores("latest", &first);
     house.write_rows(2);
-    let taken = run(&mut house.recoup(["backup", "--json"])).expect_code(0).json();
+    let taken = run(&mut house.recoup(["backup", "--json"])).expect_code(0);
+    assert!(taken.stderr.contains("state directory") && taken.stderr.contains("made again"), "{taken:?}");
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o7777, 0o700);
+    let taken = taken.json();
     assert_eq!((&taken["snapshots"][0]["kind"], &taken["snapshots"][0]["seq"]), (&"full".into(), &2.into()), "{taken}");
     let second = house.ledger();
     // Damaged state is as good as none.
@@ -103,6 +108,27 @@ fn state_that_is_lost() {
     house.assert_restores("snapshot:2", &second);
     let listed = run(&mut house.recoup(["list", "--json"])).expect_code(0);
     assert!(!listed.stderr.contains("fork"), "{listed:?}");
+}
+
+#[test]
+fn a_lost_state_directory_lets_no_other_user_in() {
+    let (house, _) = House::new();
+    fs::remove_dir_all(house.path("R/state")).unwrap();
+    // A path with a slip in it is no state directory to be made.
+    house.edit_configuration("state_dir = \"state\"", "state_dir = \"stat/e\"");
+    assert_refused(run(&mut house.recoup(["backup"])), 78, &["state directory", "0700", "full"]);
+    house.edit_configuration("state_dir = \"stat/e\"", "state_dir = \"state\"");
+    if !is_root() || !needs("setpriv") {
+        return;
+    }
+    drop(house.unprivileged(["list"]));
+    for arguments in [&["backup"][..], &["list"], &["verify"], &["copy"], &["doctor"]] {
+        let refused = run(&mut house.recoup(arguments.iter().copied()));
+        let said = refused.stderr.contains("is run by user") || refused.stdout.contains("is run by user");
+        assert!(said && [17, 3, 2].contains(&refused.code), "{refused:?}");
+        assert!(!house.path("R/state").exists(), "{arguments:?}");
+    }
+    run(&mut house.unprivileged(["backup"])).expect_code(0);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn configurations_that_cannot_be_right() {
         ("[[source]]", "[[", &["not TOML"]),
         ("signing_key = \"host_ed25519\"", "signing_key = \"none\"", &["signing key", "none"]),
         ("allowed_signers = \"allowed_signers\"", "allowed_signers = \"none\"", &["trusted signers", "none"]),
-        ("state_dir = \"state\"", "state_dir = \"none\"", &["state directory", "none"]),
+        ("state_dir = \"state\"", "state_dir = \"none/state\"", &["state directory", "none/state"]),
     ];
     for (from, to, parts) in edits {
         house.edit_configuration(from, to);
@@ -220,6 +220,10 @@ fn directories_that_are_not_empty() {
     fs::create_dir(house.path("full")).unwrap();
     fs::write(house.path("full/precious"), "do not touch").unwrap();
     assert_refused(into("full"), 17, &["full", "precious", "--to"]);
+    let dry_run = ["restore", "ledger", "--identity", "R/custodian.age", "--dry-run", "--to"];
+    assert_refused(run(house.recoup(dry_run).arg("full")), 17, &["full", "precious", "--to"]);
+    run(house.recoup(dry_run).arg("new")).expect_code(0);
+    assert!(!house.path("new").exists());
     assert_refused(into("data/ledger.db"), 17, &["ledger.db", "no directory"]);
     assert_refused(into("data"), 17, &["ledger.db"]);
     std::os::unix::fs::symlink("nowhere", house.path("dangling")).unwrap();

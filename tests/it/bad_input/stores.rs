@@ -118,6 +118,35 @@ fn damaged_heads_are_healed() {
 }
 
 #[test]
+fn heads_that_are_lost_or_wrong_everywhere_are_made_again() {
+    let (house, bytes) = House::new();
+    let head: serde_json::Value = serde_json::from_slice(&fs::read(house.path("a/recoup.json")).unwrap()).unwrap();
+    STORES.iter().for_each(|store| fs::remove_file(house.path(store).join("recoup.json")).unwrap());
+    let refused = run(&mut house.restore("latest").0);
+    assert!(matches!(refused.code, 10 | 15) && refused.stderr.contains(" copy"), "{refused:?}");
+    run(&mut house.recoup(["copy"])).expect_code(0);
+    let again: serde_json::Value = serde_json::from_slice(&fs::read(house.path("b/recoup.json")).unwrap()).unwrap();
+    assert_eq!(again["repository"], head["repository"]);
+    run(&mut house.recoup(["verify", "--all"])).expect_code(0);
+    house.assert_restores("latest", &bytes);
+    // An id that was damaged on one store, beside snapshots that are signed for the right one.
+    let text = fs::read_to_string(house.path("c/recoup.json")).unwrap();
+    let id = head["repository"].as_str().unwrap();
+    let other = id.chars().rev().collect::<String>();
+    fs::write(house.path("c/recoup.json"), text.replace(id, &other)).unwrap();
+    run(&mut house.recoup(["verify"])).expect_code(2);
+    run(&mut house.recoup(["copy"])).expect_code(0);
+    assert_eq!(fs::read_to_string(house.path("c/recoup.json")).unwrap(), text);
+    // Nothing there is signed for this repository: it is somebody else's, or nobody's.
+    let stranger = House::new().0;
+    fs::remove_dir_all(house.path("c")).unwrap();
+    copy_tree(&stranger.path("a"), &house.path("c"));
+    let theirs = house.inventory_of("c");
+    assert!(run(&mut house.recoup(["copy"])).code > 0);
+    assert_eq!(house.inventory_of("c"), theirs);
+}
+
+#[test]
 fn stores_that_refuse() {
     if is_root() && !needs("setpriv") {
         return;

@@ -33,7 +33,8 @@ fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
 impl Forger {
     /// Puts a link to the same folder of store b in the place of a folder of store a.
     ///
-    /// All that b and c have stays; a has none of the snapshots but the spared ones, which need nothing there; verify and list see through it, and copy makes a whole again.
+    /// All that b and c have stays; a has none of the snapshots but the spared ones, which need nothing there; verify
+    /// and list say so, and copy makes a whole again.
     #[track_caller]
     fn assert_link_is_healed(&self, folder: &str, spared: &[u64]) {
         let [a, b, c] = STORES.map(|store| self.house.path(store));

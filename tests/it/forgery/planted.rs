@@ -2,7 +2,7 @@
 
 use super::Forger;
 use crate::{
-    house::{House, STORES, copy_tree},
+    house::{House, STORES, assert_refused, copy_tree},
     support::run,
 };
 use recoup::{
@@ -103,6 +103,32 @@ fn planted_numbers_do_not_wedge_backups() {
     assert_eq!(forger.house.ledger(), third);
     forger.house.assert_restores("snapshot:3", &third);
     forger.assert_latest_names_the_good_one(&third);
+}
+
+#[test]
+fn a_number_that_leaves_none_is_refused_by_name() {
+    let forger = Forger::new();
+    let id = SnapshotId { seq: 9_999_999_999, ..forger.newest().id() };
+    let inventory = Inventory { seq: id.seq, ..forger.newest() };
+    forger.put_signed(id, &inventory_format::to_bytes(&inventory));
+    for arguments in [&["backup"][..], &["backup", "--full"], &["backup", "--dry-run"]] {
+        forger.house.write_rows(3);
+        let refused = run(&mut forger.house.recoup(arguments.iter().copied()));
+        assert_refused(refused, 17, &[&id.to_string(), "signing key"]);
+    }
+    forger.remove(&format!("sources/ledger/snapshots/{id}"));
+    let third = forger.house.change_and_backup();
+    forger.house.assert_restores("snapshot:3", &third);
+}
+
+#[test]
+fn a_damaged_newest_inventory_keeps_its_number() {
+    let forger = Forger::new();
+    let newest = forger.newest().id();
+    forger.put(&format!("sources/ledger/snapshots/{newest}/inventory.json"), b"not what it was");
+    fs::remove_dir_all(forger.house.path("R/state/sources")).unwrap();
+    let third = forger.house.change_and_backup();
+    forger.house.assert_restores("snapshot:3", &third);
 }
 
 impl Forger {

@@ -248,7 +248,7 @@ impl Process {
     }
 
     fn known(&self) -> recoup::ops::state::Known {
-        SourceState::peek(&self.host.source_state_dir(&source_name()))
+        SourceState::peek(&self.host.source_state_dir(&source_name()), self.host.repository.id)
     }
 
     /// Brings the stores level and remembers what is complete, as the command does.
@@ -256,7 +256,7 @@ impl Process {
         let known = BTreeMap::from([(source_name(), self.known())]);
         let request = CopyRequest { known, ..CopyRequest::default() };
         let copied = copy::copy(&self.host.repository, &request, &NoProgress).await?;
-        let state = SourceState::open(self.host.source_state_dir(&source_name()))?;
+        let state = SourceState::open(self.host.source_state_dir(&source_name()), self.host.repository.id)?;
         for stores in copied.completed.values() {
             state.update_known(|known| {
                 for (store, ids) in stores {

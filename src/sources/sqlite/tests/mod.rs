@@ -3,6 +3,7 @@
 mod bad;
 mod crashed;
 mod page_table;
+mod pending;
 mod shell;
 mod states;
 mod writers;

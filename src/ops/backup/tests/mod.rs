@@ -1,0 +1,3 @@
+//! Parts of a backup by themselves; whole ones are taken in `tests/it`.
+
+mod shipment;
