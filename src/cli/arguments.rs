@@ -104,7 +104,7 @@ impl StoreArguments {
             return Err(usage_failure("--store stands in place of --config", next_step));
         }
         for (at, store) in self.stores.iter().enumerate() {
-            if self.stores[..at].iter().any(|other| other.name == store.name || other.url.overlaps(&store.url)) {
+            if self.stores[..at].iter().any(|other| other.name == store.name || other.overlaps(store)) {
                 let next_step = "name every store once";
                 return Err(usage_failure(format!("--store {} is given twice", store.name), next_step));
             }

@@ -89,8 +89,27 @@ fn explain(rendered: &str) -> (String, Option<String>) {
     (without_credentials(&message), if causes.is_empty() { usage } else { Some(causes.join("; ")) })
 }
 
-/// The text without what stands between `://` and `@`: errors end up in logs.
+/// What somebody may take for keys of a store and write into its URL.
+const SECRETS: [&str; 3] = ["access_key_id=", "secret_access_key=", "session_token="];
+
+/// The text without what stands between `://` and `@`, or after a name of credentials: errors end up in logs.
 fn without_credentials(text: &str) -> String {
+    SECRETS.iter().fold(without_users(text), |text, name| without_values(&text, name))
+}
+
+fn without_values(text: &str, name: &str) -> String {
+    let mut pieces = text.split(name);
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(['&', '\'', '"', ' ']).unwrap_or(piece.len());
+        shown.push_str(name);
+        shown.push_str("...");
+        shown.push_str(&piece[end..]);
+    }
+    shown
+}
+
+fn without_users(text: &str) -> String {
     let mut pieces = text.split("://");
     let mut shown = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -112,6 +131,8 @@ mod tests {
             ("invalid 's3://KEY:SECRET@bucket/a' for x", "invalid 's3://...@bucket/a' for x"),
             ("a=s3://K:S@b b=s3://K:S@c", "a=s3://...@b b=s3://...@c"),
             ("file:///a@b", "file:///a@b"),
+            ("'s3://b?secret_access_key=X&region=y' x", "'s3://b?secret_access_key=...&region=y' x"),
+            ("s3://b?AWS_session_token=X", "s3://b?AWS_session_token=..."),
             ("none", "none"),
         ] {
             assert_eq!(without_credentials(text), shown);

@@ -147,6 +147,11 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// The line of a key that stands there and was not read yet.
+    pub(super) fn line_of(&self, key: &str) -> Option<u32> {
+        self.fields.get(key).map(|(_, line)| *line)
+    }
+
     /// A text that is not empty.
     pub(super) fn text(&mut self, key: &str) -> Result<Option<Found<String>>, Failure> {
         let Some((value, line)) = self.fields.remove(key) else { return Ok(None) };

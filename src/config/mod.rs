@@ -29,5 +29,5 @@ pub use policy::{
 };
 pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
 pub use show::Value;
-pub use url::{InvalidUrl, StoreUrl};
+pub use url::{InvalidUrl, StoreUrl, Target};
 pub use write::{NewConfiguration, render};

@@ -8,6 +8,7 @@ use super::{
 use crate::core::{
     failure::{Code, Failure},
     id::{RunId, SourceName},
+    s3,
     time::parse_duration,
 };
 use std::{
@@ -25,7 +26,19 @@ const HOST: &[&str] = &["state_dir", "signing_key", "catalogue", "allowed_signer
 const ENCRYPTION: &[&str] = &["recipients"];
 const COMPRESSION: &[&str] = &["level"];
 const SPOOL: &[&str] = &["limit"];
-const STORE: &[&str] = &["name", "url", "provider", "region", "mounted"];
+const STORE: &[&str] = &[
+    "name",
+    "url",
+    "provider",
+    "region",
+    "mounted",
+    "endpoint",
+    "path_style",
+    "allow_http",
+    "conditional_create",
+    "credentials_env",
+];
+const S3_KEYS: &[&str] = &["endpoint", "path_style", "allow_http", "conditional_create", "credentials_env"];
 const SOURCE: &[&str] = &["name", "kind", "policy", "path", "busy_timeout", "max_read_lock"];
 
 /// Every section of `recoup.toml` and its keys; the first is the top of the file.
@@ -177,9 +190,10 @@ impl Reading<'_> {
                 let message = format!("there are two stores named {:?}", twin.name);
                 return Err(self.document.failure(lines.0, message, "names tell stores apart in every output"));
             }
-            if let Some(other) = stores.iter().find(|other| other.url.overlaps(&store.url)) {
+            if let Some(other) = stores.iter().find(|other| other.overlaps(&store)) {
                 let message = format!("stores {:?} and {:?} are one place", other.name, store.name);
-                let cause = format!("{} and {} are the same directory or one inside the other", other.url, store.url);
+                let what = if store.url.is_s3() { "place in one bucket" } else { "directory" };
+                let cause = format!("{} and {} are the same {what} or one inside the other", other.url, store.url);
                 return Err(self.document.failure(lines.1, message, cause));
             }
             stores.push(store);
@@ -201,15 +215,43 @@ impl Reading<'_> {
         let prefix = format!("store.{}", name.0);
         self.origins.note(format!("{prefix}.name"), self.document.origin(lines.0));
         self.origins.note(format!("{prefix}.url"), self.document.origin(lines.1));
+        section.refuse_keys_of_others(&url.0)?;
         let some = |(text, line)| (Some(text), line);
-        let store = StoreSettings {
-            name: name.0,
-            url: url.0,
-            provider: self.or(format!("{prefix}.provider"), section.text("provider")?.map(some), None),
-            region: self.or(format!("{prefix}.region"), section.text("region")?.map(some), None),
-            mounted: self.or(format!("{prefix}.mounted"), section.boolean("mounted")?, false),
-        };
+        let mut store = StoreSettings::new(name.0, url.0);
+        store.provider = self.or(format!("{prefix}.provider"), section.text("provider")?.map(some), None);
+        store.region = self.or(format!("{prefix}.region"), section.text("region")?.map(some), None);
+        store.mounted = self.or(format!("{prefix}.mounted"), section.boolean("mounted")?, false);
+        if store.url.is_s3() {
+            store.s3 = self.s3(&mut section, &prefix)?;
+            if let Some((key, why)) = store.s3.contradiction(store.region.as_deref()) {
+                let line = match self.origins.of(&format!("{prefix}.{key}")) {
+                    Origin::File { line, .. } => line,
+                    _ => lines.1,
+                };
+                return Err(section.wrong(key, line, why));
+            }
+        }
         Ok((store, lines))
+    }
+
+    fn s3(&mut self, section: &mut Section<'_>, prefix: &str) -> Result<s3::Options, Failure> {
+        let usual = s3::Options::default();
+        let key = |name: &str| format!("{prefix}.{name}");
+        let endpoint = section.parsed("endpoint", str::parse::<s3::Endpoint>)?.map(|(value, line)| (Some(value), line));
+        let path_style = section.boolean("path_style")?.map(|(value, line)| (Some(value), line));
+        let credentials_env = section.parsed("credentials_env", s3::parse_credentials_env)?;
+        let credentials_env = credentials_env.map(|(value, line)| (Some(value), line));
+        Ok(s3::Options {
+            endpoint: self.or(key("endpoint"), endpoint, usual.endpoint),
+            path_style: self.or(key("path_style"), path_style, usual.path_style),
+            allow_http: self.or(key("allow_http"), section.boolean("allow_http")?, usual.allow_http),
+            conditional_create: self.or(
+                key("conditional_create"),
+                section.boolean("conditional_create")?,
+                usual.conditional_create,
+            ),
+            credentials_env: self.or(key("credentials_env"), credentials_env, usual.credentials_env),
+        })
     }
 
     fn sources(&mut self, top: &mut Section<'_>) -> Result<Vec<SourceSettings>, Failure> {
@@ -264,6 +306,17 @@ impl Reading<'_> {
         let built_in: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         let cause = format!("{} does not exist; built in are {}", file.display(), built_in.join(", "));
         Err(self.document.failure(line, message, cause))
+    }
+}
+
+impl Section<'_> {
+    /// What means nothing for a store of this kind is a mistake, not a remark.
+    fn refuse_keys_of_others(&self, url: &StoreUrl) -> Result<(), Failure> {
+        let (others, of): (&[&str], _) = if url.is_s3() { (&["mounted"], "file://") } else { (S3_KEYS, "s3://") };
+        match others.iter().find_map(|key| Some((key, self.line_of(key)?))) {
+            Some((key, line)) => Err(self.wrong(key, line, format!("it is for {of} stores"))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::{LoadedPolicy, StoreUrl};
 use crate::core::{
     id::{RepositoryId, SourceName},
     policy::{Place, Policy},
+    s3,
 };
 use std::{
     collections::BTreeMap,
@@ -63,6 +64,21 @@ pub struct StoreSettings {
     pub region: Option<String>,
     /// Whether its path must lie on a device of its own.
     pub mounted: bool,
+    /// How the bucket of an `s3://` store is reached.
+    pub s3: s3::Options,
+}
+
+impl StoreSettings {
+    /// A store of which only name and URL are said.
+    pub fn new(name: impl Into<String>, url: StoreUrl) -> Self {
+        let s3 = s3::Options::default();
+        StoreSettings { name: name.into(), url, provider: None, region: None, mounted: false, s3 }
+    }
+
+    /// Whether both are the same place, or one lies inside the other, as far as their names say.
+    pub fn overlaps(&self, other: &StoreSettings) -> bool {
+        self.url.overlaps(&other.url) && self.s3.is_same_server(&other.s3)
+    }
 }
 
 impl StoreSettings {

@@ -1,7 +1,7 @@
 //! Every effective value, and where it came from.
 
-use super::{LoadedPolicy, Origin, Settings, parse::format_bytes, settings::Host, write::quoted};
-use crate::core::time::format_duration;
+use super::{LoadedPolicy, Origin, Settings, parse::format_bytes, settings::Host, url::Target, write::quoted};
+use crate::core::{s3, time::format_duration};
 use std::{path::Path, time::Duration};
 
 /// One effective value.
@@ -51,7 +51,10 @@ impl Settings {
             listing.text(&key("url"), store.url.as_str());
             listing.optional(&key("provider"), store.provider.as_deref());
             listing.optional(&key("region"), store.region.as_deref());
-            listing.push(&key("mounted"), store.mounted.to_string());
+            match store.url.target() {
+                Target::Directory(_) => listing.push(&key("mounted"), store.mounted.to_string()),
+                Target::S3(address) => listing.s3(&key, &store.s3, address),
+            }
         }
         for source in &self.sources {
             let key = |name: &str| format!("source.{}.{name}", source.name);
@@ -81,6 +84,14 @@ impl Listing<'_> {
         if let Some(text) = text {
             self.text(key, text);
         }
+    }
+
+    fn s3(&mut self, key: &dyn Fn(&str) -> String, s3: &s3::Options, address: &s3::Address) {
+        self.optional(&key("endpoint"), s3.endpoint.as_ref().map(s3::Endpoint::to_string).as_deref());
+        self.push(&key("path_style"), s3.is_path_style(address).to_string());
+        self.push(&key("allow_http"), s3.allow_http.to_string());
+        self.push(&key("conditional_create"), s3.conditional_create.to_string());
+        self.text(&key("credentials_env"), s3.credentials_prefix());
     }
 
     fn policy(&mut self, loaded: &LoadedPolicy) {

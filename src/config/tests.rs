@@ -171,7 +171,17 @@ fn bad_configurations_name_line_and_key() {
         (store("name='c'\nurl='file:///srv/a/'"), 11, "\"a\" and \"c\" are one place"),
         (store("name='c'\nurl='file:///srv/a/inside'"), 11, "are one place"),
         (store("name='C'\nurl='file:///srv/c'"), 10, "store name \"C\""),
-        (store("name='c'\nurl='s3://bucket/path'"), 11, "this build has no s3:// store"),
+        (store("name='c'\nurl='gs://bucket/path'"), 11, "this build has no gs:// store"),
+        (store("name='c'\nurl='s3://bucket/path'"), 11, "reached by region"),
+        (store("name='c'\nurl='s3://bucket/path?region=x'"), 11, "as keys of the store"),
+        (store("name='c'\nurl='s3://KEY:hidden@bucket'"), 11, "come from the environment"),
+        (store("name='c'\nurl='s3://bucket'\nregion='here and there'"), 12, "of a-z, 0-9"),
+        (store("name='c'\nurl='s3://bucket'\nendpoint='http://example.com'"), 12, "allow_http = true"),
+        (store("name='c'\nurl='s3://bucket'\nendpoint='https://example.com/bucket'"), 12, "without the bucket"),
+        (store("name='c'\nurl='s3://bucket'\nregion='x'\nmounted=true"), 13, "it is for file:// stores"),
+        (store("name='c'\nurl='s3://bucket'\nregion='x'\ncredentials_env='wJalrXUt/K7'"), 13, "environment variables"),
+        (store("name='c'\nurl='s3://bucket'\nregion='x'\nsecret_access_key='x'"), 13, "nearest known key"),
+        (store("name='c'\nurl='file:///srv/c'\npath_style=true"), 12, "it is for s3:// stores"),
         (store("name='c'\nurl='/srv/c'"), 11, "write file:///srv/c"),
         (store("name='c'\nurl='file:///srv/c'\nmounted='yes'"), 12, "true or false"),
         (store("nmae='c'\nurl='file:///srv/c'"), 10, "nearest known key is \"name\""),
@@ -197,6 +207,7 @@ fn bad_configurations_name_line_and_key() {
         assert_eq!(failure.code, Code::Configuration, "{text}");
         assert!(shown.starts_with(&format!("{FILE}:{line}: ")), "{shown}\n---\n{text}");
         assert!(shown.contains(expected), "{shown}\n---\n{text}");
+        assert!(!shown.contains("hidden") && !shown.contains("wJalr"), "{shown}");
         assert!(failure.safe.is_some() && failure.next_step.is_some(), "{shown}");
     }
 }

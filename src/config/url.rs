@@ -1,5 +1,6 @@
-//! Where a store is, as a URL. This build knows `file:///absolute/path` only.
+//! Where a store is, as a URL: `file:///absolute/path` or `s3://BUCKET/PREFIX`.
 
+use crate::core::s3::Address;
 use std::{
     ffi::OsString,
     fmt,
@@ -12,13 +13,27 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreUrl {
     text: String,
-    path: PathBuf,
+    target: Target,
+}
+
+/// What a store's URL names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket, or what lies below a prefix in it.
+    S3(Address),
 }
 
 impl StoreUrl {
-    /// The directory it names.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What it names.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Whether it is an `s3://` URL.
+    pub fn is_s3(&self) -> bool {
+        matches!(self.target, Target::S3(_))
     }
 
     /// The URL as it was written.
@@ -26,9 +41,13 @@ impl StoreUrl {
         &self.text
     }
 
-    /// Whether both name the same place, or one lies inside the other.
-    pub fn overlaps(&self, other: &StoreUrl) -> bool {
-        self.path.starts_with(&other.path) || other.path.starts_with(&self.path)
+    /// Whether both name the same place, or one lies inside the other; of `s3://` URLs, if both mean one server.
+    pub(super) fn overlaps(&self, other: &StoreUrl) -> bool {
+        match (&self.target, &other.target) {
+            (Target::Directory(one), Target::Directory(other)) => one.starts_with(other) || other.starts_with(one),
+            (Target::S3(one), Target::S3(other)) => one.overlaps(other),
+            _ => false,
+        }
     }
 }
 
@@ -57,10 +76,19 @@ impl FromStr for StoreUrl {
         };
         match scheme {
             "file" => {}
-            "s3" | "gs" | "az" => {
-                return Err(InvalidUrl(format!("this build has no {scheme}:// store; it has file:///absolute/path")));
+            "s3" => {
+                let address = text.parse().map_err(|error: crate::core::s3::Invalid| InvalidUrl(error.to_string()))?;
+                return Ok(StoreUrl { text: text.to_owned(), target: Target::S3(address) });
             }
-            _ => return wrong("its scheme is not one recoup knows; this build has file:///absolute/path"),
+            "gs" | "az" => {
+                let has = "it has file:///absolute/path and s3://BUCKET/PREFIX";
+                return Err(InvalidUrl(format!("this build has no {scheme}:// store; {has}")));
+            }
+            _ => {
+                return wrong(
+                    "its scheme is not one recoup knows; this build has file:///absolute/path and s3://BUCKET/PREFIX",
+                );
+            }
         }
         if !rest.starts_with('/') {
             return wrong("a file:// URL names an absolute path and no host: file:///absolute/path");
@@ -80,12 +108,12 @@ impl FromStr for StoreUrl {
         if path == Path::new("/") {
             return wrong("a store needs a directory of its own, not the root of the file system");
         }
-        Ok(StoreUrl { text: text.to_owned(), path })
+        Ok(StoreUrl { text: text.to_owned(), target: Target::Directory(path) })
     }
 }
 
 /// The bytes that a percent-coded path stands for; `None` for bad codes and zero bytes.
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -115,7 +143,7 @@ mod tests {
             ("file:///a=b", "/a=b"),
         ] {
             let url: StoreUrl = text.parse().unwrap();
-            assert_eq!((url.path(), url.as_str()), (Path::new(path), text));
+            assert_eq!((url.target(), url.as_str()), (&Target::Directory(path.into()), text));
         }
     }
 
@@ -132,7 +160,8 @@ mod tests {
             ("file:///a%zz", "%25"),
             ("file:///a%00", "%25"),
             ("file:///a?b", "%3f"),
-            ("s3://KEY:hunter2@bucket", "no s3:// store"),
+            ("s3://KEY:hunter2@bucket", "environment"),
+            ("s3://bucket?region=x", "keys of the store"),
             ("gs://bucket", "no gs:// store"),
             ("https://user:hunter2@host/", "scheme"),
         ] {
@@ -147,5 +176,7 @@ mod tests {
         assert!(url("file:///a").overlaps(&url("file:///a/")));
         assert!(url("file:///a").overlaps(&url("file:///a/b")));
         assert!(!url("file:///a").overlaps(&url("file:///ab")));
+        assert!(url("s3://acme").overlaps(&url("s3://acme/b")));
+        assert!(!url("s3://acme/a").overlaps(&url("file:///acme/a")));
     }
 }

@@ -86,6 +86,22 @@ fn write_store(text: &mut String, store: &StoreSettings) {
     if store.mounted {
         write_line(text, "mounted", "true");
     }
+    let s3 = &store.s3;
+    if let Some(endpoint) = &s3.endpoint {
+        write_line(text, "endpoint", &quoted(&endpoint.to_string()));
+    }
+    if let Some(path_style) = s3.path_style {
+        write_line(text, "path_style", &path_style.to_string());
+    }
+    if s3.allow_http {
+        write_line(text, "allow_http", "true");
+    }
+    if !s3.conditional_create {
+        write_line(text, "conditional_create", "false");
+    }
+    if let Some(prefix) = &s3.credentials_env {
+        write_line(text, "credentials_env", &quoted(prefix));
+    }
 }
 
 fn write_source(text: &mut String, source: &SourceSettings, all: bool) {

@@ -9,5 +9,6 @@ pub mod path;
 pub mod plan;
 pub mod policy;
 pub mod result;
+pub mod s3;
 pub mod target;
 pub mod time;

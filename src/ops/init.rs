@@ -3,7 +3,7 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{real_path, refuse_aliases, store_spec};
+use super::open::{store_spec, store_specs};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
@@ -21,14 +21,15 @@ use crate::{
         head::{self, FORMAT_VERSION, Head, StoreStatus},
         layout, recovery,
     },
-    stores::{DirectoryState, Store, create_directory, examine_directory},
+    stores::{self, Store, StoreError, refuse_aliases},
     world::{self, World, files},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt::Display,
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -61,8 +62,11 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
     init.probe_stores().await?;
     init.begin()?;
     let recipients = init.write_keys()?;
+    let mut overwriting = Vec::new();
     for store in &request.stores {
-        init.write_store(store).await?;
+        if !init.write_store(store).await? {
+            overwriting.push(store.name.as_str());
+        }
     }
     init.write_configuration(&recipients)?;
     Ok(InitResult {
@@ -72,7 +76,7 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
         stores: request.stores.iter().map(|store| store.name.clone()).collect(),
         identity: request.new_identity.as_ref().map(|path| path.display().to_string()),
         recover_sh_sha256: format::sha256(recovery::SCRIPT.as_bytes()),
-        remarks: init.remarks(&recipients),
+        remarks: init.remarks(&recipients, &overwriting),
     })
 }
 
@@ -95,7 +99,7 @@ impl<'a> Init<'a> {
         })?;
         let directory = files::parent(&request.config).to_owned();
         if fs::symlink_metadata(&request.config).is_ok() {
-            return Err(refuse(&request.config, "there is a configuration already")
+            return Err(refuse(request.config.display(), "there is a configuration already")
                 .next_step(format!("use it: recoup --config {} doctor", request.config.display())));
         }
         let marker = read_marker(&directory)?;
@@ -106,7 +110,7 @@ impl<'a> Init<'a> {
             identity: request.new_identity.clone(),
         });
         if marker.identity != request.new_identity {
-            return Err(refuse(&directory, "another init was begun here with another --new-identity")
+            return Err(refuse(directory.display(), "another init was begun here with another --new-identity")
                 .next_step("run the init that was begun, or start in an empty directory"));
         }
         let init = Init { world, request, directory, marker, resumed };
@@ -123,13 +127,10 @@ impl<'a> Init<'a> {
         let mut outside = vec![("the configuration", self.directory.clone())];
         outside.extend(self.request.new_identity.as_ref().map(|file| ("the identity", files::parent(file).to_owned())));
         outside.extend(self.request.sources.iter().map(|source| ("a source", source.path.clone())));
-        for store in &self.request.stores {
-            let place = real_path(store.url.path());
-            for (what, path) in &outside {
-                if real_path(path).starts_with(&place) {
-                    return Err(refuse(path, &format!("{what} would lie inside of store {}", store.name))
-                        .next_step("give the store a directory of its own"));
-                }
+        for spec in store_specs(&self.request.stores) {
+            if let Some((what, path)) = outside.iter().find(|(_, path)| stores::holds(&spec, path)) {
+                return Err(refuse(path.display(), &format!("{what} would lie inside of store {}", spec.name))
+                    .next_step("give the store a directory of its own"));
             }
         }
         Ok(())
@@ -152,7 +153,7 @@ impl<'a> Init<'a> {
     fn refuse_existing(&self) -> Result<(), Failure> {
         for path in self.host_files().into_iter().chain(self.identity_files()) {
             if fs::symlink_metadata(&path).is_ok() {
-                return Err(refuse(&path, "it exists already; keys are never overwritten")
+                return Err(refuse(path.display(), "it exists already; keys are never overwritten")
                     .next_step("choose another directory or file, or move it away if it is not needed"));
             }
         }
@@ -170,7 +171,7 @@ impl<'a> Init<'a> {
         if let Some(script) = self.script_path()
             && fs::read(&script).is_ok_and(|found| found != recovery::SCRIPT.as_bytes())
         {
-            return Err(refuse(&script, "another file of this name is there")
+            return Err(refuse(script.display(), "another file of this name is there")
                 .next_step("put the identity into a directory of its own"));
         }
         Ok(())
@@ -178,29 +179,18 @@ impl<'a> Init<'a> {
 
     /// Looks at all stores; writes nothing.
     async fn probe_stores(&self) -> Result<(), Failure> {
-        refuse_aliases(&self.request.stores, Code::Refused)?;
-        for settings in &self.request.stores {
-            let spec = store_spec(settings);
-            match examine_directory(&spec)? {
-                DirectoryState::Missing => probe_writable(settings, files::parent(&spec.path()?))?,
-                DirectoryState::Empty => probe_writable(settings, &spec.path()?)?,
-                DirectoryState::Occupied => {
-                    probe_writable(settings, &spec.path()?)?;
-                    let store = Store::open(&spec)?;
-                    match head::status(&store, self.marker.repository).await {
-                        StoreStatus::Ready => {}
-                        StoreStatus::Empty if self.resumed && begun_only(&store).await? => {}
-                        StoreStatus::Empty => {
-                            let path = spec.path()?;
-                            return Err(refuse(
-                                &path,
-                                &format!("store {}: the directory is not empty and holds no repository", settings.name),
-                            )
-                            .next_step("name an empty or a new directory"));
-                        }
-                        status => return Err(status.failure(&settings.name)),
-                    }
+        let specs = store_specs(&self.request.stores);
+        refuse_aliases(&specs, Code::Refused)?;
+        for spec in &specs {
+            let Some(store) = stores::examine(spec).await? else { continue };
+            match head::status(&store, self.marker.repository).await {
+                StoreStatus::Ready => {}
+                StoreStatus::Empty if self.resumed && begun_only(&store).await? => {}
+                StoreStatus::Empty => {
+                    let why = format!("store {}: it is not empty and holds no repository", spec.name);
+                    return Err(refuse(spec.shown(), &why).next_step("name an empty or a new place"));
                 }
+                status => return Err(status.failure(&spec.name)),
             }
         }
         Ok(())
@@ -227,7 +217,7 @@ impl<'a> Init<'a> {
         let [key_path, public_path, catalogue, allowed] = self.host_files();
         let comment = format!("recoup@{}", world::host_name());
         let key = match fs::read_to_string(&key_path) {
-            Ok(text) => HostKey::from_openssh(&text).map_err(|error| refuse(&key_path, &error.to_string()))?,
+            Ok(text) => HostKey::from_openssh(&text).map_err(|error| refuse(key_path.display(), &error.to_string()))?,
             Err(_) => {
                 let key = HostKey::generate(self.world.random(), &comment);
                 write_file(&key_path, key.to_openssh().as_bytes(), 0o600)?;
@@ -264,37 +254,39 @@ impl<'a> Init<'a> {
 
     fn write_identity(&self, path: &Path, created: &str) -> Result<String, Failure> {
         if let Ok(text) = fs::read_to_string(path) {
-            let identities =
-                crate::format::seal::Identities::parse(&text).map_err(|error| refuse(path, &error.to_string()))?;
-            return identities.recipients().first().cloned().ok_or_else(|| refuse(path, "it holds no identity"));
+            let identities = crate::format::seal::Identities::parse(&text)
+                .map_err(|error| refuse(path.display(), &error.to_string()))?;
+            return identities
+                .recipients()
+                .first()
+                .cloned()
+                .ok_or_else(|| refuse(path.display(), "it holds no identity"));
         }
         let (identity, recipient) = new_identity(created);
         write_file(path, identity.as_bytes(), 0o600)?;
         Ok(recipient)
     }
 
-    async fn write_store(&self, settings: &StoreSettings) -> Result<(), Failure> {
-        let spec = store_spec(settings);
-        let store = match examine_directory(&spec)? {
-            DirectoryState::Missing => create_directory(&spec)?,
-            DirectoryState::Empty | DirectoryState::Occupied => Store::open(&spec)?,
-        };
+    /// Writes what makes it a store of the repository; says whether it keeps that from being overwritten.
+    async fn write_store(&self, settings: &StoreSettings) -> Result<bool, Failure> {
+        let store = stores::found(&store_spec(settings))?;
         let head = Head {
             format_version: FORMAT_VERSION,
             repository: self.marker.repository,
             created_at: self.marker.created_at,
         };
+        let head = Bytes::from(head.to_bytes());
         let clear = recovery::files().map(|(name, content)| (name, Bytes::from_static(content.as_bytes())));
+        let failed = |error: StoreError| {
+            error.failure().next_step("put the store right, then run the same init again: it finishes what was begun")
+        };
         // The head comes last: a store without it is no store of the repository yet.
-        for (name, bytes) in clear.into_iter().chain([(layout::REPOSITORY, Bytes::from(head.to_bytes()))]) {
+        for (name, bytes) in clear.into_iter().chain([(layout::REPOSITORY, head.clone())]) {
             let sha256 = format::sha256(&bytes);
-            store.create(name, bytes, &sha256).await.map_err(|error| {
-                error
-                    .failure()
-                    .next_step("put the store right, then run the same init again: it finishes what was begun")
-            })?;
+            store.create(name, bytes, &sha256).await.map_err(failed)?;
         }
-        Ok(())
+        let sha256 = format::sha256(&head);
+        store.keeps_what_is_there(layout::REPOSITORY, head, &sha256).await.map_err(failed)
     }
 
     fn write_configuration(&self, recipients: &[String]) -> Result<(), Failure> {
@@ -319,8 +311,13 @@ impl<'a> Init<'a> {
     }
 
     /// Remarks on posture: they never change an exit code.
-    fn remarks(&self, recipients: &[String]) -> Vec<String> {
+    fn remarks(&self, recipients: &[String], overwriting: &[&str]) -> Vec<String> {
         let mut remarks = Vec::new();
+        for store in overwriting {
+            remarks.push(format!(
+                "store {store} overwrites objects even when asked not to: set conditional_create = false for it"
+            ));
+        }
         if recipients.len() < 2 {
             remarks.push("there is one custodian only: losing that identity loses every snapshot".to_owned());
         }
@@ -330,14 +327,9 @@ impl<'a> Init<'a> {
                 identity.display()
             ));
         }
-        let devices: std::collections::BTreeSet<u64> = self
-            .request
-            .stores
-            .iter()
-            .filter_map(|store| Some(fs::metadata(store_spec(store).path().ok()?).ok()?.dev()))
-            .collect();
-        if self.request.stores.len() > 1 && devices.len() == 1 {
-            remarks.push("all stores are on one device: losing it loses every copy".to_owned());
+        let shared = stores::shared(&store_specs(&self.request.stores));
+        if let Some(shared) = shared.iter().find(|shared| shared.stores.len() == self.request.stores.len()) {
+            remarks.push(format!("all stores are {}: losing it loses every copy", shared.what.place()));
         }
         if self.request.stores.len() == 1 {
             remarks.push("there is one store only: nothing can heal it".to_owned());
@@ -357,7 +349,7 @@ fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|error| refuse(&path, &error.to_string()).next_step("start in an empty directory")),
+            .map_err(|error| refuse(path.display(), &error.to_string()).next_step("start in an empty directory")),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(local_failure("read", &path, &error)),
     }
@@ -367,7 +359,7 @@ fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     match fs::read(path) {
         Ok(found) if found == bytes => return Ok(()),
-        Ok(_) => return Err(refuse(path, "it exists with other content")),
+        Ok(_) => return Err(refuse(path.display(), "it exists with other content")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(local_failure("read", path, &error)),
     }
@@ -383,19 +375,8 @@ async fn begun_only(store: &Store) -> Result<bool, Failure> {
     Ok(found.foreign == 0 && found.objects.iter().all(|(key, _)| written_first.contains(&key.as_str())))
 }
 
-fn probe_writable(settings: &StoreSettings, directory: &Path) -> Result<(), Failure> {
-    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|error| {
-        Failure::new(Code::Store, format!("store {} cannot be written", settings.name))
-            .cause(format!("{}: {}", directory.display(), io::Error::from(error)))
-            .safe("nothing was written anywhere")
-            .next_step("give this user access to it, or name another directory")
-    })
-}
-
-fn refuse(path: &Path, why: &str) -> Failure {
-    Failure::new(Code::Refused, format!("init refuses to touch {}", path.display()))
-        .cause(why)
-        .safe("nothing was overwritten")
+fn refuse(place: impl Display, why: &str) -> Failure {
+    Failure::new(Code::Refused, format!("init refuses to touch {place}")).cause(why).safe("nothing was overwritten")
 }
 
 fn local_failure(what: &str, path: &Path, error: &io::Error) -> Failure {

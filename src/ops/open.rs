@@ -15,7 +15,7 @@ use crate::{
     },
     repository::{Repository, head},
     sources::{Limits, Source, sqlite},
-    stores::{Store, StoreSpec},
+    stores::{Store, StoreSpec, refuse_aliases},
     world::{self, World, files},
 };
 use std::{
@@ -35,54 +35,24 @@ pub fn store_spec(settings: &StoreSettings) -> StoreSpec {
         url: settings.url.to_string(),
         place: Place { region: settings.region.clone(), provider: settings.provider.clone() },
         mounted: settings.mounted,
+        s3: settings.s3.clone(),
     }
 }
 
-/// Refuses two stores that are one directory under two names (links, mounts), or one inside the other: what lies
-/// there would count as two copies.
-pub fn refuse_aliases(stores: &[StoreSettings], code: Code) -> Result<(), Failure> {
-    /// Name, real path, and device and inode where it exists.
-    type Known<'a> = (&'a str, PathBuf, Option<(u64, u64)>);
-    let mut known: Vec<Known<'_>> = Vec::new();
-    for store in stores {
-        let path = real_path(store.url.path());
-        let identity = fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
-        for (name, other, other_identity) in &known {
-            let one_place = path.starts_with(other) || other.starts_with(&path);
-            if one_place || identity.is_some() && identity == *other_identity {
-                return Err(Failure::new(code, format!("stores {name} and {} are one place", store.name))
-                    .cause(format!(
-                        "{} and {} are the same directory or one inside the other",
-                        other.display(),
-                        path.display()
-                    ))
-                    .safe("nothing was written")
-                    .next_step("give every store a directory of its own, each on its own disk or machine"));
-            }
-        }
-        known.push((&store.name, path, identity));
-    }
-    Ok(())
-}
-
-/// The path without links, as far as it exists.
-pub(super) fn real_path(path: &Path) -> PathBuf {
-    let existing = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
-    match existing {
-        Some((above, real)) => path.strip_prefix(above).map_or_else(|_| path.to_owned(), |rest| real.join(rest)),
-        None => path.to_owned(),
-    }
+/// The stores as the configuration has them.
+pub fn store_specs(stores: &[StoreSettings]) -> Vec<StoreSpec> {
+    stores.iter().map(store_spec).collect()
 }
 
 /// The configured stores; one that cannot be opened answers everything with the reason.
 pub fn open_stores(stores: &[StoreSettings]) -> Vec<Store> {
-    stores.iter().map(|settings| Store::open_or_absent(&store_spec(settings))).collect()
+    store_specs(stores).iter().map(Store::open_or_absent).collect()
 }
 
 /// What every backup refuses in a configuration, as far as the configuration alone shows it.
 pub fn check_settings(settings: &Settings) -> Result<Recipients, Failure> {
     repository_id(settings)?;
-    refuse_aliases(&settings.stores, Code::Configuration)?;
+    refuse_aliases(&store_specs(&settings.stores), Code::Configuration)?;
     settings.sources.iter().try_for_each(check_kind)?;
     Recipients::parse(&settings.recipients).map_err(|error| {
         Failure::new(Code::Configuration, format!("{}: a recipient is not valid", settings.file.display()))

@@ -2,26 +2,30 @@
 
 use super::*;
 use crate::core::id::Sha256;
+use crate::stores::s3::tests::server::Server;
 use bytes::Bytes;
 use sha2::Digest;
 
-/// A store of every kind, each empty. The guard keeps its directory.
-struct Kinds(Vec<Store>, #[expect(dead_code, reason = "removes the directory at the end")] tempfile::TempDir);
+/// A store of every kind, each empty. The guards keep its directory and its server.
+struct Kinds(Vec<Store>, #[expect(dead_code, reason = "they end with it")] (tempfile::TempDir, Server));
 
 fn every_kind() -> Kinds {
     let dir = tempfile::tempdir().unwrap();
     let patience = Patience { pause: Duration::from_millis(1), ..Patience::default() };
     let open = |name: &str| {
         let url = format!("file://{}/{name}", dir.path().display());
-        create_directory(&StoreSpec { name: name.into(), url, ..StoreSpec::default() }).unwrap()
+        found(&StoreSpec { name: name.into(), url, ..StoreSpec::default() }).unwrap()
     };
+    let server = Server::start();
     let stores = vec![
         Store::memory("memory"),
         Store::memory("overwriting").without_conditional_create(),
         open("file"),
         open("file-overwriting").without_conditional_create(),
+        server.store("s3", "deep/prefix"),
+        server.store("s3-overwriting", "other").without_conditional_create(),
     ];
-    Kinds(stores.into_iter().map(|store| store.with_patience(patience)).collect(), dir)
+    Kinds(stores.into_iter().map(|store| store.with_patience(patience)).collect(), (dir, server))
 }
 
 fn digest(bytes: &[u8]) -> Sha256 {

@@ -2,21 +2,39 @@
 
 use super::{Root, walk::level};
 use crate::{
-    core::{failure::Code, id::Sha256},
+    core::{
+        failure::{Code, Failure},
+        id::Sha256,
+    },
     stores::{
-        Created, DirectoryState, Patience, Problem, Replaced, Store, StoreSpec, create_directory, examine_directory,
+        Created, Patience, Problem, Replaced, Store, StoreSpec,
+        mount::{self, DirectoryState},
+        open::Target,
     },
 };
 use sha2::Digest;
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::symlink},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 pub(super) fn spec(path: &Path) -> StoreSpec {
     StoreSpec { name: "a".into(), url: format!("file://{}", path.display()), ..StoreSpec::default() }
+}
+
+fn directory(spec: &StoreSpec) -> PathBuf {
+    let Ok(Target::Directory(path)) = spec.target() else { panic!("{} is no directory", spec.url) };
+    path
+}
+
+fn create_directory(spec: &StoreSpec) -> Result<Store, Failure> {
+    mount::create_directory(spec, &directory(spec))
+}
+
+fn examine_directory(spec: &StoreSpec) -> Result<DirectoryState, Failure> {
+    mount::examine_directory(spec, &directory(spec))
 }
 
 pub(super) fn open(path: &Path) -> Store {
@@ -190,7 +208,7 @@ fn an_unmounted_disk_is_noticed() {
 
 #[test]
 fn urls() {
-    let path = |url: &str| StoreSpec { url: url.into(), ..StoreSpec::default() }.path();
+    let path = |url: &str| StoreSpec { url: url.into(), ..StoreSpec::default() }.target();
     for (url, expected) in [
         ("file:///a/b", "/a/b"),
         ("file:///a%20b", "/a b"),
@@ -200,7 +218,7 @@ fn urls() {
         ("file:///%C3%A9", "/\u{e9}"),
         ("file:///a/", "/a/"),
     ] {
-        assert_eq!(path(url).unwrap(), Path::new(expected), "{url}");
+        assert_eq!(path(url).unwrap(), Target::Directory(expected.into()), "{url}");
     }
     for url in [
         "",
@@ -220,7 +238,7 @@ fn urls() {
         "file:///a%00",
         "file:///%ff",
         "file:///a%+1",
-        "s3://bucket/a",
+        "gs://bucket/a",
         "http://a",
         "memory:a",
     ] {

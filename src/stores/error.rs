@@ -138,6 +138,9 @@ impl Trouble {
             | object_store::Error::UnknownConfigurationKey { .. } => return Trouble::Gone(error.to_string()),
             _ => {}
         }
+        if let Some(trouble) = super::s3::trouble_in(error) {
+            return trouble;
+        }
         let mut source: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(current) = source {
             if current.is::<RootGone>() || current.is::<super::absent::Unopened>() || current.is::<Stopped>() {

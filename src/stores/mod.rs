@@ -14,9 +14,12 @@ mod error;
 pub mod fault;
 mod files;
 mod key;
+mod mount;
 mod open;
 mod operations;
 mod reading;
+mod s3;
+mod surroundings;
 mod writing;
 
 #[cfg(test)]
@@ -28,8 +31,9 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
-pub use open::{DirectoryState, StoreSpec, create_directory, examine_directory};
+pub use open::{StoreSpec, examine, found};
 pub use reading::Listing;
+pub use surroundings::{Fate, Shared, Surroundings, holds, refuse_aliases, shared, surroundings};
 pub use writing::{Created, Replaced};
 
 use directory::Directory;

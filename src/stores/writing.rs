@@ -82,6 +82,12 @@ impl Store {
         Err(self.failed(key, problem))
     }
 
+    /// Whether the store keeps an object that is there, and right, from being overwritten. It is tried with the same
+    /// bytes, so that nothing is lost if it does not.
+    pub async fn keeps_what_is_there(&self, key: &str, bytes: Bytes, sha256: &Sha256) -> Result<bool, StoreError> {
+        Ok(self.create(key, bytes, sha256).await? == Created::AlreadyThere)
+    }
+
     /// One attempt to create: conditional, or else looked for, put, and read back.
     async fn put_new(&self, key: &str, path: &Path, bytes: &Bytes, conditional: bool) -> Result<(), Trouble> {
         if conditional {

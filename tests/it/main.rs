@@ -23,6 +23,7 @@ mod manpages;
 mod needs;
 mod policies;
 mod recover;
+mod s3;
 mod schedules;
 mod signatures;
 mod simulation;

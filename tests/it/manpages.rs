@@ -84,6 +84,11 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
         "A command, run by /bin/sh, that prints the custodian's identity, where nothing names a file.",
         &["restore", "config rescue"],
     ),
+    (
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+        "The keys of s3:// stores. CREDENTIALS in recoup.toml(5) names the other ways, and how every store has its own.",
+        &["init", "backup", "list", "restore", "verify", "copy", "doctor", "config rescue"],
+    ),
     ("TMPDIR", "Where the demonstration makes its directory, unless --dir names one.", &["demo"]),
     ("NO_COLOR", "If it is set, nothing is colored unless --color=always.", &[]),
 ];

@@ -28,15 +28,18 @@ fn programs_that_are_missing() {
     }
 }
 
-/// Whether `tests/run` has `program` in its table of programs and packages.
+/// Whether `tests/run` has `program` in one of its tables of programs and packages.
 fn is_installed_by(runner: &str, program: &str) -> bool {
-    let table = runner.lines().skip_while(|line| *line != "programs=(").skip(1).take_while(|line| *line != ")");
-    table.into_iter().any(|line| line.trim_start().starts_with(&format!("\"{program} ")))
+    ["programs=(", "python_programs=("].iter().any(|start| {
+        let mut table = runner.lines().skip_while(|line| line != start).skip(1).take_while(|line| *line != ")");
+        table.any(|line| line.trim_start().starts_with(&format!("\"{program} ")))
+    })
 }
 
 #[test]
 fn the_table_of_programs_is_read() {
-    let runner = "other=(\n  \"jq jq\"\n)\nprograms=(\n  \"age age\"\n)\n  \"zstd zstd\"\n";
-    assert!(is_installed_by(runner, "age"));
+    let runner =
+        "other=(\n  \"jq jq\"\n)\nprograms=(\n  \"age age\"\n)\n  \"zstd zstd\"\npython_programs=(\n  \"x y\"\n)\n";
+    assert!(is_installed_by(runner, "age") && is_installed_by(runner, "x"));
     assert!(!is_installed_by(runner, "jq") && !is_installed_by(runner, "zstd") && !is_installed_by(runner, "ag"));
 }

@@ -19,9 +19,12 @@ pub const HELP: Help = Help {
     description: "Writes the configuration, a signing key, a catalogue key and the list of trusted signers beside the \
         configuration and nowhere else, and founds the repository on every store. All stores are tried before \
         anything is written: if one fails, nothing is written anywhere.\n\
-        A store is an absolute directory for now. An empty directory is accepted and a missing last component \
-        is created. An existing configuration, or a store that holds another repository, is refused. The same \
-        init after a crash finishes what was begun.\n\
+        A store is a directory, file:///absolute/path, or lies in a bucket, s3://BUCKET/PREFIX. An empty directory \
+        is accepted and a missing last component is created; a bucket must exist, and nothing may lie below the \
+        prefix. The keys that recoup.toml(5) has for a bucket may follow its URL, such as region, endpoint and \
+        credentials_env: s3://BUCKET/PREFIX?region=eu-central-1. Credentials come from the environment, never from \
+        a URL. An existing configuration, or a store that holds another repository, is refused. The same init after \
+        a crash finishes what was begun.\n\
         --new-identity writes an age identity, the signers to trust (FILE.signers) and a copy of recover.sh. \
         Move them off this host: whoever has the identity can read every snapshot, and losing every identity \
         loses every snapshot.",
@@ -29,6 +32,10 @@ pub const HELP: Help = Help {
         (
             "two stores, one ledger, a new identity on a removable disk",
             "recoup init --store a=file:///mnt/a --store b=file:///mnt/b \\\n      --source ledger=sqlite:/data/ledger.db --new-identity /media/key/custodian.age",
+        ),
+        (
+            "a disk and a bucket, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+            "recoup init --store a=file:///mnt/a --store \"far=s3://acme-dr/ledger?region=eu-central-1\" \\\n      --source ledger=sqlite:/data/ledger.db --new-identity /media/key/custodian.age",
         ),
         (
             "two custodians who have keys already",

@@ -222,7 +222,7 @@ mod tests {
     fn names_survive_urls_and_shells() {
         let stage = Stage { dir: PathBuf::from("/a b/100%#é"), made: false };
         let url: crate::config::StoreUrl = stage.store_url("store-a").parse().unwrap();
-        assert_eq!(url.path(), stage.store("store-a"));
+        assert_eq!(*url.target(), crate::config::Target::Directory(stage.store("store-a")));
         for (text, word) in
             [("/tmp/x-1", "/tmp/x-1"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$HOME", "'$HOME'")]
         {

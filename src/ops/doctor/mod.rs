@@ -14,10 +14,9 @@ use crate::{
         head::{self, StoreStatus},
         recovery,
     },
-    stores::StoreSpec,
-    world::{World, files},
+    stores::{self, Fate, Shared, StoreSpec, Surroundings},
+    world::World,
 };
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
 
 /// A store with less than this free is worth a warning.
 const LITTLE_ROOM_BYTES: u64 = 1024 * 1024 * 1024;
@@ -50,7 +49,6 @@ impl Findings {
 }
 
 async fn examine_stores(settings: &Settings, findings: &mut Findings) {
-    let mut devices: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for (store, configured) in open::open_stores(&settings.stores).iter().zip(&settings.stores) {
         let status = match settings.repository {
             Some(id) => head::status(store, id).await,
@@ -82,36 +80,36 @@ async fn examine_stores(settings: &Settings, findings: &mut Findings) {
                 None,
             );
         }
-        examine_directory(&open::store_spec(configured), &mut devices, findings);
+        examine_surroundings(&open::store_spec(configured), findings);
     }
-    for names in devices.values().filter(|names| names.len() > 1) {
-        let message = format!("stores {} are on one device: losing it loses all of them", names.join(", "));
-        findings.add("one-device", Severity::Note, None, message, None);
+    for Shared { what, stores } in stores::shared(&open::store_specs(&settings.stores)) {
+        let id = match what {
+            Fate::Device => "one-device",
+            Fate::Bucket => "one-bucket",
+        };
+        let message = format!("stores {} are {}: losing it loses all of them", stores.join(", "), what.place());
+        findings.add(id, Severity::Note, None, message, None);
     }
 }
 
-fn examine_directory(spec: &StoreSpec, devices: &mut BTreeMap<u64, Vec<String>>, findings: &mut Findings) {
-    let Ok(path) = spec.path() else { return };
-    if let Ok(metadata) = fs::metadata(&path) {
-        devices.entry(metadata.dev()).or_default().push(spec.name.clone());
-    }
-    if rustix::fs::access(&path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_err() {
+fn examine_surroundings(spec: &StoreSpec, findings: &mut Findings) {
+    let Surroundings { place, writable, free_bytes } = stores::surroundings(spec);
+    if !writable {
         findings.add(
             "store-not-writable",
             Severity::Critical,
             Some(&spec.name),
-            format!("{} cannot be written by this user", path.display()),
+            format!("{place} cannot be written by this user"),
             Some("give the user who runs recoup access to it".to_owned()),
         );
     }
-    match files::free_bytes(&path) {
-        Ok(free) if free < LITTLE_ROOM_BYTES => findings.add(
+    if let Some(free) = free_bytes.filter(|free| *free < LITTLE_ROOM_BYTES) {
+        findings.add(
             "little-room",
             Severity::Warning,
             Some(&spec.name),
-            format!("{free} bytes are free on {}", path.display()),
+            format!("{free} bytes are free on {place}"),
             Some("make room before the next full snapshot".to_owned()),
-        ),
-        _ => {}
+        );
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     core::id::Sha256,
-    stores::{Listing, Problem, Replaced, Store, create_directory},
+    stores::{Listing, Problem, Replaced, Store, found},
 };
 use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
@@ -55,7 +55,7 @@ impl Linked {
         let dir = tempfile::tempdir().unwrap();
         let [root, other] = ["store", "other"].map(|name| dir.path().join(name));
         for root in [&root, &other] {
-            let store = create_directory(&spec(root)).unwrap();
+            let store = found(&spec(root)).unwrap();
             create(&store, KEY, b"healthy").await.unwrap();
         }
         fs::create_dir_all(dir.path().join("outside/b/c")).unwrap();

@@ -25,7 +25,7 @@ fn configurations_that_cannot_be_right() {
         ("name = \"b\"", "name = \"a\"", &["two stores", "\"a\""]),
         (&b, &a, &["\"a\" and \"b\"", "same directory"]),
         (&b, &below, &["\"a\" and \"b\"", "inside the other"]),
-        (&b, "s3://key:hidden@bucket/b", &["\"url\"", "s3://"]),
+        (&b, "s3://key:hidden@bucket/b", &["\"url\"", "environment"]),
         (&b, "file:///srv/../b", &["'..'"]),
         (&b, "b", &["\"url\"", "file:///"]),
         ("kind = \"sqlite\"", "kind = \"oracle\"", &["\"oracle\"", "sqlite"]),

@@ -52,12 +52,8 @@ impl TestRepository {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let repository = TestRepository { dir: tempfile::tempdir().unwrap(), world: World::real(), runtime };
         fs::create_dir(repository.path("data")).unwrap();
-        let store = |name: &&str| StoreSettings {
-            name: (*name).to_owned(),
-            url: format!("file://{}", repository.store(name).display()).parse().unwrap(),
-            provider: None,
-            region: None,
-            mounted: false,
+        let store = |name: &&str| {
+            StoreSettings::new(*name, format!("file://{}", repository.store(name).display()).parse().unwrap())
         };
         let request = InitRequest {
             config: repository.config(),
