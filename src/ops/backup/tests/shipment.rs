@@ -3,7 +3,7 @@
 use crate::{
     core::policy::{Copies, Place, is_durable},
     format::seal::SealedObject,
-    ops::backup::shipment::{LaneError, Parcel, Room, Shipment, outbox, read_spooled},
+    ops::backup::shipment::{LaneError, Parcel, Room, Shipment, read_spooled},
     stores::{
         Store,
         fault::{Faults, Operations, Switch},
@@ -35,18 +35,19 @@ async fn ship(milliseconds: [u64; 3], copies: Copies, spool: &Path) -> BTreeMap<
     let unit = OBJECT_BYTES as u64;
     let room = Room { memory_bytes: 2 * unit, spool_bytes: 4 * unit, spool_dir: spool.join("run") };
     let mut shipment = Shipment::new(&stores, "sources/ledger/".to_owned(), room, is_enough);
-    let (outbox, mut receiver) = outbox();
-    let sealing = std::thread::spawn(move || {
+    // A task and no thread: the paused clock would run on while a thread waits for a processor.
+    let (outbox, mut receiver) = tokio::sync::mpsc::channel(1);
+    let sealing = tokio::spawn(async move {
         for number in 0..OBJECTS {
             let object = SealedObject::clear(vec![number as u8; OBJECT_BYTES]);
-            if outbox.send(Parcel { name: format!("packs/{number}"), object }).is_err() {
+            if outbox.send(Parcel { name: format!("packs/{number}"), object }).await.is_err() {
                 return; // no store takes anything any more
             }
         }
     });
     let carried = shipment.carry(&mut receiver, &|_| {}).await;
     drop(receiver);
-    sealing.join().unwrap();
+    sealing.await.unwrap();
     let mut outcomes = BTreeMap::new();
     for ((_, task), name) in shipment.close().into_iter().zip(names) {
         outcomes.insert(name, task.await.unwrap());
