@@ -1,6 +1,8 @@
 //! PURE: values and decisions. No I/O, no clock, no randomness, no environment.
 
 pub mod blocks;
+pub mod control;
+pub mod evidence;
 pub mod failure;
 pub mod id;
 pub mod inventory;

@@ -1,0 +1,190 @@
+//! The state of a repository that its control records fold to: holds, proven recipients, drills, open starts.
+//!
+//! The fold does not depend on the order in which chains are read: a release names its hold, an end its start.
+
+use super::{
+    evidence::{Action, ChainHead, Control, HoldCause, HoldId, Measured, Phase, Record, Verdict, WriterId},
+    id::{Sha256, SnapshotId, SourceName},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A hold: snapshots that must not be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Whose snapshots.
+    pub source: SourceName,
+    /// Which; all of the source where none is named.
+    pub snapshots: BTreeSet<SnapshotId>,
+    /// Why.
+    pub cause: HoldCause,
+    /// When it was added, by the writer's clock.
+    pub added_at: Timestamp,
+    /// Where it was recorded: the sealed body there says who added it, and why.
+    pub record: (WriterId, u64),
+}
+
+impl Hold {
+    /// Whether it keeps a snapshot of its source.
+    pub fn keeps(&self, snapshot: SnapshotId) -> bool {
+        self.snapshots.is_empty() || self.snapshots.contains(&snapshot)
+    }
+}
+
+/// One drill, begun and perhaps ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drill {
+    /// Whose chain it is recorded in.
+    pub writer: WriterId,
+    /// The number of its start.
+    pub start: u64,
+    /// The number of its end; `None` while it has none.
+    pub end: Option<u64>,
+    /// The source.
+    pub source: SourceName,
+    /// When it began, by the writer's clock.
+    pub started_at: Timestamp,
+    /// When its end was recorded.
+    pub ended_at: Option<Timestamp>,
+    /// What came of it; pending while it has no end.
+    pub verdict: Verdict,
+    /// The snapshot that was restored.
+    pub snapshot: Option<SnapshotId>,
+    /// SHA-256 of that snapshot's inventory.
+    pub inventory_sha256: Option<Sha256>,
+    /// SHA-256 of the policy it was judged by.
+    pub policy_sha256: Option<Sha256>,
+    /// What it measured.
+    pub measured: Option<Measured>,
+}
+
+/// The fold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ControlState {
+    /// The newest record of each writer that is folded in.
+    pub heads: BTreeMap<WriterId, ChainHead>,
+    /// Holds that were added, released or not.
+    added: BTreeMap<HoldId, Hold>,
+    /// Holds that were released, and when.
+    released: BTreeMap<HoldId, Timestamp>,
+    /// Drills, in the order of their starts within each chain.
+    drills: Vec<Drill>,
+    /// Restores that were begun and have no end, by writer and number.
+    open_restores: BTreeSet<(WriterId, u64)>,
+    /// When each recipient was last proven.
+    pub proven_recipients: BTreeMap<String, Timestamp>,
+    /// SHA-256 of the configuration that each writer recorded last.
+    pub configurations: BTreeMap<WriterId, Sha256>,
+    /// Signers that were revoked.
+    pub revoked_signers: BTreeSet<String>,
+}
+
+impl ControlState {
+    /// Adds a record, whose bytes have the digest `sha256`. Those of a chain come in order.
+    pub fn add(&mut self, record: &Record, sha256: Sha256) {
+        self.heads.insert(record.writer, record.head(sha256));
+        match (record.action, record.phase) {
+            (Action::Drill, phase) => self.add_drill(record, phase),
+            (_, Phase::Start) => drop(self.open_restores.insert((record.writer, record.number))),
+            (_, Phase::End) => {
+                let start = record.closes.unwrap_or_default();
+                self.open_restores.remove(&(record.writer, start));
+            }
+            _ => {}
+        }
+        if let Some(control) = &record.control {
+            self.add_control(record, control);
+        }
+    }
+
+    fn add_drill(&mut self, record: &Record, phase: Phase) {
+        let Some(subject) = record.subjects.first() else { return };
+        if phase == Phase::End {
+            let start = record.closes.unwrap_or_default();
+            let of_start = |drill: &&mut Drill| (drill.writer, drill.start) == (record.writer, start);
+            if let Some(drill) = self.drills.iter_mut().rev().find(of_start) {
+                drill.end = Some(record.number);
+                drill.ended_at = Some(record.recorded_at);
+                drill.verdict = record.verdict;
+                drill.snapshot = subject.snapshot.or(drill.snapshot);
+                drill.inventory_sha256 = subject.inventory_sha256.or(drill.inventory_sha256);
+                drill.measured = record.measured.clone().or(drill.measured.take());
+            }
+            return;
+        }
+        self.drills.push(Drill {
+            writer: record.writer,
+            start: record.number,
+            end: (phase == Phase::Whole).then_some(record.number),
+            source: subject.source.clone(),
+            started_at: record.started_at,
+            ended_at: (phase == Phase::Whole).then_some(record.recorded_at),
+            verdict: record.verdict,
+            snapshot: subject.snapshot,
+            inventory_sha256: subject.inventory_sha256,
+            policy_sha256: subject.policy_sha256,
+            measured: record.measured.clone(),
+        });
+    }
+
+    fn add_control(&mut self, record: &Record, control: &Control) {
+        match control {
+            Control::HoldAdded { hold, source, snapshots, cause } => {
+                let (source, snapshots) = (source.clone(), snapshots.iter().copied().collect());
+                let (added_at, at) = (record.recorded_at, (record.writer, record.number));
+                // The first to use an id has it: nobody takes a hold away by adding another over it.
+                self.added.entry(*hold).or_insert(Hold { source, snapshots, cause: *cause, added_at, record: at });
+            }
+            Control::HoldReleased { hold } => {
+                self.released.entry(*hold).or_insert(record.recorded_at);
+            }
+            Control::Configuration { sha256, .. } => {
+                self.configurations.insert(record.writer, *sha256);
+            }
+            Control::RecipientProven { recipient } => {
+                let newest = self.proven_recipients.entry(recipient.clone()).or_insert(record.recorded_at);
+                *newest = record.recorded_at.max(*newest);
+            }
+            Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
+            Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
+        }
+    }
+
+    /// The holds that were not released.
+    pub fn holds(&self) -> impl Iterator<Item = (HoldId, &Hold)> {
+        self.added.iter().filter(|(id, _)| !self.released.contains_key(id)).map(|(id, hold)| (*id, hold))
+    }
+
+    /// The holds of a source that were not released.
+    pub fn holds_of<'a>(&'a self, source: &'a SourceName) -> impl Iterator<Item = (HoldId, &'a Hold)> {
+        self.holds().filter(move |(_, hold)| hold.source == *source)
+    }
+
+    /// A hold, and when it was released, if it was.
+    pub fn hold(&self, id: HoldId) -> Option<(&Hold, Option<Timestamp>)> {
+        self.added.get(&id).map(|hold| (hold, self.released.get(&id).copied()))
+    }
+
+    /// The drills of a source.
+    pub fn drills_of<'a>(&'a self, source: &'a SourceName) -> impl Iterator<Item = &'a Drill> {
+        self.drills.iter().filter(move |drill| drill.source == *source)
+    }
+
+    /// The drill of a source that passed last, by when it began.
+    pub fn last_passed_drill(&self, source: &SourceName) -> Option<&Drill> {
+        let passed = |drill: &&Drill| matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
+        self.drills_of(source).filter(passed).max_by_key(|drill| drill.started_at)
+    }
+
+    /// The newest snapshot of a source that a drill has proven to restore.
+    pub fn newest_proven(&self, source: &SourceName) -> Option<SnapshotId> {
+        let passed = |drill: &&Drill| matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
+        self.drills_of(source).filter(passed).filter_map(|drill| drill.snapshot).max()
+    }
+
+    /// Restores that were begun and never ended, by writer and number.
+    pub fn open_restores(&self) -> &BTreeSet<(WriterId, u64)> {
+        &self.open_restores
+    }
+}
