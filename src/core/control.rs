@@ -172,7 +172,7 @@ impl ControlState {
     }
 
     /// The drill of a source that passed last, by when it began.
-    pub fn last_passed_drill(&self, source: &SourceName) -> Option<&Drill> {
+    pub fn last_passed_drill<'a>(&'a self, source: &'a SourceName) -> Option<&'a Drill> {
         let passed = |drill: &&Drill| matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
         self.drills_of(source).filter(passed).max_by_key(|drill| drill.started_at)
     }

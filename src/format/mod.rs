@@ -1,6 +1,7 @@
 //! PURE: bytes to values and back. What lies on a store, byte for byte, and nothing about stores.
 
 pub mod digests;
+pub mod evidence;
 pub mod index;
 pub mod inventory;
 pub mod manifest;

@@ -1,6 +1,7 @@
 //! Where everything lies on a store.
 
 use crate::core::{
+    evidence::WriterId,
     id::{RunId, SnapshotId, SourceName},
     inventory::Inventory,
     manifest::PartId,
@@ -23,6 +24,22 @@ pub const OBJECTS: &str = "objects.json";
 
 /// The folder of all sources, with its slash.
 pub const SOURCES: &str = "sources/";
+
+/// The folder of the control log, with its slash.
+pub const EVIDENCE: &str = "evidence/";
+
+/// An object of an evidence record: its envelope, its signature or its body.
+pub fn evidence(writer: WriterId, number: u64, ending: &str) -> String {
+    format!("{EVIDENCE}{writer}/{number:010}.{ending}")
+}
+
+/// The writer and number of the evidence record that a full name is the envelope of, if it is one.
+pub fn evidence_record(name: &str) -> Option<(WriterId, u64)> {
+    let (writer, number) = name.strip_prefix(EVIDENCE)?.strip_suffix(".json")?.split_once('/')?;
+    let number =
+        Some(number).filter(|digits| digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some((writer.parse().ok()?, number.parse().ok()?))
+}
 
 /// The folder of a source, with its slash. All other names here are relative to it.
 pub fn source_folder(source: &SourceName) -> String {

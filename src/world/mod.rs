@@ -16,6 +16,50 @@ use tokio::{io::AsyncReadExt, process::Command};
 pub struct World {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    invocation: Arc<Invocation>,
+}
+
+/// Who runs this process, where, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// This host's name.
+    pub host: String,
+    /// The effective user.
+    pub os_user: String,
+    /// Who logged in and became that user, where the system tells.
+    pub login_user: Option<String>,
+    /// Why, as given on the command line.
+    pub reason: Option<String>,
+    /// The command line.
+    pub command_line: Vec<String>,
+}
+
+impl Invocation {
+    /// This process.
+    #[expect(clippy::disallowed_methods, reason = "this is the door to the command line")]
+    fn real() -> Self {
+        let command_line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        Invocation {
+            host: host_name(),
+            os_user: user_name(user_id()),
+            login_user: login_user(),
+            reason: None,
+            command_line,
+        }
+    }
+
+    /// A process of a simulation.
+    fn simulated() -> Self {
+        let (host, os_user) = ("simulated".to_owned(), "nobody".to_owned());
+        Invocation { host, os_user, login_user: None, reason: None, command_line: Vec::new() }
+    }
+}
+
+/// The user who logged in, where that is another than the one who runs this: what the kernel's audit says, else sudo.
+fn login_user() -> Option<String> {
+    let audit = std::fs::read_to_string("/proc/self/loginuid").ok();
+    let audited = audit.and_then(|text| text.trim().parse::<u32>().ok()).filter(|uid| *uid != u32::MAX).map(user_name);
+    audited.or_else(|| environment("SUDO_USER")).filter(|user| *user != user_name(user_id()))
 }
 
 /// Tells the time of day.
@@ -33,12 +77,26 @@ pub trait Random: Send + Sync {
 impl World {
     /// The real world: the system's clock and its random numbers.
     pub fn real() -> Self {
-        World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+        let invocation = Arc::new(Invocation::real());
+        World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), invocation }
+    }
+
+    /// The same world, and why this process runs.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Option<&str>) -> Self {
+        let invocation = Invocation { reason: reason.map(str::to_owned), ..(*self.invocation).clone() };
+        self.invocation = Arc::new(invocation);
+        self
+    }
+
+    /// Who runs this process, where, and why.
+    pub fn invocation(&self) -> &Invocation {
+        &self.invocation
     }
 
     /// A world of the caller's making, for simulations.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        World { clock, random }
+        World { clock, random, invocation: Arc::new(Invocation::simulated()) }
     }
 
     /// The present moment.

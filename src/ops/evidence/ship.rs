@@ -1,0 +1,123 @@
+//! Brings this host's records to the stores, in order: a store that has one has all before it.
+
+use super::{Recorder, journal::LocalRecord};
+use crate::{
+    core::evidence::WriterId,
+    format,
+    repository::{head, layout},
+    stores::{Problem, Store, StoreError},
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+
+/// What the stores have of this host's chain now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shipped {
+    /// The newest record that each store has, by its name.
+    pub acknowledged: BTreeMap<String, u64>,
+    /// Stores that lack some, and why.
+    pub behind: Vec<(String, String)>,
+    /// Whether the chain turned out to be another state directory's too; it goes on as a new one.
+    pub forked: bool,
+}
+
+impl Shipped {
+    /// How many stores have a record.
+    pub fn holds(&self, number: u64) -> usize {
+        self.acknowledged.values().filter(|newest| **newest >= number).count()
+    }
+
+    /// Why stores lack some, in one line.
+    pub fn reasons(&self) -> String {
+        let reasons: Vec<String> = self.behind.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
+        reasons.join("; ")
+    }
+}
+
+/// Why a record did not get to a store.
+enum NotTaken {
+    /// The store has another one there.
+    Fork,
+    Other(String),
+}
+
+impl Recorder {
+    /// Brings the stores everything of this host's chain that they lack. One that does not take it is left behind.
+    pub async fn ship(&self) -> Shipped {
+        let Some(chain) = self.journal.chain() else { return Shipped::default() };
+        let stores = &self.host.repository.stores;
+        let shipped = join_all(stores.iter().map(|store| async {
+            let from = chain.acknowledged.get(store.name()).copied().unwrap_or(0);
+            let (newest, outcome) = self.ship_to(store, chain.writer, from, chain.number()).await;
+            (store.name().to_owned(), newest, outcome)
+        }))
+        .await;
+        let mut result = Shipped::default();
+        for (store, newest, outcome) in shipped {
+            result.acknowledged.insert(store.clone(), newest);
+            match outcome {
+                Ok(()) => {}
+                Err(NotTaken::Other(why)) => result.behind.push((store, why)),
+                Err(NotTaken::Fork) => {
+                    result.forked = true;
+                    let why = "another state directory writes the same chain: this one was copied, or set back";
+                    result.behind.push((store, why.to_owned()));
+                }
+            }
+        }
+        let names: Vec<&str> = stores.iter().map(Store::name).collect();
+        // Not noted, it is shipped again, which changes nothing.
+        let _ = self.journal.acknowledge(chain.writer, &result.acknowledged, &names);
+        if result.forked {
+            let _ = self.journal.retire(&self.host.world, chain.writer);
+        }
+        result
+    }
+
+    async fn ship_to(&self, store: &Store, writer: WriterId, from: u64, to: u64) -> (u64, Result<(), NotTaken>) {
+        if from >= to {
+            return (from, Ok(()));
+        }
+        let status = head::status(store, self.host.repository.id).await;
+        if let Some(why) = status.problem() {
+            return (from, Err(NotTaken::Other(why)));
+        }
+        let mut newest = from;
+        for number in from + 1..=to {
+            let Some(local) = self.journal.local(writer, number) else {
+                let why = "it lacks records that are no longer on this host; `recoup copy` brings them";
+                return (newest, Err(NotTaken::Other(why.to_owned())));
+            };
+            let body = match self.journal.body(writer, number) {
+                Ok(body) => body,
+                Err(error) => return (newest, Err(NotTaken::Other(format!("a record here cannot be read: {error}")))),
+            };
+            if let Err(why) = create_record(store, writer, number, local, body).await {
+                return (newest, Err(why));
+            }
+            newest = number;
+        }
+        (newest, Ok(()))
+    }
+}
+
+/// Body first, envelope last: where that is, the record counts.
+async fn create_record(
+    store: &Store,
+    writer: WriterId,
+    number: u64,
+    local: LocalRecord,
+    body: Vec<u8>,
+) -> Result<(), NotTaken> {
+    let objects = [("age", body), ("sig", local.signature.into_bytes()), ("json", local.envelope.into_bytes())];
+    for (ending, bytes) in objects {
+        let sha256 = format::sha256(&bytes);
+        let key = layout::evidence(writer, number, ending);
+        store.create(&key, Bytes::from(bytes), &sha256).await.map_err(|error: StoreError| match error.problem {
+            Problem::Exists => NotTaken::Fork,
+            _ => NotTaken::Other(head::reason(&error)),
+        })?;
+    }
+    Ok(())
+}

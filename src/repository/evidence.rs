@@ -1,0 +1,235 @@
+//! The control log on the stores: its records, read and checked; chains as far as the stores show them.
+
+use super::{Repository, catalogue::Refusal, fetch::problem_of, head, layout};
+use crate::{
+    core::{
+        evidence::{ChainHead, Record, WriterId},
+        id::{RepositoryId, Sha256},
+        result::Problem,
+    },
+    format::{
+        self, FormatError, evidence as evidence_format,
+        signature::{self, MAX_SIGNATURE_BYTES},
+    },
+    stores::{Problem as StoreProblem, Store, StoreError},
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many records are asked for at once while a chain is followed.
+const AHEAD: u64 = 8;
+
+/// The name that signers of evidence sign as.
+pub fn principal(repository: &RepositoryId) -> String {
+    format!("evidence@{repository}")
+}
+
+/// A record that a trusted signer signed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignedRecord {
+    /// What it says.
+    pub record: Record,
+    /// Its exact bytes.
+    pub bytes: Bytes,
+    /// The signature over them.
+    pub signature: Bytes,
+    /// SHA-256 of them.
+    pub sha256: Sha256,
+}
+
+/// A record that was not accepted.
+#[derive(Clone, Debug)]
+pub struct RefusedRecord {
+    /// The store that gave it.
+    pub store: String,
+    /// Whose chain it is in.
+    pub writer: WriterId,
+    /// Its number.
+    pub number: u64,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// What following the chains gave.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// New records, chain by chain, in order.
+    pub records: Vec<SignedRecord>,
+    /// The stores that answered, by name.
+    pub answered: BTreeSet<String>,
+    /// What was not accepted, or does not fit its chain.
+    pub refused: Vec<RefusedRecord>,
+}
+
+impl Repository {
+    /// How many stores have to answer so that nothing that was acknowledged is missed.
+    pub fn control_read_quorum(&self) -> usize {
+        self.stores.len() + 1 - self.control_write_quorum()
+    }
+
+    /// How many stores have to hold a control record for it to be durable: more than half.
+    pub fn control_write_quorum(&self) -> usize {
+        self.stores.len() / 2 + 1
+    }
+
+    /// Follows every chain onwards from the heads that are known already.
+    pub async fn follow_evidence(&self, known: &BTreeMap<WriterId, ChainHead>) -> Followed {
+        let mut followed = Followed::default();
+        let surveyed = join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
+            let status = head::status(store, self.id).await;
+            if status != head::StoreStatus::Ready {
+                return None;
+            }
+            let names = store.list_directories(layout::EVIDENCE).await.ok()?;
+            Some((at, names.iter().filter_map(|name| name.parse().ok()).collect::<BTreeSet<WriterId>>()))
+        }))
+        .await;
+        let ready: Vec<(usize, BTreeSet<WriterId>)> = surveyed.into_iter().flatten().collect();
+        followed.answered = ready.iter().map(|(at, _)| self.stores[*at].name().to_owned()).collect();
+        let mut writers: BTreeSet<WriterId> = known.keys().copied().collect();
+        writers.extend(ready.iter().flat_map(|(_, writers)| writers.iter().copied()));
+        for writer in writers {
+            let stores: Vec<usize> =
+                ready.iter().filter(|(_, writers)| writers.contains(&writer)).map(|(at, _)| *at).collect();
+            self.follow_chain(writer, &stores, known.get(&writer).copied(), &mut followed).await;
+        }
+        followed
+    }
+
+    async fn follow_chain(
+        &self,
+        writer: WriterId,
+        stores: &[usize],
+        mut head: Option<ChainHead>,
+        followed: &mut Followed,
+    ) {
+        loop {
+            let first = head.map_or(1, |head| head.number + 1);
+            let window =
+                join_all((first..first + AHEAD).map(|number| self.read_anywhere(writer, number, stores))).await;
+            for (number, (found, refused)) in (first..).zip(window) {
+                followed.refused.extend(refused);
+                let Some((at, signed)) = found else { return };
+                if signed.record.previous != head.map(|head| head.sha256) {
+                    let why = Refusal::Damaged("it does not follow the record before it".to_owned());
+                    let store = self.stores[at].name().to_owned();
+                    followed.refused.push(RefusedRecord { store, writer, number, why });
+                    return;
+                }
+                head = Some(signed.record.head(signed.sha256));
+                followed.records.push(signed);
+            }
+        }
+    }
+
+    /// A record from the first of some stores that gives a good one.
+    async fn read_anywhere(
+        &self,
+        writer: WriterId,
+        number: u64,
+        stores: &[usize],
+    ) -> (Option<(usize, SignedRecord)>, Vec<RefusedRecord>) {
+        let mut refused = Vec::new();
+        for at in stores {
+            match self.read_record(*at, writer, number).await {
+                Ok(Some(signed)) => return (Some((*at, signed)), refused),
+                Ok(None) => {}
+                Err(why) => {
+                    refused.push(RefusedRecord { store: self.stores[*at].name().to_owned(), writer, number, why });
+                }
+            }
+        }
+        (None, refused)
+    }
+
+    /// Reads one record from the store at a position; `None` where it has none.
+    pub async fn read_record(
+        &self,
+        store: usize,
+        writer: WriterId,
+        number: u64,
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        let store = &self.stores[store];
+        let Some(bytes) = get(store, writer, number, "json", evidence_format::MAX_BYTES).await? else {
+            return Ok(None);
+        };
+        match get(store, writer, number, "sig", MAX_SIGNATURE_BYTES as u64).await? {
+            Some(signature) => self.accept_record(writer, number, bytes, signature).map(Some),
+            None => Err(Refusal::Untrusted("it has no signature".to_owned())),
+        }
+    }
+
+    /// Checks a record: signed for this repository by a signer that is trusted with evidence, and in its own place.
+    pub fn accept_record(
+        &self,
+        writer: WriterId,
+        number: u64,
+        bytes: Bytes,
+        signature: Bytes,
+    ) -> Result<SignedRecord, Refusal> {
+        let untrusted = |why: String| Refusal::Untrusted(why);
+        let text = std::str::from_utf8(&signature)
+            .map_err(|_| untrusted("its signature is not one of ssh-keygen's".to_owned()))?;
+        let signer = self
+            .signers
+            .verify(&bytes, text, signature::EVIDENCE, &principal(&self.id))
+            .map_err(|error| untrusted(error.to_string()))?;
+        let record = evidence_format::parse(&bytes).map_err(|error| match error {
+            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        })?;
+        if record.repository != self.id || record.writer != writer || record.number != number {
+            return Err(Refusal::Damaged(format!(
+                "it is record {} of writer {} in repository {}, not what its path says",
+                record.number, record.writer, record.repository
+            )));
+        }
+        if record.signer != signer.as_str() {
+            return Err(Refusal::Damaged(format!("it names {} as its signer, and {signer} signed it", record.signer)));
+        }
+        Ok(SignedRecord { sha256: format::sha256(&bytes), record, bytes, signature })
+    }
+
+    /// The sealed body of a record, from the first store that has it right.
+    pub async fn read_evidence_body(&self, signed: &SignedRecord) -> Result<Bytes, super::fetch::NowhereIntact> {
+        let record = &signed.record;
+        let key = layout::evidence(record.writer, record.number, "age");
+        let wanted = super::fetch::Wanted {
+            key: &key,
+            size: Some(record.body.size),
+            sha256: record.body.sha256,
+            max_bytes: record.body.size,
+        };
+        self.fetch(wanted, &super::fetch::Detours::default()).await
+    }
+}
+
+async fn get(
+    store: &Store,
+    writer: WriterId,
+    number: u64,
+    ending: &str,
+    max_bytes: u64,
+) -> Result<Option<Bytes>, Refusal> {
+    match store.get(&layout::evidence(writer, number, ending), max_bytes).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(StoreError { problem: StoreProblem::Damaged(why), .. }) => Err(Refusal::Damaged(why)),
+        Err(error) => Err(Refusal::Unreadable(error.to_string())),
+    }
+}
+
+/// The word for a refusal in findings.
+pub fn problem_of_refusal(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::Untrusted(_) => Problem::Foreign,
+        Refusal::Damaged(_) => Problem::Damaged,
+        Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
+    }
+}
+
+/// The word for a store's error, for those who level evidence.
+pub fn problem_of_error(error: &StoreError) -> Problem {
+    problem_of(error)
+}
