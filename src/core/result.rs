@@ -3,11 +3,15 @@
 //! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
 
 mod demo;
+mod drill;
+mod evidence;
 mod stores;
 #[cfg(test)]
 mod tests;
 
 pub use demo::{DemoResult, Verdict};
+pub use drill::{DrillEvidence, DrillPhase, DrillResult};
+pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -16,7 +20,7 @@ use super::{
     inventory::{Inventory, Kind},
     time::Timestamp,
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Types that serialise as the name of a schema, so that it can be neither forgotten nor changed.
@@ -29,6 +33,15 @@ macro_rules! schemas {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str($name)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match String::deserialize(deserializer)?.as_str() {
+                    $name => Ok($type),
+                    _ => Err(serde::de::Error::custom(concat!("the schema is not ", $name))),
+                }
             }
         }
     )*};
@@ -44,6 +57,9 @@ schemas! {
     DoctorSchema = "recoup.doctor/1",
     ConfigSchema = "recoup.config/1",
     DemoSchema = "recoup.demo/1",
+    DrillSchema = "recoup.drill/1",
+    EvidenceSchema = "recoup.evidence/1",
+    HoldsSchema = "recoup.holds/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }
@@ -279,7 +295,7 @@ impl ListResult {
 }
 
 /// Damage that a restore went round.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WentRound {
     /// The store, by name.
     pub store: String,
@@ -290,7 +306,7 @@ pub struct WentRound {
 }
 
 /// Whether a check held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
     /// It held.
@@ -300,7 +316,7 @@ pub enum CheckStatus {
 }
 
 /// One check of restored data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckResult {
     /// Its name.
     pub name: String,

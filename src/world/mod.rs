@@ -36,7 +36,6 @@ pub struct Invocation {
 
 impl Invocation {
     /// This process.
-    #[expect(clippy::disallowed_methods, reason = "this is the door to the command line")]
     fn real() -> Self {
         let command_line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
         Invocation {

@@ -2,11 +2,11 @@
 
 use super::{CopySchema, Status, VerifySchema};
 use crate::core::{failure::Code, id::SnapshotId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What is wrong with an object or a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Problem {
     /// An object is not there though the store committed to holding it.
