@@ -6,6 +6,7 @@ pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod init;
 pub mod list;
 mod main_page;
@@ -33,6 +34,8 @@ pub enum Command {
     Restore(restore::Arguments),
     /// Check that the stores hold what they should, without any decryption key
     Verify(verify::Arguments),
+    /// Try out a restore, timed and checked, with signed records of its start and its end
+    Drill(drill::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
     /// Check that this host is set up right
@@ -53,6 +56,7 @@ pub const HELP: &[Help] = &[
     list::HELP,
     restore::HELP,
     verify::HELP,
+    drill::HELP,
     copy::HELP,
     doctor::HELP,
     config::HELP,
@@ -73,6 +77,7 @@ impl Command {
             Command::List(_) => "list",
             Command::Restore(_) => "restore",
             Command::Verify(_) => "verify",
+            Command::Drill(_) => "drill",
             Command::Copy(_) => "copy",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
@@ -100,6 +105,7 @@ impl Command {
             Command::List(arguments) => list::run(arguments, context),
             Command::Restore(arguments) => restore::run(arguments, context),
             Command::Verify(arguments) => verify::run(arguments, context),
+            Command::Drill(arguments) => drill::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),

@@ -6,7 +6,7 @@ use super::{
     write,
 };
 use crate::{
-    core::{failure::Failure, id::SnapshotId, result::WentRound},
+    core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
     format::seal::Identities,
     ops::progress::Progress,
     repository::{
@@ -48,6 +48,16 @@ impl<'a> Restore<'a> {
         let catalogue = catalogue_of(self.repository, self.request).await?;
         let Selected { id, notes, warnings } = select::select(self.repository, &catalogue, self.request).await?;
         Ok(Located { catalogue, id, notes, warnings })
+    }
+
+    /// The snapshot that a request means, going by a catalogue that was read already.
+    pub async fn choose(
+        repository: &Repository,
+        catalogue: &Catalogue,
+        request: &RestoreRequest,
+    ) -> Result<Parent, Failure> {
+        let Selected { id, .. } = select::select(repository, catalogue, request).await?;
+        Ok(Parent { id, sha256: catalogue.snapshots[&id].sha256 })
     }
 
     /// Reads the manifest, and makes sure that there is room for what it names.
@@ -92,6 +102,11 @@ impl Located {
     /// What is committed under it.
     pub fn committed(&self) -> &Committed {
         &self.catalogue.snapshots[&self.id]
+    }
+
+    /// Whether enough of the stores that answer hold all of it.
+    pub fn is_durable(&self, repository: &Repository, copies: &Copies) -> bool {
+        self.catalogue.is_durable(repository, copies, self.committed())
     }
 
     /// The damage that was gone round so far.
