@@ -182,6 +182,11 @@ pub(super) fn text(result: &DrillResult) -> String {
     text
 }
 
+/// A span, exact while it is short.
+fn exactly(seconds: f64) -> String {
+    if seconds < 120.0 { format!("{seconds:.1} s") } else { human::span(seconds) }
+}
+
 /// What was lost and how long it took, each beside what the policy permits.
 fn headline(result: &DrillResult) -> String {
     let permitted = |limit: Option<u64>| match limit {
@@ -192,9 +197,9 @@ fn headline(result: &DrillResult) -> String {
         (Some(lost), Some(took)) => format!(
             "{} lost {} ({}), came back in {} ({})",
             result.source,
-            human::span(lost),
+            exactly(lost),
             permitted(result.rpo_policy_seconds),
-            human::span(took),
+            exactly(took),
             permitted(result.rto_policy_seconds)
         ),
         _ if result.verdict == Verdict::Aborted => format!("the drill of {} was broken off", result.source),

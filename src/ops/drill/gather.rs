@@ -15,7 +15,7 @@ use crate::{
     format::seal::Identities,
     ops::{
         host::Host,
-        open,
+        list, open,
         restore::{Restore, RestoreRequest},
         runs,
     },
@@ -44,11 +44,12 @@ pub(super) struct Gathered {
 
 /// Reads the identity and the catalogue, and declares the disaster.
 pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequest) -> Result<Gathered, Failure> {
-    let identities = Arc::new(open::read_identities(&request.identity).await?);
     let now = host.world.now();
     let target = Target::Time(request.disaster_at.unwrap_or(now));
     let known = runs::before_restore(settings, &request.source, &target, None)?;
     let catalogue = host.repository.catalogue(&request.source).await;
+    refuse_mistyped(host, settings, request, &catalogue).await?;
+    let identities = Arc::new(open::read_identities(&request.identity).await?);
     let window = match request.disaster_at {
         Some(_) => None,
         None => {
@@ -73,6 +74,21 @@ pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequ
     let restore = gathered.restore_request(&request.source, disaster_at, PathBuf::from("/"));
     gathered.chosen = Restore::choose(&host.repository, &catalogue, &restore).await.ok();
     Ok(gathered)
+}
+
+/// A source that is neither configured nor on any store that answers.
+async fn refuse_mistyped(
+    host: &Host,
+    settings: &Settings,
+    request: &DrillRequest,
+    catalogue: &Catalogue,
+) -> Result<(), Failure> {
+    let is_known = settings.source(request.source.as_str()).is_some() || !catalogue.snapshots.is_empty();
+    if is_known || catalogue.ready().next().is_none() {
+        return Ok(());
+    }
+    let on_stores = list::sources_on_stores(&host.repository).await?;
+    list::check_known(&request.source, &on_stores, &Default::default())
 }
 
 /// When the reads of the durable snapshots began; of all that there are where none is durable.

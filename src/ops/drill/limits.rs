@@ -5,6 +5,11 @@ use crate::sources;
 
 /// Everything that a reader might take this drill to show, and it does not.
 pub(super) fn limits(drill: &Drill<'_>) -> Vec<String> {
+    if drill.attempt.rto_seconds.is_none() {
+        return vec![
+            "nothing came back: it shows that a drill was begun, and why it ended, and nothing else".to_owned(),
+        ];
+    }
     let mut limits = Vec::new();
     snapshots(drill, &mut limits);
     stores(drill, &mut limits);
@@ -35,8 +40,7 @@ pub(super) fn limits(drill: &Drill<'_>) -> Vec<String> {
 fn snapshots(drill: &Drill<'_>, limits: &mut Vec<String>) {
     let Ok(gathered) = &drill.gathered else { return };
     limits.push(match gathered.snapshots {
-        0 => "no snapshot was restored".to_owned(),
-        1 => "there is only one snapshot, so its age says little about the usual loss".to_owned(),
+        0 | 1 => "there is only one snapshot, so its age says little about the usual loss".to_owned(),
         number => format!("one of {number} snapshots was restored; the others were not"),
     });
     if gathered.known_head.is_none() {
@@ -46,7 +50,7 @@ fn snapshots(drill: &Drill<'_>, limits: &mut Vec<String>) {
         limits.push("the moment of the disaster was chosen, not drawn".to_owned());
     } else if let Some(window) = gathered.window {
         limits.push(format!(
-            "the moment of the disaster was drawn from {:.0} seconds; a worse one may lie outside of them",
+            "the moment of the disaster was drawn from the last {:.1} seconds; a worse one may lie before them",
             window.seconds()
         ));
     }

@@ -101,6 +101,11 @@ pub async fn drill(
         gathered = gather::gather(host, settings, request) => gathered,
         () = cancellation.cancelled() => return Err(stopped(cancellation)),
     };
+    // A name that was mistyped is no drill.
+    let gathered = match gathered {
+        Err(failure) if failure.code == Code::Usage => return Err(failure),
+        gathered => gathered,
+    };
     let mut drill = Drill::declared(host, settings, request, place, gathered, notes);
     progress.begin("recording the start", None, Unit::Items);
     let started = recorder.start_durably(drill.start_draft(), Some(&drill.place.unfinished)).await?;
@@ -170,7 +175,7 @@ impl<'a> Drill<'a> {
         notes: Vec<String>,
     ) -> Self {
         let started_at = host.world.now();
-        let drawn = gathered.as_ref().ok().filter(|_| request.disaster_at.is_none()).map(|found| found.disaster_at);
+        let drawn = gathered.as_ref().ok().filter(|found| found.window.is_some()).map(|found| found.disaster_at);
         Drill {
             host,
             settings,
