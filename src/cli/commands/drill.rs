@@ -121,9 +121,16 @@ async fn perform(
     if dry_run {
         return job.until_cancelled(drill::plan(&host, settings, request)).await.map(Outcome::Planned);
     }
-    open::provide_state_dir(settings)?;
+    let made_again = open::provide_state_dir(settings)?;
     let progress = job.progress.as_ref();
-    drill::drill(&host, settings, request, progress, &job.cancellation).await.map(Outcome::Done)
+    let mut drilled = drill::drill(&host, settings, request, progress, &job.cancellation).await?;
+    if made_again {
+        let directory = settings.host.state_dir.display();
+        let note =
+            format!("the state directory {directory} was gone and was made again; its records go on as a new chain");
+        drilled.notes.push(note);
+    }
+    Ok(Outcome::Done(drilled))
 }
 
 fn report(drilled: &Drilled, context: &Context) -> Result<Code, Failure> {

@@ -103,7 +103,8 @@ mod tests {
     fn windows() {
         let minutes = |from: u32, until: u32| Some(Window { from: at(from), until: at(until) });
         let hour = Some(Duration::from_secs(3600));
-        let cases: &[(&[u32], u32, Option<Duration>, Option<Window>)] = &[
+        type Case = (&'static [u32], u32, Option<Duration>, Option<Window>);
+        let cases: &[Case] = &[
             (&[], 100, hour, None),
             // A clock that was set back: what lies in the future was not taken yet.
             (&[110], 100, hour, None),

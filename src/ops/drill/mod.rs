@@ -69,6 +69,13 @@ pub struct Drilled {
     pub notes: Vec<String>,
 }
 
+impl DrillRequest {
+    /// Whether the plaintext stays: a directory that the operator names is never cleared.
+    fn keeps(&self) -> bool {
+        self.keep || self.to.is_some()
+    }
+}
+
 impl Drilled {
     /// The exit code, as a monitor reads it; an interruption keeps its own.
     pub fn code(&self) -> Code {
@@ -129,7 +136,7 @@ pub async fn plan(host: &Host, settings: &Settings, request: &DrillRequest) -> R
             "run the source's own checks and the assertions of the policy that was kept with the snapshot".to_owned()
         }
     });
-    steps.push(if request.keep { "keep what was restored" } else { "remove what was restored" }.to_owned());
+    steps.push(if request.keeps() { "keep what was restored" } else { "remove what was restored" }.to_owned());
     steps.push("record the end".to_owned());
     Ok(PlanResult { schema: PlanSchema, command: "drill".to_owned(), steps })
 }
@@ -302,14 +309,14 @@ impl<'a> Drill<'a> {
     fn clear(&mut self) -> Option<DrillScratch> {
         let published = self.attempt.published;
         self.attempt.located.as_ref()?;
-        let removed = if self.request.keep && published {
+        let removed = if self.request.keeps() && published {
             let directory = self.place.target.display();
             self.attempt.exceptions.push(format!("the restored plaintext was kept in {directory}"));
             false
         } else {
             self.place.clear().map_err(|error| self.notes.push(self.place.left(&error))).is_ok()
         };
-        if !removed && !self.request.keep {
+        if !removed && !self.request.keeps() {
             let directory = self.place.target.display();
             self.attempt.exceptions.push(format!("the restored plaintext could not be removed from {directory}"));
         }

@@ -4,7 +4,7 @@ use crate::{
     config::Settings,
     core::{
         evidence::{Action, Draft, Subject, Verdict},
-        failure::Failure,
+        failure::{Code, Failure},
         id::SourceName,
         result::RestoreResult,
         target::Target,
@@ -15,8 +15,11 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How long a finished restore may wait until the stores have its record; the next command ships what they lack.
+/// How long a restore may wait at its end until the stores have its record; the next command ships what they lack.
 const SHIPPING_MAX: Duration = Duration::from_secs(20);
+
+/// The same for one that was interrupted.
+const INTERRUPTED_SHIPPING_MAX: Duration = Duration::from_secs(2);
 
 /// The record of a restore that has begun, where this host leaves one.
 pub struct RestoreRecord {
@@ -35,6 +38,12 @@ pub fn begin(settings: Option<&Settings>, world: &World, source: &SourceName, ta
         record.notes.push(note.to_owned());
         return record;
     };
+    if !settings.host.state_dir.exists() {
+        // The next backup makes it again, and says so: that must not go under here.
+        let directory = settings.host.state_dir.display();
+        record.notes.push(format!("this restore left no evidence record: the state directory {directory} is gone"));
+        return record;
+    }
     let recorder = match deeds::recorder(settings, world) {
         Ok(recorder) => recorder,
         Err(why) => {
@@ -77,7 +86,12 @@ impl RestoreRecord {
         };
         match recorder.end(started, draft) {
             Ok(_) => {
-                let shipped = tokio::time::timeout(SHIPPING_MAX, deeds::shipping_notes(&recorder)).await;
+                let interrupted = |failure: &Failure| matches!(failure.code, Code::Interrupted | Code::Terminated);
+                let patience = match result {
+                    Err(failure) if interrupted(failure) => INTERRUPTED_SHIPPING_MAX,
+                    _ => SHIPPING_MAX,
+                };
+                let shipped = tokio::time::timeout(patience, deeds::shipping_notes(&recorder)).await;
                 let late =
                     || vec!["the stores take long to get the evidence of this; the next command ships it".into()];
                 notes.extend(shipped.unwrap_or_else(|_| late()));

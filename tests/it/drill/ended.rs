@@ -97,6 +97,27 @@ fn what_is_refused_is_on_record() {
 }
 
 #[test]
+fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot() {
+    let site = site_with(POLICY);
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), &text[..text.find("[[source]]").unwrap()]).unwrap();
+    let result = ended(&site, &[], 0, "pass", "passed");
+    assert_eq!(result["rpo_policy_seconds"], 86_400);
+    assert_eq!(result["checks"].as_array().unwrap().last().unwrap()["name"], "every transfer balances");
+    assert!(result["exceptions"].to_string().contains("kept with the snapshot"), "{result}");
+    assert!(result["limits"].to_string().contains("the policy came from the snapshot"), "{result}");
+}
+
+#[test]
+fn a_store_that_is_down_is_gone_round() {
+    let site = site_with(POLICY);
+    fs::rename(site.store("a"), site.path().join("away")).unwrap();
+    let result = ended(&site, &[], 1, "pass", "warning");
+    assert_eq!(result["went_round"][0]["problem"], "unreachable");
+    assert!(result["went_round"].as_array().unwrap().iter().all(|round| round["store"] == "a"), "{result}");
+}
+
+#[test]
 fn bad_usage_leaves_no_record() {
     let site = site_with(POLICY);
     let inside = site.store("b").join("scratch");
