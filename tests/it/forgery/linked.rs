@@ -17,7 +17,7 @@ fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        if entry.file_name() == "quarantine" {
+        if entry.file_name() == "quarantine" || entry.file_name() == "evidence" {
             continue;
         }
         let content = if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
