@@ -3,10 +3,14 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{store_spec, store_specs};
+use super::{
+    evidence::deeds,
+    open::{store_spec, store_specs},
+};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
+        evidence::{Action, Draft, Verdict},
         failure::{Code, Failure},
         id::RepositoryId,
         result::{InitResult, InitSchema},
@@ -69,6 +73,8 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
         }
     }
     init.write_configuration(&recipients)?;
+    let mut remarks = init.remarks(&recipients, &overwriting);
+    remarks.extend(init.record().await);
     Ok(InitResult {
         schema: InitSchema,
         repository: init.marker.repository,
@@ -76,7 +82,7 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
         stores: request.stores.iter().map(|store| store.name.clone()).collect(),
         identity: request.new_identity.as_ref().map(|path| path.display().to_string()),
         recover_sh_sha256: format::sha256(recovery::SCRIPT.as_bytes()),
-        remarks: init.remarks(&recipients, &overwriting),
+        remarks,
     })
 }
 
@@ -89,6 +95,21 @@ struct Init<'a> {
 }
 
 impl<'a> Init<'a> {
+    /// Leaves the first record of the repository. What keeps it from that is told, and undoes nothing.
+    async fn record(&self) -> Vec<String> {
+        let recorder = match config::load(&self.request.config) {
+            Ok(settings) => deeds::recorder(&settings, self.world),
+            Err(failure) => Err(failure.to_string()),
+        };
+        match recorder {
+            Ok(recorder) => {
+                let draft = Draft::new(Action::Init, Verdict::Passed, self.marker.created_at);
+                deeds::leave(&recorder, draft).await
+            }
+            Err(why) => vec![why],
+        }
+    }
+
     /// Looks at everything local; writes nothing.
     fn probe(world: &'a World, request: &'a InitRequest) -> Result<Self, Failure> {
         Recipients::parse(&request.recipients).map_err(|error| {

@@ -4,6 +4,7 @@
 //! committed inventory whose objects it lacks. It begins with everything that `verify` finds, and takes away what is
 //! mended.
 
+mod evidence;
 mod level;
 mod seed;
 
@@ -95,6 +96,9 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
         for store in catalogue.ready().collect::<Vec<_>>() {
             copy.level(&catalogue, store, &damaged, progress).await;
         }
+    }
+    if request.sources.is_empty() {
+        copy.level_evidence().await;
     }
     Ok(copy.finish())
 }
