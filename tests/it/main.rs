@@ -13,6 +13,7 @@ mod docs;
 mod doctor;
 mod drill;
 mod durability;
+mod evidence;
 mod forgery;
 mod full_disk;
 mod golden;

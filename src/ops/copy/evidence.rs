@@ -17,9 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Copying<'_> {
     /// Levels the control log. Needs no key: signatures say what is good.
     pub(super) async fn level_evidence(&mut self) {
-        let examined = examine(self.repository, None).await;
+        let mut examined = examine(self.repository, None).await;
+        for at in &self.founded {
+            // It will answer once it is founded, and has nothing.
+            examined.listed.entry(*at).or_default();
+        }
         for (at, listed) in &examined.listed {
             let mut brought: BTreeMap<WriterId, u64> = BTreeMap::new();
+            let brought_before = self.stores[*at].seeded || self.stores[*at].copied_objects > 0;
             for (place, (signed, stores)) in &examined.records {
                 let has_it = stores.contains(at) && !examined.bad.contains(&(*at, *place));
                 // Another good record of the same number is a fork: both stay where they are.
@@ -41,10 +46,13 @@ impl Copying<'_> {
                         && finding.writer == Some(writer)
                 });
                 let gone = gone.count();
-                if gone > 0 {
+                // A store that lost everything, lost its evidence with the rest.
+                let lost_all = !listed.keys().any(|(of, _)| *of == writer) && brought_before;
+                if gone > 0 && !lost_all {
+                    self.evidence_was_removed = true;
                     self.notes.push(format!(
-                        "store {store}: {number} evidence records of writer {writer} were brought; it had {gone} of \
-                         them before: somebody removed them"
+                        "store {store} had lost {gone} evidence records of writer {writer} that it had acknowledged; \
+                         {number} were brought: find out who removed them"
                     ));
                 }
             }

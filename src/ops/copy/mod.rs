@@ -113,6 +113,8 @@ struct Copying<'a> {
     completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
     /// Stores that a dry run takes for founded, by position.
     founded: BTreeSet<usize>,
+    /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
+    evidence_was_removed: bool,
     /// Stores that are left alone for the rest of the run, by position: full, or gone.
     stopped: BTreeMap<usize, Stopped>,
 }
@@ -142,6 +144,7 @@ impl<'a> Copying<'a> {
             notes: Vec::new(),
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
+            evidence_was_removed: false,
             stopped: BTreeMap::new(),
         }
     }
@@ -216,7 +219,7 @@ impl<'a> Copying<'a> {
         };
         if self.losses.unasked.is_empty() && findings.iter().any(is_lost) {
             Status::Critical
-        } else if findings.is_empty() {
+        } else if findings.is_empty() && !self.evidence_was_removed {
             Status::Ok
         } else {
             Status::Warning

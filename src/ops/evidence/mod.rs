@@ -85,6 +85,11 @@ impl Recorder {
         Recorder { host: host.clone(), journal, configuration }
     }
 
+    /// Whether this host has recorded anything yet.
+    pub fn has_records(&self) -> bool {
+        self.journal.chain().is_some_and(|chain| chain.number() > 0)
+    }
+
     /// How many stores have to hold a record for it to be durable.
     pub fn quorum(&self) -> usize {
         self.host.repository.control_write_quorum()
