@@ -80,7 +80,7 @@ fn finish(command: Option<&str>, output: &Output, result: Result<Code, Failure>)
 /// Monitoring commands answer 0 to 3, whatever happened: 2 says that damage was seen, and nothing else does. An
 /// interruption keeps its own code everywhere.
 fn exit_code(command: Option<&str>, code: Code) -> Code {
-    if !matches!(command, Some("verify" | "doctor")) {
+    if !matches!(command, Some("verify" | "doctor" | "drill")) {
         return code;
     }
     match code {
@@ -116,6 +116,7 @@ mod tests {
         ] {
             assert_eq!(exit_code(Some("verify"), code), monitored);
             assert_eq!(exit_code(Some("doctor"), code), monitored);
+            assert_eq!(exit_code(Some("drill"), code), monitored);
             assert_eq!(exit_code(Some("backup"), code), code);
         }
     }

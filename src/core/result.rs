@@ -10,7 +10,7 @@ mod stores;
 mod tests;
 
 pub use demo::{DemoResult, Verdict};
-pub use drill::{DrillEvidence, DrillPhase, DrillResult};
+pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod evidence;
 pub mod findings;
 pub mod hold;

@@ -119,6 +119,11 @@ pub fn check_restored(kind: &str, dir: &Path, entries: &[Entry]) -> Result<Vec<R
     }
 }
 
+/// Whether sources of a kind have checks of their own.
+pub fn has_checks(kind: &str) -> bool {
+    kind == sqlite::KIND
+}
+
 /// How long the query of an assertion may run.
 pub const ASSERTION_LIMIT: Duration = Duration::from_secs(600);
 

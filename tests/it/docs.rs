@@ -226,10 +226,12 @@ fn every_field_is_described() {
         json(&["config", "check"], 0),
         json(&["config", "rescue"], 0),
         json(&["copy"], 0),
+        json(&["drill", "ledger"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
     printed.push(json(&["restore", "ledger", "--to", "again"], 1));
+    printed.push(json(&["drill", "ledger"], 1));
     for value in printed {
         let schema = value["schema"].as_str().unwrap().to_owned();
         let missing: Vec<String> = fields(&value).difference(&documented).cloned().collect();
@@ -252,6 +254,7 @@ fn every_word_of_the_results_is_described() {
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));
     words.extend([Verdict::Pass, Verdict::FailObjective, Verdict::FailIntegrity].map(|word| word.to_string()));
     words.extend([Verdict::FailCompleteness, Verdict::Inconclusive, Verdict::Aborted].map(|word| word.to_string()));
+    words.push(Verdict::Refused.to_string());
     let is_described = |word: &&String| [" ", "\n"].iter().any(|end| page.contains(&format!(".Ql {word}{end}")));
     let missing: Vec<&String> = words.iter().filter(|word| !is_described(word)).collect();
     assert!(missing.is_empty(), "recoup-json(7) lacks {missing:?}");

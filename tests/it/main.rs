@@ -11,6 +11,7 @@ mod damage;
 mod demo;
 mod docs;
 mod doctor;
+mod drill;
 mod durability;
 mod evidence;
 mod forgery;

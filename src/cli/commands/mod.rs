@@ -6,6 +6,7 @@ pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod evidence;
 pub mod hold;
 pub mod init;
@@ -35,6 +36,8 @@ pub enum Command {
     Restore(restore::Arguments),
     /// Check that the stores hold what they should, without any decryption key
     Verify(verify::Arguments),
+    /// Try out a restore, timed and checked, with signed records of its start and its end
+    Drill(drill::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
     /// List, show and verify the signed records of what was done
@@ -59,6 +62,7 @@ pub const HELP: &[Help] = &[
     list::HELP,
     restore::HELP,
     verify::HELP,
+    drill::HELP,
     copy::HELP,
     evidence::HELP,
     evidence::HELP_LIST,
@@ -87,6 +91,7 @@ impl Command {
             Command::List(_) => "list",
             Command::Restore(_) => "restore",
             Command::Verify(_) => "verify",
+            Command::Drill(_) => "drill",
             Command::Copy(_) => "copy",
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
@@ -118,6 +123,7 @@ impl Command {
             Command::List(arguments) => list::run(arguments, context),
             Command::Restore(arguments) => restore::run(arguments, context),
             Command::Verify(arguments) => verify::run(arguments, context),
+            Command::Drill(arguments) => drill::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
