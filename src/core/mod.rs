@@ -1,5 +1,6 @@
 //! PURE: values and decisions. No I/O, no clock, no randomness, no environment.
 
+pub mod alteration;
 pub mod blocks;
 pub mod failure;
 pub mod id;
