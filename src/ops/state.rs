@@ -7,7 +7,7 @@ use super::host::state_failure;
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
+        id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName, unhex},
         inventory::Parent,
         manifest::Entry,
         path::StoredPath,
@@ -249,6 +249,11 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
 }
 
 impl BaseRecord {
+    /// The key of the block digests; `None` if it is damaged.
+    pub fn key(&self) -> Option<[u8; 32]> {
+        unhex(&self.digest_key)?.try_into().ok()
+    }
+
     /// The `format` of a record.
     pub fn format() -> String {
         BASE_FORMAT.to_owned()

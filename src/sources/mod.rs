@@ -5,8 +5,7 @@
 
 use crate::{
     core::{
-        alteration::Alteration, failure::Failure, manifest::Entry, path::StoredPath, policy::Assertion,
-        time::Timestamp,
+        alteration::Alteration, failure::Failure, manifest::Entry, path::StoredPath, policy::Assertion, time::Timestamp,
     },
     format::pack::BlockDigest,
 };

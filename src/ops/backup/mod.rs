@@ -5,7 +5,9 @@ mod capture;
 mod commit;
 mod digest_parts;
 mod gather;
+mod last;
 mod pipeline;
+mod reuse;
 mod shipment;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use super::{
 };
 use crate::{
     core::{
+        alteration::Alteration,
         failure::{Code, Failure},
         id::{RunId, SnapshotId, SourceName},
         inventory::{FORMAT, Inventory, Kind, ObjectRef, Parent, Use},
@@ -35,6 +38,7 @@ use capture::{Capture, CaptureRequest};
 use commit::{Commit, CommitOutcome};
 use gather::Gathered;
 pub(crate) use gather::check_own_key;
+use last::Last;
 use shipment::{Parcel, Room, Shipment};
 use std::collections::BTreeMap;
 
@@ -51,6 +55,10 @@ pub struct Snapshot {
     pub behind: Vec<(String, String)>,
     /// Whether enough stores hold it.
     pub durable: bool,
+    /// Files of an append-only log that were altered since the snapshot before.
+    pub alterations: Vec<Alteration>,
+    /// The snapshot before, which holds what they were; `None` where nothing was altered.
+    pub altered_since: Option<SnapshotId>,
     /// Why it is a full, if it is one.
     pub full_because: Option<String>,
     /// What the operator should know.
@@ -64,6 +72,7 @@ impl Snapshot {
     pub fn code(&self) -> Code {
         match (self.durable, self.behind.is_empty() && self.warnings.is_empty()) {
             (false, _) => Code::Failed,
+            (true, _) if !self.alterations.is_empty() => Code::LogAltered,
             (true, false) => Code::Warning,
             (true, true) => Code::Done,
         }
@@ -110,13 +119,15 @@ pub async fn backup(
 ) -> Result<Snapshot, Failure> {
     let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let _lock = state.lock(&protected.name)?;
-    match attempt(host, protected, &state, full, progress).await {
-        // Somebody opened a database that nobody had open: the second attempt reads it beside them.
-        Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {
-            attempt(host, protected, &state, full, progress).await
+    for _ in 1..protected.source.attempts() {
+        match attempt(host, protected, &state, full, progress).await {
+            // Somebody opened a database that nobody had open: the next attempt reads it beside them. Or logs were
+            // rotated.
+            Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {}
+            outcome => return outcome,
         }
-        outcome => outcome,
     }
+    attempt(host, protected, &state, full, progress).await
 }
 
 async fn attempt(
@@ -176,10 +187,14 @@ async fn active(
         .flat_map(|base| base.committed.inventory.uses.iter().map(|used| (used.run, used.objects_sha256)))
         .collect();
     let base_root = base.as_ref().map(|base| base.committed.inventory.manifest.clone());
-    let (digest_key, old_digests, manifest) = match base {
-        Some(base) => (base.digest_key, base.digests.take(), base.manifest.take()),
-        None => (host.world.random(), None, None),
+    let (digest_key, last, manifest) = match base {
+        Some(base) => {
+            let last = base.digests.take().map(|digests| Last::of_base(&base.record, base.digest_key, digests));
+            (base.digest_key, last, base.manifest.take())
+        }
+        None => (host.world.random(), last_of_full(protected, &state, &mut gathered), None),
     };
+    let altered_since = last.as_ref().map(|last| last.snapshot);
     let structure_recipients = match &host.catalogue_key {
         Some(key) => host.recipients.with(&key.recipients),
         None => host.recipients.clone(),
@@ -196,7 +211,7 @@ async fn active(
         catalogue_identity: host.catalogue_key.as_ref().map(|key| key.text.clone()),
         digest_key,
         base: manifest,
-        old_digests,
+        last,
         state,
     };
     let mut shipment = shipment(host, protected, &gathered, id.run);
@@ -239,7 +254,29 @@ async fn active(
     }
     let outcome = outcome?;
     let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
-    finish(&capture.state, &gathered, outcome, record, notes)
+    let snapshot = finish(&capture.state, &gathered, outcome, record, notes)?;
+    let altered_since = altered_since.filter(|_| !capture.alterations.is_empty());
+    Ok(Snapshot { alterations: capture.alterations, altered_since, ..snapshot })
+}
+
+/// What a full of an append-only source is compared with. A full trusts no local state, and replaces it: an alteration
+/// that went unnoticed now would never be noticed.
+fn last_of_full(protected: &Protected, state: &SourceState, gathered: &mut Gathered) -> Option<Last> {
+    if !protected.source.is_append_only() {
+        return None;
+    }
+    match Last::read(state) {
+        Ok(last) => Some(last),
+        // Before the first snapshot there is nothing to compare with.
+        Err(_) if gathered.parents.is_empty() => None,
+        Err(why) => {
+            gathered.warnings.push(format!(
+                "what was captured before could not be compared with the log as it is now, because {why}; compare it by \
+                 hand with what the snapshot before restores"
+            ));
+            None
+        }
+    }
 }
 
 /// Every store failed while the snapshot was shipped: says how each did.
@@ -396,6 +433,8 @@ fn finish(
         stores: outcome.stores,
         behind: outcome.behind,
         durable: outcome.durable,
+        alterations: Vec::new(),
+        altered_since: None,
         notes,
         warnings,
     })

@@ -148,12 +148,7 @@ impl<'a> Files<'a> {
     }
 
     /// Compares what a file holds with a captured prefix.
-    pub(super) fn compare(
-        &mut self,
-        at: usize,
-        past: &PastFile,
-        last: &dyn LastCapture,
-    ) -> Result<Agreement, Trouble> {
+    pub(super) fn compare(&mut self, at: usize, past: &PastFile, last: &dyn LastCapture) -> Result<Agreement, Trouble> {
         let file = self.get(at)?;
         let mut from = 0;
         let size = self.found[at].stamp.size;

@@ -43,8 +43,3 @@ pub(super) fn changed_while_read(path: &Path, cause: impl Display) -> Failure {
         .cause(cause)
         .next_step("run the same command again, not in the minute in which logs are rotated")
 }
-
-/// Local state that this version cannot compare with.
-pub(super) fn unknown_state(path: &Path) -> Failure {
-    Failure::internal(format!("what was captured of {} cannot be read", path.display()))
-}

@@ -27,7 +27,7 @@ pub(super) struct Matched {
     /// For each file found, whether nothing at all shows that it changed, and it was not read.
     pub(super) is_untouched: Vec<bool>,
     pub(super) alterations: Vec<Alteration>,
-    /// Whole blocks that are certain, and whether all are.
+    /// For each file found, the size of what it continues.
     sizes: Vec<u64>,
 }
 
@@ -156,6 +156,20 @@ impl<'a, 'f> Search<'a, 'f> {
         (0..self.past.len()).filter(|past| !self.is_explained[*past]).collect()
     }
 
+    /// Those that may be somewhere else. A file that still has some of its captured bytes and not the others was
+    /// altered in its place, and a copy elsewhere does not make that good.
+    fn gone(&self) -> Vec<usize> {
+        let is_altered = |past: &usize| {
+            let identity = self.past[*past].stamp.identity();
+            self.tried[*past].iter().any(|tried| {
+                tried.agreement.blocks > 0
+                    && self.found[tried.found].stamp.identity() == identity
+                    && self.continued[tried.found].is_none()
+            })
+        };
+        self.unexplained().into_iter().filter(|past| !is_altered(past)).collect()
+    }
+
     /// Files of which nothing shows that they changed, and which were read lately.
     fn untouched(&mut self, moment: Moment) {
         for past in 0..self.past.len() {
@@ -211,14 +225,14 @@ impl<'a, 'f> Search<'a, 'f> {
 
     /// Any file that begins with the bytes: copies, those of the same log first.
     fn same_heads(&mut self) -> Result<(), Trouble> {
-        for past in self.unexplained() {
+        for past in self.gone() {
             for at in self.related(past) {
                 if self.claim(at, past)? {
                     break;
                 }
             }
         }
-        let unexplained = self.unexplained();
+        let unexplained = self.gone();
         if unexplained.is_empty() {
             return Ok(());
         }
@@ -261,7 +275,7 @@ impl<'a, 'f> Search<'a, 'f> {
 
     /// Files of the same log that hold other captured bytes as well.
     fn copies(&mut self) -> Result<(), Trouble> {
-        for past in self.unexplained() {
+        for past in self.gone() {
             for at in self.related(past) {
                 if self.continued[at].is_some() && self.begins_with(at, past)? {
                     self.is_explained[past] = true;
@@ -274,7 +288,7 @@ impl<'a, 'f> Search<'a, 'f> {
 
     /// Files that unpack to the bytes, those of the same log first.
     fn compressed(&mut self) -> Result<(), Trouble> {
-        let unexplained = self.unexplained();
+        let unexplained = self.gone();
         if unexplained.is_empty() {
             return Ok(());
         }
@@ -287,7 +301,7 @@ impl<'a, 'f> Search<'a, 'f> {
             }
         }
         for is_related in [true, false] {
-            for past in self.unexplained() {
+            for past in self.gone() {
                 let related = self.related(past);
                 for (at, compression) in compressed.iter().copied() {
                     let is_free = !self.unpacked[at] && self.continued[at].is_none();

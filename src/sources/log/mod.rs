@@ -80,18 +80,20 @@ impl Log {
 
     fn open_view(&self, last: Option<&dyn LastCapture>, all: bool) -> Result<Box<dyn View>, Failure> {
         let past = last.map(|last| (last, Fingerprint::read(last.fingerprint())));
-        let past = match &past {
-            Some((last, Some(past))) => Some((*last, past)),
-            Some((_, None)) => return Err(failures::unknown_state(&self.directory)),
-            None => None,
-        };
+        let is_foreign = past.as_ref().is_some_and(|(_, past)| past.is_none());
+        let past = past.as_ref().and_then(|(last, past)| Some((*last, past.as_ref()?)));
         let mut suspected = None;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 thread::sleep(SETTLING);
             }
             match self.try_view(past, all, &mut suspected) {
-                Ok(Some(view)) => return Ok(Box::new(view)),
+                Ok(Some(mut view)) => {
+                    if is_foreign {
+                        view.note("what was captured before is of another kind, and could not be compared".to_owned());
+                    }
+                    return Ok(Box::new(view));
+                }
                 Ok(None) | Err(Trouble::Moved) => {}
                 Err(Trouble::Failed(failure)) => return Err(failure),
             }

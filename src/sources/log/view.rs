@@ -71,6 +71,11 @@ impl LogView {
         }
     }
 
+    /// Adds what the operator should know.
+    pub(super) fn note(&mut self, note: String) {
+        self.facts.notes.push(note);
+    }
+
     fn path(&self, entry: usize) -> PathBuf {
         self.root.join(self.found[entry].path.to_relative())
     }
@@ -109,7 +114,8 @@ impl LogView {
         let block_bytes = u64::from(BLOCK_BYTES);
         let blocks = self.facts.entries[entry].blocks();
         let end = first.checked_add(count).filter(|end| *end <= blocks);
-        let end = end.ok_or_else(|| Failure::internal(format!("no blocks {first}+{count} in {:?}", self.path(entry))))?;
+        let end =
+            end.ok_or_else(|| Failure::internal(format!("no blocks {first}+{count} in {:?}", self.path(entry))))?;
         let size = self.found[entry].stamp.size;
         let piece_blocks = READ_BYTES as u64 / block_bytes;
         let mut buffer = vec![0; READ_BYTES];
