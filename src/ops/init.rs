@@ -3,7 +3,7 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{store_spec, store_specs};
+use super::open::{refuse_own_files, store_spec, store_specs};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
@@ -127,6 +127,9 @@ impl<'a> Init<'a> {
         let mut outside = vec![("the configuration", self.directory.clone())];
         outside.extend(self.request.new_identity.as_ref().map(|file| ("the identity", files::parent(file).to_owned())));
         outside.extend(self.request.sources.iter().map(|source| ("a source", source.path.clone())));
+        for source in &self.request.sources {
+            refuse_own_files(source, &self.request.stores, &[&self.directory])?;
+        }
         for spec in store_specs(&self.request.stores) {
             if let Some((what, path)) = outside.iter().find(|(_, path)| stores::holds(&spec, path)) {
                 return Err(refuse(path.display(), &format!("{what} would lie inside of store {}", spec.name))

@@ -1,6 +1,7 @@
 //! Whole commands over settings: several sources, each with its own outcome; local knowledge read and kept.
 
 use super::{
+    altered,
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
     host::{Host, Protected},
@@ -127,8 +128,9 @@ pub async fn backup_sources(
     for name in sources {
         match backup_one(settings, &host, name, full, progress).await {
             Ok(snapshot) => {
+                let altered = answer_alterations(name, &snapshot);
                 result.notes.extend(snapshot.notes.iter().map(|note| format!("{name}: {note}")));
-                result.sources.push(outcome_of(name, &snapshot));
+                result.sources.push(SourceOutcome { failure: altered, ..outcome_of(name, &snapshot) });
                 // One that no store holds does not exist.
                 if !snapshot.stores.is_empty() {
                     result.snapshots.push(SnapshotEntry::of(
@@ -143,6 +145,8 @@ pub async fn backup_sources(
                 exit_code: failure.code,
                 message: failure.to_string(),
                 head: None,
+                alterations: Vec::new(),
+                altered_since: None,
                 failure: Some(failure),
                 next_step: None,
             }),
@@ -162,6 +166,11 @@ async fn backup_one(
     backup::backup(host, &protected, full, progress).await
 }
 
+/// The one place where an altered log is acted on, once for each change: both versions are committed by now.
+fn answer_alterations(name: &SourceName, snapshot: &Snapshot) -> Option<Failure> {
+    altered::failure(name, snapshot)
+}
+
 fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
     let behind: Vec<String> = snapshot.behind.iter().map(|(store, why)| backup::reason(store, why)).collect();
     let id = snapshot.head.id;
@@ -177,17 +186,24 @@ fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
             snapshot.stores.join(", "),
             behind.join("; ")
         ),
-        (Code::Warning, _) => {
+        _ if behind.is_empty() && snapshot.warnings.is_empty() => {
+            format!("snapshot {id} is durable and on all stores")
+        }
+        _ => {
             let parts: Vec<String> = behind.into_iter().chain(snapshot.warnings.iter().cloned()).collect();
             format!("snapshot {id} is durable; {}", parts.join("; "))
         }
-        _ => format!("snapshot {id} is durable and on all stores"),
     };
+    // Told also where more is wrong: the next run compares with this snapshot.
+    let message =
+        if snapshot.alterations.is_empty() { message } else { format!("{}; {message}", altered::summary(snapshot)) };
     SourceOutcome {
         source: name.clone(),
         exit_code: snapshot.code(),
         message,
         head: (!snapshot.stores.is_empty()).then_some(Head { snapshot: id, sha256: snapshot.head.sha256 }),
+        alterations: snapshot.alterations.clone(),
+        altered_since: snapshot.altered_since,
         failure: None,
         next_step,
     }
