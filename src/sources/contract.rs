@@ -1,8 +1,8 @@
 //! What every source must pass, whatever it reads.
 
-use super::{LastCapture, READ_BYTES, Source, View, ViewFacts};
+use super::{Continued, LastCapture, READ_BYTES, Source, View, ViewFacts};
 use crate::{
-    core::{failure::Failure, path::StoredPath},
+    core::{alteration::Alteration, failure::Failure, path::StoredPath},
     format::pack::BlockDigest,
     world::SeededRandom,
 };
@@ -150,9 +150,11 @@ pub(crate) fn unchanged_is_never_wrong(source: &dyn Source, rounds: u64, mutate:
 }
 
 /// What a snapshot leaves in local state, for sources that compare.
-struct Taken {
-    facts: ViewFacts,
-    content: Vec<Vec<u8>>,
+pub(crate) struct Taken {
+    pub(crate) facts: ViewFacts,
+    pub(crate) content: Vec<Vec<u8>>,
+    pub(crate) continued: Vec<Option<Continued>>,
+    pub(crate) alterations: Vec<Alteration>,
 }
 
 fn digest(block: &[u8]) -> BlockDigest {
@@ -160,8 +162,14 @@ fn digest(block: &[u8]) -> BlockDigest {
 }
 
 impl Taken {
-    fn of(mut view: Box<dyn View>) -> Self {
-        let taken = Taken { content: read_all(&mut *view), facts: view.facts().clone() };
+    /// Reads and closes a view.
+    pub(crate) fn of(mut view: Box<dyn View>) -> Self {
+        let taken = Taken {
+            content: read_all(&mut *view),
+            facts: view.facts().clone(),
+            continued: (0..view.facts().entries.len()).map(|at| view.continued(at).cloned()).collect(),
+            alterations: view.alterations().to_vec(),
+        };
         view.close().unwrap();
         taken
     }
@@ -196,11 +204,9 @@ pub(crate) fn continued_blocks_are_the_same(source: &dyn Source, change: &mut dy
     let mut continued_blocks = 0;
     for round in 0..12 {
         change(round);
-        let view = source.open_since(&last, round % 5 == 0).unwrap();
-        assert!(view.alterations().is_empty(), "round {round}: {:?}", view.alterations());
-        let continued: Vec<_> = (0..view.facts().entries.len()).map(|at| view.continued(at).cloned()).collect();
-        let now = Taken::of(view);
-        for (at, continued) in continued.iter().enumerate() {
+        let now = Taken::of(source.open_since(&last, round % 5 == 0).unwrap());
+        assert!(now.alterations.is_empty(), "round {round}: {:?}", now.alterations);
+        for (at, continued) in now.continued.iter().enumerate() {
             let Some(continued) = continued else { continue };
             let (then, blocks) = (last.blocks(&continued.path).unwrap(), continued.blocks as usize);
             let path = &now.facts.entries[at].path;

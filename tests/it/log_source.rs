@@ -15,6 +15,9 @@ use std::{
     os::unix::fs::{MetadataExt, symlink},
 };
 
+/// What is told of a change, and the change.
+type Change<'a> = (&'a str, Option<u64>, &'a dyn Fn());
+
 #[test]
 fn only_the_new_tail_is_shipped() {
     let archive = Archive::new();
@@ -57,7 +60,7 @@ fn alterations_end_with_18_once_and_both_versions_are_kept() {
         let size = fs::metadata(archive.log(name)).unwrap().len();
         let cut = |to: u64| fs::OpenOptions::new().write(true).open(archive.log(name)).unwrap().set_len(to).unwrap();
         let at = |byte: u64| Some(byte / 4096 * 4096);
-        let changes: [(&str, Option<u64>, &dyn Fn()); 6] = [
+        let changes: [Change<'_>; 6] = [
             ("rewritten", at(0), &|| flip(&archive.log(name), 3)),
             ("rewritten", at(size / 2), &|| flip(&archive.log(name), size / 2)),
             ("rewritten", at(size - 1), &|| flip(&archive.log(name), size - 1)),

@@ -126,3 +126,44 @@ pub(super) fn with_moved(length: u64, new: Vec<Extent>, moved: Vec<Extent>) -> C
     extents.sort_by_key(|extent| extent.first);
     Captured { replaced: BlockSet::all(length), extents }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{id::RunId, manifest::EntryKind};
+
+    fn path(text: &str) -> StoredPath {
+        StoredPath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn users_of_captured_files() {
+        let kind = EntryKind::File { size: 1, block_size: 4096 };
+        let entries = ["a", "a.1", "b", "copy"].map(|name| Entry {
+            path: path(name),
+            kind: kind.clone(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+        });
+        let from = |name: &str| Some(Continued { path: path(name), blocks: 1 });
+        let named =
+            |users: &Users<'_>, name: &str| users.of(&path(name)).map(|user| user.path.to_string()).collect::<Vec<_>>();
+        let continued = [None, from("a"), from("b"), from("b")];
+        let users = Users::new(&entries, &continued);
+        assert_eq!(named(&users, "a"), ["a", "a.1"]);
+        assert_eq!(named(&users, "b"), ["b", "copy"]);
+        assert_eq!(named(&users, "a.1"), [] as [&str; 0]);
+        assert!(users.has_moved());
+        assert!(!Users::new(&entries, &[None, None, from("b"), None]).has_moved());
+    }
+
+    #[test]
+    fn moved_and_new_extents_are_in_order() {
+        let pack = |run: u8| PackId { run: RunId::from_random([run; 16]), pack: 0 };
+        let extent = |first, count, run| Extent { first, count, pack: pack(run), raw_block: first };
+        let captured = with_moved(9, vec![extent(2, 1, 2), extent(8, 1, 2)], vec![extent(0, 2, 1), extent(3, 5, 1)]);
+        assert_eq!(captured.extents.iter().map(|extent| extent.first).collect::<Vec<_>>(), [0, 2, 3, 8]);
+        assert_eq!(captured.replaced, BlockSet::all(9));
+    }
+}

@@ -104,8 +104,8 @@ impl<'a> Files<'a> {
 
     /// Opens every file once.
     pub(super) fn try_all(&self) -> Result<(), Trouble> {
-        let files = self.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::File);
-        files.map(|(at, _)| self.open(at).map(drop)).collect()
+        let mut files = (0..self.found.len()).filter(|at| self.found[*at].kind == Kind::File);
+        files.try_for_each(|at| self.open(at).map(drop))
     }
 
     /// Keeps those open of which the view will read something, the last written first, and no others.

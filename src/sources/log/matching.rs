@@ -15,7 +15,7 @@ use crate::{
     format::pack::BlockDigest,
     sources::LastCapture,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// How many heads of unpacked files are kept.
 const HEADS_MAX: usize = 4096;
@@ -239,11 +239,12 @@ impl<'a, 'f> Search<'a, 'f> {
         let mut by_head: HashMap<u64, HashMap<BlockDigest, Vec<usize>>> = HashMap::new();
         for past in unexplained {
             let length = self.past[past].stamp.size.min(u64::from(BLOCK_BYTES));
-            if !by_head.contains_key(&length) {
-                by_head.insert(length, self.heads_of(length)?);
-            }
+            let heads = match by_head.entry(length) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.heads_of(length)?),
+            };
             let Some(first) = self.first_digest(past)? else { continue };
-            for at in by_head[&length].get(&first).cloned().unwrap_or_default() {
+            for at in heads.get(&first).cloned().unwrap_or_default() {
                 if self.claim(at, past)? {
                     break;
                 }
@@ -276,8 +277,16 @@ impl<'a, 'f> Search<'a, 'f> {
     /// Files of the same log that hold other captured bytes as well.
     fn copies(&mut self) -> Result<(), Trouble> {
         for past in self.gone() {
+            let Some(first) = self.first_digest(past)? else { continue };
             for at in self.related(past) {
-                if self.continued[at].is_some() && self.begins_with(at, past)? {
+                let Some(holds) = self.continued[at] else { continue };
+                // Most are told apart by what was captured of them, without reading.
+                let whole = u64::from(BLOCK_BYTES);
+                let is_comparable = self.past[past].stamp.size >= whole && self.past[holds].stamp.size >= whole;
+                if is_comparable && self.first_digest(holds)? != Some(first) {
+                    continue;
+                }
+                if self.begins_with(at, past)? {
                     self.is_explained[past] = true;
                     break;
                 }
@@ -288,55 +297,60 @@ impl<'a, 'f> Search<'a, 'f> {
 
     /// Files that unpack to the bytes, those of the same log first.
     fn compressed(&mut self) -> Result<(), Trouble> {
-        let unexplained = self.gone();
-        if unexplained.is_empty() {
+        let gone = self.gone();
+        if gone.is_empty() {
             return Ok(());
         }
-        let mut compressed: Vec<(usize, Compression)> = Vec::new();
-        for at in 0..self.found.len() {
-            if self.found[at].kind == Kind::File
-                && let Some(compression) = self.files.compression(at)?
-            {
-                compressed.push((at, compression));
-            }
+        let mut packed: Vec<(usize, Compression)> = Vec::new();
+        for at in (0..self.found.len()).filter(|at| self.found[*at].kind == Kind::File) {
+            packed.extend(self.files.compression(at)?.map(|compression| (at, compression)));
         }
-        for is_related in [true, false] {
-            for past in self.gone() {
-                let related = self.related(past);
-                for (at, compression) in compressed.iter().copied() {
-                    let is_free = !self.unpacked[at] && self.continued[at].is_none();
-                    if related.contains(&at) != is_related || !(is_free || is_related) {
-                        continue;
-                    }
-                    if self.unpacks_to(at, compression, past)? {
-                        self.unpacked[at] = true;
-                        self.is_explained[past] = true;
-                        break;
-                    }
+        let mut by_head: HashMap<u64, PackedHeads> = HashMap::new();
+        for past in gone {
+            let length = self.past[past].stamp.size.min(u64::from(BLOCK_BYTES));
+            let heads = match by_head.entry(length) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.packed_heads(&packed, length)?),
+            };
+            let Some(first) = self.first_digest(past)? else { continue };
+            let mut candidates = heads.get(&first).cloned().unwrap_or_default();
+            let root = names::root(&self.past[past].path);
+            candidates.sort_by_key(|(at, _)| names::root(&self.found[*at].path) != root);
+            for (at, compression) in candidates {
+                let is_free = !self.unpacked[at] && self.continued[at].is_none();
+                let is_related = names::root(&self.found[at].path) == root;
+                if (is_free || is_related) && self.unpacks_to(at, compression, past)? {
+                    self.unpacked[at] = true;
+                    self.is_explained[past] = true;
+                    break;
                 }
             }
         }
         Ok(())
     }
 
+    /// Compressed files by the digest of the first bytes that they unpack to.
+    fn packed_heads(&mut self, packed: &[(usize, Compression)], length: u64) -> Result<PackedHeads, Trouble> {
+        let mut heads = PackedHeads::new();
+        let length = usize::try_from(length).expect("a block at most");
+        for (at, compression) in packed.iter().copied() {
+            let mut head = match self.heads.get(&at) {
+                Some(head) => head.clone(),
+                None => self.files.unpacked_head(at, compression)?,
+            };
+            if self.heads.len() < HEADS_MAX {
+                self.heads.entry(at).or_insert_with(|| head.clone());
+            }
+            if head.len() >= length {
+                head.truncate(length);
+                head.resize(BLOCK_BYTES as usize, 0);
+                heads.entry(self.last.digest(&head)).or_default().push((at, compression));
+            }
+        }
+        Ok(heads)
+    }
+
     fn unpacks_to(&mut self, at: usize, compression: Compression, past: usize) -> Result<bool, Trouble> {
-        let Some(first) = self.first_digest(past)? else { return Ok(false) };
-        let mut head = match self.heads.get(&at) {
-            Some(head) => head.clone(),
-            None => self.files.unpacked_head(at, compression)?,
-        };
-        if self.heads.len() < HEADS_MAX {
-            self.heads.entry(at).or_insert_with(|| head.clone());
-        }
-        let length = usize::try_from(self.past[past].stamp.size.min(u64::from(BLOCK_BYTES))).expect("a block at most");
-        if head.len() < length {
-            return Ok(false);
-        }
-        head.truncate(length);
-        head.resize(BLOCK_BYTES as usize, 0);
-        if self.last.digest(&head) != first {
-            return Ok(false);
-        }
         let agreement = self.files.compare_unpacked(at, compression, &self.past[past], self.last)?;
         if !agreement.is_complete {
             self.tried[past].push(Tried { found: at, agreement, is_unpacked: true });
@@ -344,3 +358,5 @@ impl<'a, 'f> Search<'a, 'f> {
         Ok(agreement.is_complete)
     }
 }
+
+type PackedHeads = HashMap<BlockDigest, Vec<(usize, Compression)>>;

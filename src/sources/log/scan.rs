@@ -8,6 +8,7 @@ use crate::core::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashSet,
     fs::{self, FileType, Metadata},
     io,
     os::unix::{
@@ -90,15 +91,34 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Whether `later` shows the same files, none of them shorter: nothing was renamed or cut between the two looks.
+    /// Whether `later` shows the same files in the same places, none of them shorter, and others only if they are new:
+    /// nothing that was there was renamed, cut or removed between the two looks.
     fn led_to(&self, later: &Scan) -> bool {
-        self.found.len() == later.found.len()
-            && self.found.iter().zip(&later.found).all(|(before, after)| {
-                before.path == after.path
-                    && before.kind == after.kind
-                    && (before.kind != Kind::File || before.stamp.identity() == after.stamp.identity())
-                    && (before.kind != Kind::File || before.stamp.size <= after.stamp.size)
-            })
+        let mut known = self.found.iter().peekable();
+        let mut new = Vec::new();
+        for after in &later.found {
+            match known.next_if(|before| before.path == after.path) {
+                Some(before) if before.grew_into(after) => {}
+                Some(_) => return false,
+                None => new.push(after),
+            }
+        }
+        if known.peek().is_some() {
+            return false;
+        }
+        // A file that is in two places may have been renamed while the second look went past it.
+        let mut identities: HashSet<_> = HashSet::new();
+        if !new.is_empty() {
+            identities.extend(self.found.iter().map(|before| before.stamp.identity()));
+        }
+        new.iter().all(|new| new.kind != Kind::File || identities.insert(new.stamp.identity()))
+    }
+}
+
+impl Found {
+    fn grew_into(&self, after: &Found) -> bool {
+        let is_same_file = self.stamp.identity() == after.stamp.identity() && self.stamp.size <= after.stamp.size;
+        self.kind == after.kind && (self.kind != Kind::File || is_same_file)
     }
 }
 
@@ -190,5 +210,55 @@ fn name_of(kind: FileType) -> &'static str {
         "a socket"
     } else {
         "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(files: &[(&str, u64, u64)]) -> Scan {
+        let found = |(path, inode, size): &(&str, u64, u64)| Found {
+            path: StoredPath::parse(path).unwrap(),
+            kind: Kind::File,
+            stamp: Stamp { device: 1, inode: *inode, size: *size, changed_ns: 0, modified_ns: 0 },
+            mode: 0,
+            uid: 0,
+            gid: 0,
+        };
+        Scan { found: files.iter().map(found).collect(), notes: Vec::new() }
+    }
+
+    #[test]
+    fn looks_that_agree() {
+        let before = [("a", 1, 10), ("b", 2, 20)];
+        for (after, agrees) in [
+            (&[("a", 1, 10), ("b", 2, 20)][..], true),
+            (&[("a", 1, 11), ("b", 2, 20), ("c", 3, 0)], true),
+            (&[("0", 4, 1), ("a", 1, 10), ("a.1", 3, 0), ("b", 2, 20)], true),
+            (&[("a", 1, 9), ("b", 2, 20)], false),
+            (&[("a", 3, 10), ("b", 2, 20)], false),
+            (&[("a", 1, 10)], false),
+            (&[("b", 2, 20)], false),
+            // Renamed between the looks, or while the second went past.
+            (&[("a", 3, 0), ("a.1", 1, 10), ("b", 2, 20)], false),
+            (&[("a", 1, 10), ("b", 2, 20), ("c", 2, 20)], false),
+            (&[("a", 1, 10), ("b", 2, 20), ("c", 3, 20), ("d", 3, 20)], false),
+        ] {
+            assert_eq!(scan(&before).led_to(&scan(after)), agrees, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn stamps_settle() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let ns = super::super::past::milliseconds(at("2026-11-24T00:00:00.500Z")) * 1_000_000;
+        let stamp = |changed_ns, modified_ns| Stamp { device: 1, inode: 1, size: 1, changed_ns, modified_ns };
+        assert!(!stamp(ns, ns).is_settled(at("2026-11-24T00:00:00.550Z")));
+        assert!(stamp(ns, ns).is_settled(at("2026-11-24T00:00:00.551Z")));
+        assert!(!stamp(ns, ns + 1_000_000).is_settled(at("2026-11-24T00:00:00.551Z")));
+        let whole = ns - 500_000_000;
+        assert!(!stamp(whole, whole).is_settled(at("2026-11-24T00:00:02Z")));
+        assert!(stamp(whole, whole).is_settled(at("2026-11-24T00:00:02.001Z")));
     }
 }

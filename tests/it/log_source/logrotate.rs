@@ -48,7 +48,7 @@ impl Rotation {
         crate::house::set_mode(&self.archive.path("logrotate.conf"), 0o644);
         let mut rotate = program("logrotate", &self.archive.path(""));
         rotate.args(["--force", "--state", "logrotate.state", "logrotate.conf"]);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             run(&mut rotate).expect_code(0);
         } else {
             thread::scope(|scope| {

@@ -5,11 +5,10 @@ mod views;
 
 use super::*;
 use crate::{
-    core::{alteration::LogProblem, path::StoredPath},
-    format::pack::BlockDigest,
-    sources::contract,
+    core::alteration::LogProblem,
+    sources::contract::{self, Taken},
 };
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 /// A directory of logs.
 struct Logs {
@@ -70,82 +69,33 @@ impl Logs {
     }
 
     /// Captures everything.
-    fn capture(&self) -> Captured {
-        Captured::of(self.source().open().unwrap())
+    fn capture(&self) -> Taken {
+        Taken::of(self.source().open().unwrap())
     }
 
     /// Captures everything, compared with `last`.
-    fn compare(&self, last: &Captured) -> Captured {
-        Captured::of(self.source().open_since(last, false).unwrap())
+    fn compare(&self, last: &Taken) -> Taken {
+        Taken::of(self.source().open_since(last, false).unwrap())
     }
 
     /// What was altered since, as text; nothing a second time.
     #[track_caller]
-    fn altered(&self, last: &Captured) -> String {
+    fn altered(&self, last: &Taken) -> String {
         let now = self.compare(last);
-        assert_eq!(self.compare(&now).altered, "", "told twice");
-        now.altered
+        assert_eq!(told(&self.compare(&now)), "", "told twice");
+        told(&now)
     }
 }
 
-/// What a snapshot leaves in local state, and what it was.
-struct Captured {
-    fingerprint: serde_json::Value,
-    digests: HashMap<StoredPath, Vec<BlockDigest>>,
-    content: Vec<Vec<u8>>,
-    altered: String,
-    /// Blocks that each file continues, with the file that they were captured of.
-    continued: Vec<(String, Option<(String, u64)>)>,
+/// What was altered, as text.
+fn told(taken: &Taken) -> String {
+    taken.alterations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn digest(block: &[u8]) -> BlockDigest {
-    *blake3::hash(block).as_bytes().first_chunk().unwrap()
-}
-
-impl Captured {
-    fn of(mut view: Box<dyn View>) -> Self {
-        let content = contract::read_all(&mut *view);
-        let facts = view.facts().clone();
-        let digests = facts
-            .entries
-            .iter()
-            .zip(&content)
-            .map(|(entry, bytes)| (entry.path.clone(), bytes.chunks(BLOCK_BYTES as usize).map(digest).collect()));
-        let continued = (0..facts.entries.len()).map(|at| {
-            let from = view.continued(at).map(|from| (from.path.to_string(), from.blocks));
-            (facts.entries[at].path.to_string(), from)
-        });
-        let altered: Vec<String> = view.alterations().iter().map(ToString::to_string).collect();
-        let captured = Captured {
-            fingerprint: facts.fingerprint.clone().unwrap(),
-            digests: digests.collect(),
-            continued: continued.collect(),
-            altered: altered.join("; "),
-            content,
-        };
-        view.close().unwrap();
-        captured
-    }
-
-    fn continues(&self, name: &str) -> Option<(&str, u64)> {
-        let (_, from) = self.continued.iter().find(|(path, _)| path == name).unwrap();
-        from.as_ref().map(|(path, blocks)| (path.as_str(), *blocks))
-    }
-}
-
-impl LastCapture for Captured {
-    fn fingerprint(&self) -> &serde_json::Value {
-        &self.fingerprint
-    }
-
-    fn digest(&self, block: &[u8]) -> BlockDigest {
-        digest(block)
-    }
-
-    fn digests(&self, path: &StoredPath, first: u64, count: u64) -> Result<Option<Vec<BlockDigest>>, Failure> {
-        let known = self.digests.get(path);
-        Ok(known.and_then(|known| Some(known.get(first as usize..(first + count) as usize)?.to_vec())))
-    }
+/// Which captured file a file continues, and how many blocks of it.
+fn continues<'t>(taken: &'t Taken, name: &str) -> Option<(&'t str, u64)> {
+    let at = taken.facts.entries.iter().position(|entry| entry.path.as_str() == name).unwrap();
+    taken.continued[at].as_ref().map(|continued| (continued.path.as_str(), continued.blocks))
 }
 
 /// `bytes` bytes of numbered lines.
