@@ -10,7 +10,7 @@ use super::{
 use crate::{
     core::{
         blocks::BlockSet,
-        failure::Failure,
+        failure::{Code, Failure},
         id::RunId,
         manifest::{Entry, Extent, PackId, push_extent},
         path::StoredPath,
@@ -22,7 +22,7 @@ use crate::{
     },
     ops::state::DigestFile,
     repository::layout,
-    sources::{Continued, View},
+    sources::{CHANGED_WHILE_READ, Continued, View},
 };
 use std::{
     collections::BTreeMap,
@@ -167,7 +167,7 @@ fn read_segments(
 }
 
 fn too_slow_for_the_lock() -> Failure {
-    Failure::new(crate::core::failure::Code::Source, "the read lock was held as long as it may be")
+    Failure::new(Code::Source, "the read lock was held as long as it may be")
         .cause("in rollback-journal mode a reader keeps writers waiting, and the stores took the snapshot too slowly")
         .safe("the lock is released; earlier snapshots are unaffected")
         .next_step("switch the database to WAL mode (PRAGMA journal_mode=WAL), or raise max_read_lock of the source")
@@ -250,7 +250,7 @@ impl Compared<'_> {
 }
 
 fn unreadable_record(error: std::io::Error) -> Failure {
-    Failure::new(crate::core::failure::Code::Failed, "the local record of the last snapshot cannot be read")
+    Failure::new(Code::Failed, "the local record of the last snapshot cannot be read")
         .cause(error)
         .safe("snapshots on the stores are unaffected")
         .next_step("take a full snapshot: recoup backup --full")
@@ -407,7 +407,7 @@ impl Packer<'_> {
             if self.job.write_digests {
                 self.job.digests.write(offset, *first, of_run);
             } else if !self.job.digests.agrees(offset, *first, of_run) {
-                return Err(Failure::internal(format!("{} changed while it was read", entry.path)));
+                return Err(changed_while_read(entry));
             }
         }
         Ok(())
@@ -426,6 +426,13 @@ impl Packer<'_> {
         }
         Ok(())
     }
+}
+
+fn changed_while_read(entry: &Entry) -> Failure {
+    Failure::new(Code::Source, format!("{} {CHANGED_WHILE_READ}", entry.path))
+        .cause("it gave other bytes when it was read again")
+        .safe("nothing of this snapshot is committed; earlier snapshots are unaffected")
+        .next_step("run the same command again")
 }
 
 fn sealing_failed(error: std::io::Error) -> Failure {

@@ -30,6 +30,18 @@ pub(super) struct Files<'a> {
     root: &'a Path,
     found: &'a [Found],
     held: HashMap<usize, Rc<File>>,
+    /// What each file that was opened began with when it was.
+    heads: HashMap<usize, Head>,
+}
+
+/// The digest of a file's first bytes: a file that was cut and has grown again begins with others.
+pub(super) type Head = blake3::Hash;
+
+/// How a file of `size` bytes begins now.
+pub(super) fn head_of(file: &File, size: u64) -> io::Result<Head> {
+    let mut bytes = vec![0; usize::try_from(size.min(u64::from(BLOCK_BYTES))).expect("a block at most")];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(blake3::hash(&bytes))
 }
 
 /// How a file compares with a captured prefix.
@@ -68,7 +80,7 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
 
 impl<'a> Files<'a> {
     pub(super) fn new(root: &'a Path, found: &'a [Found]) -> Self {
-        Files { root, found, held: HashMap::new() }
+        Files { root, found, held: HashMap::new(), heads: HashMap::new() }
     }
 
     fn path(&self, at: usize) -> PathBuf {
@@ -96,6 +108,10 @@ impl<'a> Files<'a> {
             return Ok(file.clone());
         }
         let file = Rc::new(self.open(at)?);
+        if !self.heads.contains_key(&at) {
+            let head = head_of(&file, self.found[at].stamp.size);
+            self.heads.insert(at, head.map_err(|error| self.cut_or_unreadable(at, &error))?);
+        }
         if self.held.len() < HELD_MAX {
             self.held.insert(at, file.clone());
         }
@@ -119,9 +135,10 @@ impl<'a> Files<'a> {
         wanted.into_iter().try_for_each(|at| self.get(at).map(drop))
     }
 
-    pub(super) fn into_held(self) -> HashMap<usize, File> {
+    /// The files that stay open, and what those that were opened began with.
+    pub(super) fn into_held(self) -> (HashMap<usize, File>, HashMap<usize, Head>) {
         let own = |(at, file): (usize, Rc<File>)| Some((at, Rc::into_inner(file)?));
-        self.held.into_iter().filter_map(own).collect()
+        (self.held.into_iter().filter_map(own).collect(), self.heads)
     }
 
     /// The first bytes of a file, at most `count`.

@@ -1,7 +1,9 @@
 //! One state of the directory: every file up to the size it had.
 
 use super::{
-    BLOCK_BYTES, content, failures,
+    BLOCK_BYTES,
+    content::{self, Head},
+    failures,
     matching::Matched,
     past::{Fingerprint, PastFile, PastOther, milliseconds},
     scan::{self, Found, Kind, Scan, Stamp},
@@ -32,6 +34,8 @@ pub(super) struct LogView {
     alterations: Vec<Alteration>,
     /// Files that stay open, so that renaming them is no trouble.
     held: HashMap<usize, File>,
+    /// What files began with before anything of them was compared or read.
+    heads: HashMap<usize, Head>,
     /// Files of which something was read.
     was_read: Vec<bool>,
 }
@@ -42,7 +46,7 @@ impl LogView {
         scan: Scan,
         matched: Matched,
         past: Option<&Fingerprint>,
-        held: HashMap<usize, File>,
+        (held, heads): (HashMap<usize, File>, HashMap<usize, Head>),
         started_at: Timestamp,
     ) -> Self {
         let Scan { found, notes } = scan;
@@ -66,6 +70,7 @@ impl LogView {
             continued: continued.collect(),
             alterations: matched.alterations,
             held,
+            heads,
             was_read: vec![false; found.len()],
             found,
         }
@@ -135,17 +140,31 @@ impl LogView {
         Ok(())
     }
 
-    /// Whether a file that was read was written to without growing: then what was read may be of two states.
+    /// Whether a file that was read was written to without growing, or was cut and has grown again: then what was read
+    /// may be of two states.
     fn is_torn(&self, entry: usize) -> bool {
         let then = self.found[entry].stamp;
-        let metadata = match self.held.get(&entry) {
-            Some(file) => file.metadata(),
-            None => std::fs::symlink_metadata(self.path(entry)),
+        let opened;
+        let file = match self.held.get(&entry) {
+            Some(file) => file,
+            None => match content::open_file(&self.path(entry)) {
+                Ok(file) => {
+                    opened = file;
+                    &opened
+                }
+                // It was read while it was there.
+                Err(_) => return false,
+            },
         };
-        metadata.is_ok_and(|metadata| {
-            let now = Stamp::of(&metadata);
-            now.identity() == then.identity() && now.size == then.size && now.modified_ns != then.modified_ns
-        })
+        let Ok(now) = file.metadata().map(|metadata| Stamp::of(&metadata)) else { return true };
+        if now.identity() != then.identity() || now.modified_ns == then.modified_ns {
+            return false;
+        }
+        let is_head_same = || {
+            let head = self.heads.get(&entry);
+            head.is_none_or(|head| content::head_of(file, then.size).is_ok_and(|now| now == *head))
+        };
+        now.size == then.size || (now.size > then.size && !is_head_same())
     }
 }
 
@@ -170,10 +189,15 @@ impl View for LogView {
         }
         self.was_read[entry] = true;
         let opened;
+        let size = self.found[entry].stamp.size;
         let file = match self.held.get(&entry) {
             Some(file) => file,
             None => {
                 opened = self.open(entry)?;
+                if !self.heads.contains_key(&entry) {
+                    let head = content::head_of(&opened, size).map_err(|_| self.moved(entry))?;
+                    self.heads.insert(entry, head);
+                }
                 &opened
             }
         };

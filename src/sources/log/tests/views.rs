@@ -116,6 +116,19 @@ fn a_file_that_is_written_in_place_while_it_is_read() {
 }
 
 #[test]
+fn a_file_that_was_cut_and_has_grown_again() {
+    let logs = sample();
+    let before = logs.capture();
+    logs.append("app.log", b"a tail");
+    let mut view = logs.source().open_since(&before, false).unwrap();
+    thread::sleep(Duration::from_millis(30));
+    fs::write(logs.path("app.log"), lines("again", 900_000)).unwrap();
+    view.read(0, &mut [(170, 1)].into_iter(), &mut |_, _| Ok(())).unwrap();
+    let failure = view.close().unwrap_err();
+    assert!(failure.message.contains(crate::sources::CHANGED_WHILE_READ), "{failure}");
+}
+
+#[test]
 fn directories_that_cannot_be_captured() {
     let logs = sample();
     let source = |path: PathBuf| Log::new(path, logs.rules, World::real());
