@@ -173,6 +173,28 @@ fn captured_bytes_are_read_again_in_time() {
 }
 
 #[test]
+fn what_is_lost_on_every_store_is_captured_again_under_its_new_name() {
+    let archive = Archive::new();
+    archive.write("app.log", &lines("current", 600_000));
+    archive.write("other.log", &lines("other", 50_000));
+    archive.backup(0);
+    for store in ["a", "b"] {
+        let packs = archive.path(store).join("sources/audit/packs");
+        let pack = fs::read_dir(packs).unwrap().next().unwrap().unwrap().path().join("0.age");
+        let middle = fs::metadata(&pack).unwrap().len() / 2;
+        set_mode(&pack, 0o600);
+        flip(&pack, middle);
+    }
+    run(&mut archive.recoup(&["verify", "--all"])).expect_code(2);
+    archive.rename("app.log", "old/app.log.1");
+    archive.append("old/app.log.1", b"more\n");
+    archive.write("app.log", b"new\n");
+    let snapshot = archive.backup(0);
+    assert_eq!(snapshot["kind"], "incremental");
+    archive.assert_restores(&snapshot);
+}
+
+#[test]
 fn expired_files_may_go() {
     let archive = Archive::new();
     archive.set("expire_after", "30d");

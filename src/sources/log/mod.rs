@@ -160,7 +160,7 @@ impl Source for Log {
     }
 
     fn attempts(&self) -> u32 {
-        5
+        8
     }
 
     fn open(&self) -> Result<Box<dyn View>, Failure> {
