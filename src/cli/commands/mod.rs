@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod backup;
+pub mod check;
 pub mod completions;
 pub mod config;
 pub mod copy;
@@ -9,13 +10,15 @@ pub mod doctor;
 pub mod init;
 pub mod list;
 mod main_page;
+pub mod points;
 pub mod restore;
+pub mod status;
 pub mod verify;
 
 use super::{Context, Help, arguments::StoreArguments};
 use crate::core::{
     failure::{Code, Failure},
-    result::{Status, StoreFinding},
+    result::{Checked, Status, StoreFinding},
 };
 use clap::Subcommand;
 use std::{collections::BTreeMap, path::Path};
@@ -29,10 +32,16 @@ pub enum Command {
     Backup(backup::Arguments),
     /// List the snapshots on the stores
     List(list::Arguments),
+    /// Show the moments that can be brought back, and the gaps between them
+    Points(points::Arguments),
     /// Restore a source as it was at a chosen moment
     Restore(restore::Arguments),
     /// Check that the stores hold what they should, without any decryption key
     Verify(verify::Arguments),
+    /// Check whether what the policies promise holds now, for a monitor
+    Check(check::Arguments),
+    /// Show on one screen how sources and stores stand, and what to do next
+    Status(status::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
     /// Check that this host is set up right
@@ -51,8 +60,11 @@ pub const HELP: &[Help] = &[
     init::HELP,
     backup::HELP,
     list::HELP,
+    points::HELP,
     restore::HELP,
     verify::HELP,
+    check::HELP,
+    status::HELP,
     copy::HELP,
     doctor::HELP,
     config::HELP,
@@ -71,8 +83,11 @@ impl Command {
             Command::Init(_) => "init",
             Command::Backup(_) => "backup",
             Command::List(_) => "list",
+            Command::Points(_) => "points",
             Command::Restore(_) => "restore",
             Command::Verify(_) => "verify",
+            Command::Check(_) => "check",
+            Command::Status(_) => "status",
             Command::Copy(_) => "copy",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
@@ -85,6 +100,7 @@ impl Command {
     pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
         match self {
             Command::List(arguments) => Some((&arguments.stores, None)),
+            Command::Points(arguments) => Some((&arguments.stores, None)),
             Command::Verify(arguments) => Some((&arguments.stores, None)),
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
             Command::Config(arguments) => arguments.access(),
@@ -98,8 +114,11 @@ impl Command {
             Command::Init(arguments) => init::run(arguments, context),
             Command::Backup(arguments) => backup::run(arguments, context),
             Command::List(arguments) => list::run(arguments, context),
+            Command::Points(arguments) => points::run(arguments, context),
             Command::Restore(arguments) => restore::run(arguments, context),
             Command::Verify(arguments) => verify::run(arguments, context),
+            Command::Check(arguments) => check::run(arguments, context),
+            Command::Status(arguments) => status::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
@@ -115,6 +134,13 @@ fn verdict(printed: Result<(), Failure>, status: Status) -> Result<Code, Failure
         Ok(()) => Ok(status.code()),
         Err(failure) if status == Status::Critical => Err(Failure { code: Code::Damaged, ..failure }),
         Err(failure) => Err(failure),
+    }
+}
+
+/// Completes the next steps with what the current command was given, so that they work as they stand.
+fn complete(checked: &mut Checked, context: &Context) {
+    for next_step in checked.findings.iter_mut().filter_map(|finding| finding.next_step.as_mut()) {
+        *next_step = context.output().completed(next_step);
     }
 }
 

@@ -1,0 +1,1 @@
+//! Whatever facts, and what they are judged to be.
