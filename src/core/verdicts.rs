@@ -197,16 +197,18 @@ pub fn overdue_after(interval: Duration) -> Duration {
 
 /// Judges.
 pub fn judge(facts: &Facts) -> Checked {
+    // Of what matters equally, what is read first is what is most likely to be acted on.
     let mut findings = Findings::default();
     judge_host(facts, &mut findings);
-    judge_control(facts, &mut findings);
-    let stores = stores::judge(facts, &mut findings);
     let mut sources = Vec::new();
     for source in &facts.sources {
         snapshots::judge(facts, source, &mut findings);
         drills::judge(facts, source, &mut findings);
         sources.push(checked_source(facts, source));
     }
+    let stores = stores::judge(facts, &mut findings);
+    judge_control(facts, &mut findings);
+    judge_posture(facts, &mut findings);
     let mut checked = Checked { status: Status::Ok, checked_at: facts.now, sources, stores, findings: findings.0 };
     checked.settle();
     checked
@@ -258,6 +260,11 @@ fn judge_host(facts: &Facts, findings: &mut Findings) {
         let message = format!("what this host knew is lost ({why}): stores that were rolled back would not be noticed");
         findings.add(FindingId::StateLost, Severity::Warning, Concerns::default(), message, "recoup backup");
     }
+}
+
+/// What an auditor would remark on.
+fn judge_posture(facts: &Facts, findings: &mut Findings) {
+    let host = &facts.host;
     if host.recipients.len() < 2 {
         let message = "one custodian: losing that identity loses every snapshot";
         let next_step =
@@ -268,6 +275,13 @@ fn judge_host(facts: &Facts, findings: &mut Findings) {
         let message = format!("the identity {path} opens the snapshots and lies on this host");
         let next_step = "move it off this host";
         findings.add(FindingId::IdentityOnHost, Severity::Note, Concerns::default(), message, next_step);
+    }
+    for recipient in &host.recipients {
+        if !facts.control.state.proven_recipients.contains_key(recipient) {
+            let message = format!("nobody has shown that the identity of {recipient} opens the snapshots");
+            let next_step = "recoup key prove, by that custodian";
+            findings.add(FindingId::RecipientUnproven, Severity::Note, Concerns::default(), message, next_step);
+        }
     }
 }
 
@@ -281,13 +295,6 @@ fn judge_control(facts: &Facts, findings: &mut Findings) {
     for (store, what) in &control.refused {
         let next_step = "find out who wrote it; allowed_signers says who is trusted";
         findings.add(FindingId::EvidenceRefused, Severity::Critical, Concerns::store(store), what, next_step);
-    }
-    for recipient in &facts.host.recipients {
-        if !control.state.proven_recipients.contains_key(recipient) {
-            let message = format!("nobody has shown that the identity of {recipient} opens the snapshots");
-            let next_step = "recoup key prove, by that custodian";
-            findings.add(FindingId::RecipientUnproven, Severity::Note, Concerns::default(), message, next_step);
-        }
     }
     for (id, hold) in control.state.holds().filter(|(_, hold)| hold.cause == HoldCause::LogAltered) {
         if facts.sources.iter().any(|source| source.name == hold.source) {

@@ -23,8 +23,12 @@ pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings
         findings.add(FindingId::StateLost, Severity::Warning, about, message, next_step);
     }
     judge_places(facts, source, findings);
-    judge_trust(source, findings);
-    judge_loss(facts, source, findings);
+    if is_nobody_trusted(source) {
+        judge_signers(source, findings);
+    } else {
+        judge_refused(source, findings);
+        judge_loss(facts, source, findings);
+    }
     judge_schedule(facts, source, findings);
     judge_history(facts, source, findings);
 }
@@ -49,15 +53,21 @@ fn judge_places(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
     }
 }
 
-/// Whether what the stores show can be trusted and read.
-fn judge_trust(source: &SourceFacts, findings: &mut Findings) {
+/// The signers are the wrong ones, more likely than every snapshot being a forgery.
+fn is_nobody_trusted(source: &SourceFacts) -> bool {
+    source.newest.is_none() && !source.refused.is_empty() && source.refused.iter().all(|refused| refused.untrusted)
+}
+
+fn judge_signers(source: &SourceFacts, findings: &mut Findings) {
+    let ids: BTreeSet<_> = source.refused.iter().map(|refused| refused.id).collect();
+    let message = format!("none of {} has a trusted signer", count(ids.len() as u64, "snapshot"));
+    let next_step = "name the file that trusts this repository's hosts in [host] allowed_signers";
     let about = Concerns::source(&source.name);
-    if source.newest.is_none() && !source.refused.is_empty() && source.refused.iter().all(|refused| refused.untrusted) {
-        let message =
-            format!("none of the {} looked at has a trusted signer", count(source.refused.len() as u64, "snapshot"));
-        let next_step = "name the file that trusts this repository's hosts in [host] allowed_signers";
-        return findings.add(FindingId::NobodyTrusted, Severity::Critical, about, message, next_step);
-    }
+    findings.add(FindingId::NobodyTrusted, Severity::Critical, about, message, next_step);
+}
+
+/// Whether what the stores show can be trusted and read.
+fn judge_refused(source: &SourceFacts, findings: &mut Findings) {
     for refused in source.refused.iter().filter(|refused| !(refused.unreadable && refused.good_elsewhere)) {
         let (severity, next_step) = if refused.good_elsewhere {
             (Severity::Warning, "recoup copy")

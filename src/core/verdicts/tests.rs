@@ -259,7 +259,7 @@ fn stores_that_are_down_are_judged_by_what_is_left() {
     facts.sources[0].newest = Some(seen(7, "22T11:30:00", &["a"]));
     assert_eq!(
         found(&facts),
-        ["critical too-few-stores", "warning store-down b", "warning store-down c", "warning exposure-unknown"]
+        ["critical too-few-stores", "warning exposure-unknown", "warning store-down b", "warning store-down c"]
     );
     assert_eq!(judge(&facts).sources[0].exposure_seconds, None);
     (facts.sources[0].newest, facts.sources[0].shown) = (None, 0);

@@ -160,16 +160,6 @@ fn everything_is_found_and_nothing_else() {
     }
 }
 
-trait MapToStrings {
-    fn map_to_strings(&self) -> Vec<String>;
-}
-
-impl MapToStrings for &[&str] {
-    fn map_to_strings(&self) -> Vec<String> {
-        self.iter().map(|text| (*text).to_owned()).collect()
-    }
-}
-
 #[test]
 fn posture_is_remarked_on() {
     let (house, _) = House::new();
