@@ -45,6 +45,9 @@ pub struct Global {
     /// Show progress on standard error: auto (bars on a terminal), plain or json (lines), off
     #[arg(long, global = true, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub progress: ProgressMode,
+    /// Say why, for the evidence record that the command leaves
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub reason: Option<String>,
     /// Print errors only, and the result where it was asked for
     #[arg(long, short, global = true)]
     pub quiet: bool,

@@ -48,7 +48,8 @@ impl Job {
 impl Context {
     /// The real world, as the flags want it.
     pub fn new(global: Global, output: Output) -> Self {
-        Context { global, output, world: World::real() }
+        let world = World::real().with_reason(global.reason.as_deref());
+        Context { global, output, world }
     }
 
     /// The flags of every command.

@@ -35,7 +35,7 @@ impl Scanned {
                     _ => {}
                 },
                 // Their values must not be taken for the command.
-                "--config" | "--progress" => drop(words.next()),
+                "--config" | "--progress" | "--reason" => drop(words.next()),
                 name if scanned.command.is_none() && names.iter().any(|known| known == name) => {
                     scanned.command = Some(name.to_owned());
                 }

@@ -69,9 +69,13 @@ pub type ReadPolicy<'r> = dyn Fn(&str) -> Result<Option<(PathBuf, String)>, Fail
 
 /// Reads a configuration file and the policies it names.
 pub fn load(file: &Path) -> Result<Settings, Failure> {
-    let text = read_text(file)?;
+    load_text(&read_text(file)?, file)
+}
+
+/// The same for what a configuration file says or is going to say.
+pub fn load_text(text: &str, file: &Path) -> Result<Settings, Failure> {
     let dir = file.parent().unwrap_or(Path::new(".")).to_owned();
-    parse(&text, file, &|name| {
+    parse(text, file, &|name| {
         let policy_file = dir.join("policies").join(format!("{name}.toml"));
         // Only a file that certainly is not there gives way to a built-in policy.
         match std::fs::symlink_metadata(&policy_file) {

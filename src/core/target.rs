@@ -38,6 +38,45 @@ impl FromStr for KnownHead {
     }
 }
 
+/// A snapshot by its number or its full id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotName {
+    /// Its number, which a fork shares.
+    Number(u64),
+    /// All of its id.
+    Id(SnapshotId),
+}
+
+impl SnapshotName {
+    /// Whether it names a snapshot.
+    pub fn means(&self, id: SnapshotId) -> bool {
+        match self {
+            SnapshotName::Number(seq) => id.seq == *seq,
+            SnapshotName::Id(named) => id == *named,
+        }
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnapshotName::Number(seq) => write!(formatter, "{seq}"),
+            SnapshotName::Id(id) => write!(formatter, "{id}"),
+        }
+    }
+}
+
+impl FromStr for SnapshotName {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse().ok().filter(|seq| is_number && (1..=SEQ_MAX).contains(seq)) {
+            Some(seq) => Ok(SnapshotName::Number(seq)),
+            None => Ok(SnapshotName::Id(text.parse()?)),
+        }
+    }
+}
+
 /// Why a target was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("target {0:?} is none of: latest, snapshot:NUMBER, a time with an offset such as 2026-11-22T09:15:00Z")]

@@ -3,10 +3,14 @@
 //! The configuration is what makes it done. A marker in the state directory lets the same `init` finish after a
 //! crash, under the same repository id.
 
-use super::open::{store_spec, store_specs};
+use super::{
+    evidence::deeds,
+    open::{store_spec, store_specs},
+};
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
     core::{
+        evidence::{Action, Draft, Verdict},
         failure::{Code, Failure},
         id::RepositoryId,
         result::{InitResult, InitSchema},
@@ -68,7 +72,10 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
             overwriting.push(store.name.as_str());
         }
     }
-    init.write_configuration(&recipients)?;
+    let text = init.write_policies(&recipients)?;
+    let mut remarks = init.remarks(&recipients, &overwriting);
+    remarks.extend(init.record(&text).await);
+    init.write_configuration(&text)?;
     Ok(InitResult {
         schema: InitSchema,
         repository: init.marker.repository,
@@ -76,7 +83,7 @@ pub async fn init(world: &World, request: &InitRequest) -> Result<InitResult, Fa
         stores: request.stores.iter().map(|store| store.name.clone()).collect(),
         identity: request.new_identity.as_ref().map(|path| path.display().to_string()),
         recover_sh_sha256: format::sha256(recovery::SCRIPT.as_bytes()),
-        remarks: init.remarks(&recipients, &overwriting),
+        remarks,
     })
 }
 
@@ -89,6 +96,23 @@ struct Init<'a> {
 }
 
 impl<'a> Init<'a> {
+    /// Leaves the first record of the repository. What keeps it from that is told, and undoes nothing.
+    async fn record(&self, text: &str) -> Vec<String> {
+        let recorder = match config::load_text(text, &self.request.config) {
+            Ok(settings) => deeds::recorder(&settings, self.world),
+            Err(failure) => Err(failure.to_string()),
+        };
+        match recorder {
+            // An init that was broken off has left it already.
+            Ok(recorder) if recorder.has_records() => deeds::shipping_notes(&recorder).await,
+            Ok(recorder) => {
+                let draft = Draft::new(Action::Init, Verdict::Passed, self.marker.created_at);
+                deeds::leave(&recorder, draft).await
+            }
+            Err(why) => vec![why],
+        }
+    }
+
     /// Looks at everything local; writes nothing.
     fn probe(world: &'a World, request: &'a InitRequest) -> Result<Self, Failure> {
         Recipients::parse(&request.recipients).map_err(|error| {
@@ -289,7 +313,8 @@ impl<'a> Init<'a> {
         store.keeps_what_is_there(layout::REPOSITORY, head, &sha256).await.map_err(failed)
     }
 
-    fn write_configuration(&self, recipients: &[String]) -> Result<(), Failure> {
+    /// Writes the policies; returns the text of the configuration that goes with them.
+    fn write_policies(&self, recipients: &[String]) -> Result<String, Failure> {
         let text = config::render(&NewConfiguration {
             repository: self.marker.repository,
             recipients: recipients.to_vec(),
@@ -302,6 +327,10 @@ impl<'a> Init<'a> {
         made.map_err(|error| local_failure("create", &policies, &error))?;
         write_file(&policies.join("default.toml"), config::DEFAULT_POLICY_TEXT.as_bytes(), 0o644)?;
         files::sync_directory(&policies).map_err(|error| local_failure("sync", &policies, &error))?;
+        Ok(text)
+    }
+
+    fn write_configuration(&self, text: &str) -> Result<(), Failure> {
         files::write_atomic(&self.request.config, text.as_bytes(), 0o644)
             .map_err(|error| local_failure("write", &self.request.config, &error))?;
         let marker = marker_path(&self.directory);

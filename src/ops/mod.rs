@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod evidence;
 pub mod findings;
+pub mod hold;
 pub mod host;
 pub mod init;
 pub mod list;

@@ -249,6 +249,17 @@ fn read_catalogue_key(path: &Path) -> Result<Option<Arc<CatalogueKey>>, Failure>
     Ok(Some(Arc::new(CatalogueKey { identities, recipients, text })))
 }
 
+/// The identity that reads names and structure of this host's own snapshots, and the bodies of its evidence.
+pub fn catalogue_identities(settings: &Settings) -> Result<Option<Identities>, Failure> {
+    if !settings.host.catalogue.exists() {
+        return Ok(None);
+    }
+    let text = read_secret(&settings.host.catalogue, "the catalogue key")?;
+    Identities::parse(&text)
+        .map(Some)
+        .map_err(|error| unusable_key(&settings.host.catalogue, "the catalogue key", &error.to_string()))
+}
+
 /// The custodian's identity.
 pub async fn read_identities(input: &IdentityInput) -> Result<Identities, Failure> {
     let (text, what) = match input {

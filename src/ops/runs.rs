@@ -3,6 +3,7 @@
 use super::{
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
+    evidence::{Recorder, deeds},
     host::{Host, Protected},
     list::{self, ListRequest},
     open,
@@ -120,6 +121,7 @@ pub async fn backup_sources(
 ) -> Result<BackupResult, Failure> {
     let host = open::open_host(settings, world)?;
     let made_again = open::provide_state_dir(settings)?;
+    let started_at = world.now();
     let mut result =
         BackupResult { schema: BackupSchema, snapshots: Vec::new(), sources: Vec::new(), notes: Vec::new() };
     if made_again {
@@ -153,6 +155,8 @@ pub async fn backup_sources(
             }),
         }
     }
+    let recorder = Recorder::new(&host, settings);
+    result.notes.extend(deeds::leave(&recorder, deeds::backup(&result, started_at)).await);
     Ok(result)
 }
 
@@ -284,8 +288,31 @@ fn remember_damage(
     }
 }
 
-/// Brings the stores level, and remembers what is complete now.
+/// Brings the stores level, remembers what is complete now, and leaves evidence of it.
 pub async fn copy_stores(
+    settings: &Settings,
+    world: &World,
+    sources: Vec<SourceName>,
+    presence_only: bool,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<CopyResult, Failure> {
+    let started_at = world.now();
+    let mut copied = bring_level(settings, sources, presence_only, dry_run, progress).await;
+    if dry_run {
+        return copied;
+    }
+    let notes = match deeds::recorder(settings, world) {
+        Ok(recorder) => deeds::leave(&recorder, deeds::copy(&copied, started_at)).await,
+        Err(why) => vec![why],
+    };
+    if let Ok(result) = &mut copied {
+        result.notes.extend(notes);
+    }
+    copied
+}
+
+async fn bring_level(
     settings: &Settings,
     sources: Vec<SourceName>,
     presence_only: bool,

@@ -121,8 +121,9 @@ impl Witness {
         let commit = commits[0].clone();
         assert!(objects.len() > 1, "nothing but {last} on {}", store.display());
         for (event, from, to) in objects.iter().filter(|(_, _, to)| !is_commit(to)) {
-            if from.starts_with(store) && above(from) != above(to) {
-                continue; // moved into quarantine
+            // Moved into quarantine; or a record of what was done, which comes after it was.
+            if from.starts_with(store) && above(from) != above(to) || to.starts_with(store.join("evidence")) {
+                continue;
             }
             let before = self.trace.synced(above(to), event.end, commit.begin);
             self.require(before, || format!("{} was not durable before the commit", to.display()));
@@ -168,6 +169,13 @@ fn an_initialised_repository_is_durable_before_init_says_so() {
         assert!(committed < configured.begin, "configured before store {store} was there");
         let durable = witness.trace.synced(&real.join(store), committed, configured.begin);
         witness.require(durable, || format!("configured before store {store} was durable"));
+    }
+    for store in ["a", "b"] {
+        let recorded = witness
+            .published()
+            .into_iter()
+            .any(|(event, _, to)| to.starts_with(real.join(store).join("evidence")) && event.end < configured.begin);
+        assert!(recorded, "configured before store {store} had a record of it");
     }
     for name in ["host_ed25519", "catalogue.age", "allowed_signers", "custodian.age", "custodian.age.signers"] {
         let key = witness.published_as(&real.join("host").join(name));

@@ -208,7 +208,7 @@ impl Siege {
         assert_eq!(names, ["base.json", "known.json", "known.lock", "lock"], "{context}: left in the state");
         let digests = names_in(&self.site.state()).len() - names.len();
         assert_eq!(digests, 1, "{context}: {digests} digest files");
-        assert_eq!(names_in(&self.site.path().join("host/state")), ["sources"], "{context}");
+        assert_eq!(names_in(&self.site.path().join("host/state")), ["evidence", "sources"], "{context}");
     }
 
     fn end(self) {

@@ -13,6 +13,7 @@ mod demo;
 mod docs;
 mod doctor;
 mod durability;
+mod evidence;
 mod forgery;
 mod full_disk;
 mod golden;

@@ -76,7 +76,8 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
 async fn perform(arguments: &Arguments, settings: &Settings, job: Job) -> Result<Outcome<CopyResult>, Failure> {
     let progress = job.progress.as_ref();
     let sources = arguments.sources.clone();
-    let result = runs::copy_stores(settings, sources, arguments.presence_only, arguments.dry_run, progress).await?;
+    let result =
+        runs::copy_stores(settings, &job.world, sources, arguments.presence_only, arguments.dry_run, progress).await?;
     if !arguments.dry_run {
         return Ok(Outcome::Done(result));
     }

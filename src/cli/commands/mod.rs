@@ -7,6 +7,8 @@ pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod evidence;
+pub mod hold;
 pub mod init;
 pub mod list;
 mod main_page;
@@ -44,6 +46,10 @@ pub enum Command {
     Status(status::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
+    /// List, show and verify the signed records of what was done
+    Evidence(evidence::Arguments),
+    /// Keep snapshots from being pruned, or no longer
+    Hold(hold::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -66,6 +72,14 @@ pub const HELP: &[Help] = &[
     check::HELP,
     status::HELP,
     copy::HELP,
+    evidence::HELP,
+    evidence::HELP_LIST,
+    evidence::HELP_SHOW,
+    evidence::HELP_VERIFY,
+    hold::HELP,
+    hold::HELP_ADD,
+    hold::HELP_LIST,
+    hold::HELP_RELEASE,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -89,6 +103,8 @@ impl Command {
             Command::Check(_) => "check",
             Command::Status(_) => "status",
             Command::Copy(_) => "copy",
+            Command::Evidence(_) => "evidence",
+            Command::Hold(_) => "hold",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -103,6 +119,8 @@ impl Command {
             Command::Points(arguments) => Some((&arguments.stores, None)),
             Command::Verify(arguments) => Some((&arguments.stores, None)),
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
+            Command::Evidence(arguments) => Some(arguments.access()),
+            Command::Hold(arguments) => arguments.stores().map(|stores| (stores, None)),
             Command::Config(arguments) => arguments.access(),
             _ => None,
         }
@@ -120,6 +138,8 @@ impl Command {
             Command::Check(arguments) => check::run(arguments, context),
             Command::Status(arguments) => status::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
+            Command::Evidence(arguments) => evidence::run(arguments, context),
+            Command::Hold(arguments) => hold::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),

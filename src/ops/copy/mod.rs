@@ -4,6 +4,7 @@
 //! committed inventory whose objects it lacks. It begins with everything that `verify` finds, and takes away what is
 //! mended.
 
+mod evidence;
 mod level;
 mod seed;
 
@@ -96,6 +97,9 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             copy.level(&catalogue, store, &damaged, progress).await;
         }
     }
+    if request.sources.is_empty() {
+        copy.level_evidence().await;
+    }
     Ok(copy.finish())
 }
 
@@ -109,6 +113,8 @@ struct Copying<'a> {
     completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
     /// Stores that a dry run takes for founded, by position.
     founded: BTreeSet<usize>,
+    /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
+    evidence_was_removed: bool,
     /// Stores that are left alone for the rest of the run, by position: full, or gone.
     stopped: BTreeMap<usize, Stopped>,
 }
@@ -138,6 +144,7 @@ impl<'a> Copying<'a> {
             notes: Vec::new(),
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
+            evidence_was_removed: false,
             stopped: BTreeMap::new(),
         }
     }
@@ -212,7 +219,7 @@ impl<'a> Copying<'a> {
         };
         if self.losses.unasked.is_empty() && findings.iter().any(is_lost) {
             Status::Critical
-        } else if findings.is_empty() {
+        } else if findings.is_empty() && !self.evidence_was_removed {
             Status::Ok
         } else {
             Status::Warning

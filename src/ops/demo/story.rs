@@ -308,7 +308,7 @@ impl Story<'_> {
     async fn heal(&mut self, settings: &Settings) -> Result<(Healing, Check), Failure> {
         let since = Stopwatch::start();
         self.stage.make(&self.stage.store(DESTROYED))?;
-        let copied = runs::copy_stores(settings, Vec::new(), false, false, self.progress.as_ref()).await?;
+        let copied = runs::copy_stores(settings, self.world, Vec::new(), false, false, self.progress.as_ref()).await?;
         self.done("heal the stores", since);
         let since = Stopwatch::start();
         let repository = open::open_repository(settings)?;

@@ -3,8 +3,11 @@
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
 mod control;
+pub mod deeds;
 pub mod journal;
 mod ship;
+pub mod show;
+pub mod verify;
 
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
@@ -82,6 +85,16 @@ impl Recorder {
         Recorder { host: host.clone(), journal, configuration }
     }
 
+    /// Whether this host has recorded anything yet.
+    pub fn has_records(&self) -> bool {
+        self.journal.chain().is_some_and(|chain| chain.number() > 0)
+    }
+
+    /// How many stores have to hold a record for it to be durable.
+    pub fn quorum(&self) -> usize {
+        self.host.repository.control_write_quorum()
+    }
+
     /// Records something that is over. On this host's disk when this returns; [`Recorder::ship`] brings it to the stores.
     pub fn record(&self, draft: Draft) -> Result<Recorded, Failure> {
         self.note_configuration()?;
@@ -107,7 +120,7 @@ impl Recorder {
         let action = draft.action;
         let started = self.start(draft, scratch)?;
         let shipped = self.ship().await;
-        if shipped.holds(started.recorded.head.number) >= self.host.repository.control_write_quorum() {
+        if shipped.holds(started.recorded.head.number) >= self.quorum() {
             return Ok(started);
         }
         let why = shipped.reasons();

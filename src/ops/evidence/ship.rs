@@ -18,6 +18,8 @@ pub struct Shipped {
     pub acknowledged: BTreeMap<String, u64>,
     /// Stores that lack some, and why.
     pub behind: Vec<(String, String)>,
+    /// The newest record that there is.
+    pub newest: u64,
     /// Whether the chain turned out to be another state directory's too; it goes on as a new one.
     pub forked: bool,
 }
@@ -26,6 +28,11 @@ impl Shipped {
     /// How many stores have a record.
     pub fn holds(&self, number: u64) -> usize {
         self.acknowledged.values().filter(|newest| **newest >= number).count()
+    }
+
+    /// How many stores have all of them.
+    pub fn holds_newest(&self) -> usize {
+        self.holds(self.newest)
     }
 
     /// Why stores lack some, in one line.
@@ -53,7 +60,7 @@ impl Recorder {
             (store.name().to_owned(), newest, outcome)
         }))
         .await;
-        let mut result = Shipped::default();
+        let mut result = Shipped { newest: chain.number(), ..Shipped::default() };
         for (store, newest, outcome) in shipped {
             result.acknowledged.insert(store.clone(), newest);
             match outcome {

@@ -12,12 +12,13 @@ use std::{
     path::Path,
 };
 
-/// Everything below a directory but what is in quarantine: names, types, contents.
+/// Everything below a directory but evidence and what is in quarantine: names, types, contents.
 fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        if entry.file_name() == "quarantine" {
+        // Commands leave records of what they did.
+        if entry.file_name() == "quarantine" || entry.file_name() == "evidence" {
             continue;
         }
         let content = if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() };

@@ -1,0 +1,115 @@
+//! Bringing the control log level: every store gets every good record, in order; a bad one is replaced by the good one.
+
+use super::Copying;
+use crate::{
+    core::{
+        evidence::WriterId,
+        result::{EvidenceProblem, Problem},
+    },
+    format,
+    ops::evidence::verify::{Examined, Place, examine},
+    repository::{evidence::SignedRecord, layout},
+    stores::{Replaced, StoreError},
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Copying<'_> {
+    /// Levels the control log. Needs no key: signatures say what is good.
+    pub(super) async fn level_evidence(&mut self) {
+        let mut examined = examine(self.repository, None).await;
+        for at in &self.founded {
+            // It will answer once it is founded, and has nothing.
+            examined.listed.entry(*at).or_default();
+        }
+        for (at, listed) in &examined.listed {
+            let mut brought: BTreeMap<WriterId, u64> = BTreeMap::new();
+            let brought_before = self.stores[*at].seeded || self.stores[*at].copied_objects > 0;
+            for (place, (signed, stores)) in &examined.records {
+                let has_it = stores.contains(at) && !examined.bad.contains(&(*at, *place));
+                // Another good record of the same number is a fork: both stay where they are.
+                let has_another = !has_it
+                    && listed.get(place).is_some_and(|objects| objects.envelope)
+                    && !examined.bad.contains(&(*at, *place));
+                if has_it || has_another || self.stopped.contains_key(at) {
+                    continue;
+                }
+                if self.bring_record(*at, *place, signed).await {
+                    *brought.entry(place.0).or_default() += 1;
+                }
+            }
+            for (writer, number) in brought {
+                let store = self.repository.stores[*at].name();
+                let gone = examined.findings.iter().filter(|finding| {
+                    finding.problem == EvidenceProblem::Removed
+                        && finding.store.as_deref() == Some(store)
+                        && finding.writer == Some(writer)
+                });
+                let gone = gone.count();
+                // A store that lost everything, lost its evidence with the rest.
+                let lost_all = !listed.keys().any(|(of, _)| *of == writer) && brought_before;
+                if gone > 0 && !lost_all {
+                    self.evidence_was_removed = true;
+                    self.notes.push(format!(
+                        "store {store} had lost {gone} evidence records of writer {writer} that it had acknowledged; \
+                         {number} were brought: find out who removed them"
+                    ));
+                }
+            }
+        }
+        self.find_bad_evidence(&examined);
+    }
+
+    /// Body, signature, envelope: where the envelope is, the rest is.
+    async fn bring_record(&mut self, at: usize, place: Place, signed: &SignedRecord) -> bool {
+        let (writer, number) = place;
+        let name = layout::evidence(writer, number, "json");
+        let body = match self.repository.read_evidence_body(signed).await {
+            Ok(body) => body,
+            Err(error) => {
+                let store = self.stores[at].store.clone();
+                self.findings.add(&store, Some(name), Problem::Behind, [], Some(error.to_string()));
+                return false;
+            }
+        };
+        for (ending, bytes) in [("age", &body), ("sig", &signed.signature), ("json", &signed.bytes)] {
+            match self.put_evidence(at, &layout::evidence(writer, number, ending), bytes).await {
+                Ok(replaced) => self.count(at, &replaced, bytes.len() as u64),
+                Err(error) => {
+                    self.not_taken(at, &error, None);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn put_evidence(&self, at: usize, key: &str, bytes: &Bytes) -> Result<Replaced, StoreError> {
+        let store = &self.repository.stores[at];
+        if self.request.dry_run {
+            let held = store.get(key, bytes.len() as u64).await;
+            return Ok(if held.is_ok_and(|held| held == *bytes) { Replaced::AlreadyRight } else { Replaced::Filled });
+        }
+        store.replace(key, bytes.clone(), &format::sha256(bytes)).await
+    }
+
+    /// What lies on a store and no store has right.
+    fn find_bad_evidence(&mut self, examined: &Examined) {
+        let lost: BTreeSet<(usize, Place)> =
+            examined.bad.iter().filter(|(_, place)| !examined.records.contains_key(place)).copied().collect();
+        for (at, (writer, number)) in lost {
+            let store = self.stores[at].store.clone();
+            let finding = examined.findings.iter().find(|finding| {
+                finding.store.as_deref() == Some(&store)
+                    && (finding.writer, finding.number) == (Some(writer), Some(number))
+            });
+            let problem = match finding.map(|finding| finding.problem) {
+                Some(EvidenceProblem::Untrusted) => Problem::Foreign,
+                Some(EvidenceProblem::Unreachable) => Problem::Unreachable,
+                _ => Problem::Damaged,
+            };
+            let cause = finding.map(|finding| finding.message.clone());
+            self.findings.add(&store, Some(layout::evidence(writer, number, "json")), problem, [], cause);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Verifies the control log on every store: signatures, chains, and that nothing which was there is gone. Needs no key.
+
+use super::journal::{Chain, Journal};
+use crate::{
+    core::{
+        evidence::{Phase, WriterId},
+        id::Sha256,
+        result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
+    },
+    format,
+    repository::{Repository, catalogue::Refusal, evidence::SignedRecord, fetch::problem_of, head, layout},
+};
+use futures_util::{StreamExt, future::join_all, stream};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Records that are read at once.
+const CONCURRENT_READS: usize = 8;
+
+/// A record's place: whose chain, which number.
+pub type Place = (WriterId, u64);
+
+/// The control log as the stores show it.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Good records, each with the positions of the stores that hold it right.
+    pub records: BTreeMap<Place, (SignedRecord, BTreeSet<usize>)>,
+    /// What each store lists, by its position; none where it could not be read.
+    pub listed: BTreeMap<usize, BTreeMap<Place, Objects>>,
+    /// What is wrong.
+    pub findings: BTreeSet<EvidenceFinding>,
+    /// Places on stores where a bad record or body lies, by position.
+    pub bad: BTreeSet<(usize, Place)>,
+}
+
+/// What a store lists of one record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// Whether its envelope is there.
+    pub envelope: bool,
+    /// Whether its signature is there.
+    pub signature: bool,
+    /// Bytes of its body, where that is there.
+    pub body: Option<u64>,
+}
+
+/// Verifies everything.
+pub async fn verify(repository: &Repository, journal: Option<&Journal>) -> EvidenceResult {
+    let own = journal.and_then(Journal::chain);
+    let examined = examine(repository, own.as_ref()).await;
+    let nothing_read = examined.listed.is_empty();
+    let status = match examined.findings.iter().map(|finding| finding.problem.status()).max() {
+        _ if nothing_read => Status::Unknown,
+        Some(worst) => worst,
+        None => Status::Ok,
+    };
+    let notes = open_starts(&examined);
+    let names = |stores: &BTreeSet<usize>| stores.iter().map(|at| repository.stores[*at].name().to_owned()).collect();
+    let records = examined.records.into_values().map(|(signed, stores)| EvidenceRecord {
+        sha256: signed.sha256,
+        stores: names(&stores),
+        record: signed.record,
+        body: None,
+    });
+    EvidenceResult {
+        schema: EvidenceSchema,
+        status,
+        records: records.collect(),
+        findings: examined.findings.into_iter().collect(),
+        notes,
+    }
+}
+
+fn open_starts(examined: &Examined) -> Vec<String> {
+    let records = examined.records.values().map(|(signed, _)| &signed.record);
+    let closed: BTreeSet<Place> = records.clone().filter_map(|record| Some((record.writer, record.closes?))).collect();
+    let open = records.filter(|record| record.phase == Phase::Start);
+    open.filter(|record| !closed.contains(&(record.writer, record.number)))
+        .map(|record| {
+            format!(
+                "record {}/{} began a {} at {} and has no end yet",
+                record.writer, record.number, record.action, record.recorded_at
+            )
+        })
+        .collect()
+}
+
+/// Reads every record from every store.
+pub async fn examine(repository: &Repository, own: Option<&Chain>) -> Examined {
+    let mut examined = Examined::default();
+    list(repository, &mut examined).await;
+    read(repository, &mut examined).await;
+    examined.check_chains(repository);
+    examined.check_stores(repository, own);
+    examined.check_seen();
+    if let Some(own) = own {
+        examined.check_own(own);
+    }
+    examined
+}
+
+async fn list(repository: &Repository, examined: &mut Examined) {
+    let listings = join_all(repository.stores.iter().map(|store| async move {
+        match head::status(store, repository.id).await.problem() {
+            Some(why) => Err(why),
+            None => store.list(layout::EVIDENCE).await.map_err(|error| head::reason(&error)),
+        }
+    }))
+    .await;
+    for (at, listing) in listings.into_iter().enumerate() {
+        match listing {
+            Ok(names) => {
+                let listed = examined.listed.entry(at).or_default();
+                for (name, size) in names {
+                    note_object(listed, &name, size);
+                }
+            }
+            Err(why) => {
+                let store = Some(repository.stores[at].name().to_owned());
+                examined.find(EvidenceProblem::Unreachable, store, None, why);
+            }
+        }
+    }
+}
+
+fn note_object(listed: &mut BTreeMap<Place, Objects>, name: &str, size: u64) {
+    let Some((stem, ending)) = name.rsplit_once('.') else { return };
+    let Some(place) = layout::evidence_record(&format!("{stem}.json")) else { return };
+    let objects = listed.entry(place).or_default();
+    match ending {
+        "json" => objects.envelope = true,
+        "sig" => objects.signature = true,
+        "age" => objects.body = Some(size),
+        _ => {}
+    }
+}
+
+/// One record on one store, read.
+struct Read {
+    at: usize,
+    place: Place,
+    outcome: Result<SignedRecord, Refusal>,
+    /// What is wrong with its body.
+    body: Option<String>,
+}
+
+async fn read(repository: &Repository, examined: &mut Examined) {
+    let wanted: Vec<(usize, Place)> = examined
+        .listed
+        .iter()
+        .flat_map(|(at, listed)| listed.iter().filter(|(_, objects)| objects.envelope).map(|(place, _)| (*at, *place)))
+        .collect();
+    let reading = stream::iter(wanted).map(|(at, place)| read_one(repository, at, place));
+    let all: Vec<Read> = reading.buffer_unordered(CONCURRENT_READS).collect().await;
+    let mut good: BTreeMap<Place, BTreeMap<Sha256, (SignedRecord, BTreeSet<usize>)>> = BTreeMap::new();
+    let mut refused: Vec<(usize, Place, Refusal)> = Vec::new();
+    for Read { at, place, outcome, body } in all {
+        match outcome {
+            Ok(signed) => {
+                let entry = good.entry(place).or_default().entry(signed.sha256);
+                entry.or_insert_with(|| (signed, BTreeSet::new())).1.insert(at);
+                if let Some(why) = body {
+                    let store = Some(repository.stores[at].name().to_owned());
+                    examined.bad.insert((at, place));
+                    examined.find(EvidenceProblem::Altered, store, Some(place), why);
+                }
+            }
+            Err(why) => refused.push((at, place, why)),
+        }
+    }
+    for (at, place, why) in refused {
+        let problem = match why {
+            Refusal::Unreadable(_) | Refusal::Newer(_) => EvidenceProblem::Unreachable,
+            Refusal::Damaged(_) => EvidenceProblem::Altered,
+            // With a good one elsewhere, this copy is not another's record: it was changed.
+            Refusal::Untrusted(_) if good.contains_key(&place) => EvidenceProblem::Altered,
+            Refusal::Untrusted(_) => EvidenceProblem::Untrusted,
+        };
+        examined.bad.insert((at, place));
+        examined.find(problem, Some(repository.stores[at].name().to_owned()), Some(place), why.to_string());
+    }
+    for (place, versions) in good {
+        if versions.len() > 1 {
+            let message = "its writer signed two records of this number: two hosts write one chain".to_owned();
+            examined.find(EvidenceProblem::Forked, None, Some(place), message);
+        }
+        // Of a fork, what most stores hold; all of it is found above.
+        if let Some(version) = versions.into_values().max_by_key(|(_, stores)| stores.len()) {
+            examined.records.insert(place, version);
+        }
+    }
+}
+
+async fn read_one(repository: &Repository, at: usize, place: Place) -> Read {
+    let (writer, number) = place;
+    let outcome = match repository.read_record(at, writer, number).await {
+        Ok(Some(signed)) => Ok(signed),
+        Ok(None) => Err(Refusal::Unreadable("it was listed and is not there".to_owned())),
+        Err(why) => Err(why),
+    };
+    let mut body = None;
+    if let Ok(signed) = &outcome {
+        let wanted = signed.record.body;
+        body = match repository.stores[at].get(&layout::evidence(writer, number, "age"), wanted.size).await {
+            Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => None,
+            Ok(_) => Some("its body is not the one that its envelope names".to_owned()),
+            Err(error) => Some(format!("its body is {}", problem_of(&error))),
+        };
+    }
+    Read { at, place, outcome, body }
+}
+
+impl Examined {
+    fn find(&mut self, problem: EvidenceProblem, store: Option<String>, place: Option<Place>, message: String) {
+        let (writer, number) = place.unzip();
+        self.findings.insert(EvidenceFinding { problem, store, writer, number, message });
+    }
+
+    /// The newest number of each writer that is known to have existed, in whichever way.
+    fn newest(&self) -> BTreeMap<WriterId, u64> {
+        let mut newest: BTreeMap<WriterId, u64> = BTreeMap::new();
+        for (writer, number) in self.records.keys() {
+            let of_writer = newest.entry(*writer).or_default();
+            *of_writer = (*of_writer).max(*number);
+        }
+        newest
+    }
+
+    /// Every record follows the one before it, from the first.
+    fn check_chains(&mut self, repository: &Repository) {
+        for (writer, newest) in self.newest() {
+            for number in 1..=newest {
+                let Some((signed, _)) = self.records.get(&(writer, number)) else {
+                    if !self.bad.iter().any(|(_, place)| *place == (writer, number)) {
+                        let message = "no store that answers has it, and later ones exist".to_owned();
+                        self.find(EvidenceProblem::Removed, None, Some((writer, number)), message);
+                    }
+                    continue;
+                };
+                let before = number.checked_sub(1).and_then(|before| self.records.get(&(writer, before)));
+                let follows = before.is_none_or(|(before, _)| signed.record.previous == Some(before.sha256));
+                if !follows {
+                    let message = "it does not follow the record before it".to_owned();
+                    self.find(EvidenceProblem::Altered, None, Some((writer, number)), message);
+                }
+            }
+        }
+        debug_assert!(self.listed.keys().all(|at| *at < repository.stores.len()));
+    }
+
+    /// What each store once had, it still has.
+    fn check_stores(&mut self, repository: &Repository, own: Option<&Chain>) {
+        for at in self.listed.keys().copied().collect::<Vec<_>>() {
+            let name = repository.stores[at].name().to_owned();
+            for (writer, newest) in self.newest() {
+                let last = self.acknowledged(&name, at, writer, own);
+                let lacks = |number: &u64| {
+                    let objects = self.listed[&at].get(&(writer, *number)).copied().unwrap_or_default();
+                    !objects.envelope && self.records.contains_key(&(writer, *number))
+                };
+                let removed: Vec<u64> = (1..=newest.min(last)).filter(lacks).collect();
+                let behind = (last + 1..=newest).filter(lacks).count();
+                for number in removed {
+                    let message = "the store had it, and has it no more; others still do".to_owned();
+                    self.find(EvidenceProblem::Removed, Some(name.clone()), Some((writer, number)), message);
+                }
+                if behind > 0 {
+                    let message = format!("it lacks {behind} that it never acknowledged; recoup copy brings them");
+                    self.find(EvidenceProblem::Behind, Some(name.clone()), Some((writer, last + 1)), message);
+                }
+            }
+        }
+    }
+
+    /// The newest record of a chain that a store is known to have had: it has a later one, a later record says so, or
+    /// this host knows.
+    fn acknowledged(&self, name: &str, at: usize, writer: WriterId, own: Option<&Chain>) -> u64 {
+        let listed = self.listed[&at].iter().filter(|((of, _), objects)| *of == writer && objects.envelope);
+        let listed = listed.map(|((_, number), _)| *number).max().unwrap_or(0);
+        let of_writer = self.records.range((writer, 0)..=(writer, u64::MAX));
+        let said = of_writer.filter_map(|(_, (signed, _))| signed.record.acknowledged.get(name).copied()).max();
+        let known = own.filter(|own| own.writer == writer).and_then(|own| own.acknowledged.get(name).copied());
+        listed.max(said.unwrap_or(0)).max(known.unwrap_or(0))
+    }
+
+    /// What one writer saw of another is still there.
+    fn check_seen(&mut self) {
+        let seen: BTreeSet<_> =
+            self.records.values().flat_map(|(signed, _)| signed.record.seen.iter().copied()).collect();
+        for seen in seen {
+            let place = (seen.writer, seen.number);
+            match self.records.get(&place) {
+                Some((signed, _)) if signed.sha256 == seen.sha256 => {}
+                Some(_) => {
+                    let message = "another writer has seen another record of this number".to_owned();
+                    self.find(EvidenceProblem::Forked, None, Some(place), message);
+                }
+                None => {
+                    let message = "another writer has seen it, and no store that answers has it".to_owned();
+                    self.find(EvidenceProblem::Removed, None, Some(place), message);
+                }
+            }
+        }
+    }
+
+    /// What this host knows of its own chain.
+    fn check_own(&mut self, own: &Chain) {
+        let shown = self.newest().get(&own.writer).copied().unwrap_or(0);
+        let acknowledged = own.acknowledged.values().copied().max().unwrap_or(0);
+        for number in shown + 1..=own.number() {
+            let place = Some((own.writer, number));
+            if number <= acknowledged {
+                let message = "a store has acknowledged it, and no store that answers has it".to_owned();
+                self.find(EvidenceProblem::Removed, None, place, message);
+            } else if !self.listed.is_empty() {
+                let message = "it is on this host, and no store has it yet; the next command ships it".to_owned();
+                self.find(EvidenceProblem::Behind, None, place, message);
+            }
+        }
+        if shown > own.number() {
+            let message = "this host has not written it: its state directory was copied, or set back".to_owned();
+            self.find(EvidenceProblem::Forked, None, Some((own.writer, own.number() + 1)), message);
+        }
+        if let (Some(head), Some((signed, _))) = (own.head, self.records.get(&(own.writer, own.number()))) {
+            if signed.sha256 != head.sha256 {
+                let message = "this host has written another record of this number".to_owned();
+                self.find(EvidenceProblem::Forked, None, Some((own.writer, head.number)), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Holds: vetoes on deletion. A hold is a record of the control log; it is in force once enough stores have it.
+
+use super::evidence::{ControlView, Recorder, read_control, show::open_body};
+use crate::{
+    core::{
+        control::Hold,
+        evidence::{Action, Control, Draft, HoldCause, HoldId, Subject, Verdict, WriterId},
+        failure::{Code, Failure},
+        id::{SnapshotId, SourceName},
+        result::{HoldEntry, HoldsResult, HoldsSchema},
+        target::SnapshotName,
+    },
+    format::seal::Identities,
+    repository::{Repository, layout},
+    world::World,
+};
+use std::{collections::BTreeSet, path::Path};
+
+/// What a hold is to keep.
+#[derive(Clone, Debug)]
+pub struct HoldRequest {
+    /// Whose snapshots.
+    pub source: SourceName,
+    /// Which; all that the source has, now and later, where none is named.
+    pub snapshots: Vec<SnapshotName>,
+    /// Why it exists.
+    pub cause: HoldCause,
+}
+
+/// Adds a hold.
+pub async fn add(
+    repository: &Repository,
+    recorder: &Recorder,
+    world: &World,
+    request: &HoldRequest,
+) -> Result<HoldsResult, Failure> {
+    let ids = resolve(repository, request).await?;
+    let hold = world.new_id();
+    let control = Control::HoldAdded {
+        hold,
+        source: request.source.clone(),
+        snapshots: ids.iter().copied().collect(),
+        cause: request.cause,
+    };
+    let (writer, record) = record(recorder, world, Action::Hold, &request.source, control).await?;
+    let entry = HoldEntry {
+        hold,
+        source: request.source.clone(),
+        snapshots: ids.into_iter().collect(),
+        cause: request.cause,
+        added_at: world.now(),
+        released_at: None,
+        reason: world.invocation().reason.clone(),
+        writer,
+        record,
+    };
+    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: Vec::new() })
+}
+
+/// Releases a hold.
+pub async fn release(
+    repository: &Repository,
+    recorder: &Recorder,
+    world: &World,
+    state_dir: &Path,
+    hold: HoldId,
+) -> Result<HoldsResult, Failure> {
+    let view = complete_control(repository, state_dir).await?;
+    let unknown = |cause: &str| {
+        Failure::new(Code::Usage, format!("hold {hold} cannot be released"))
+            .cause(cause)
+            .safe("nothing was changed")
+            .next_step("recoup hold list")
+    };
+    let found = match view.state.hold(hold) {
+        None => return Err(unknown("no record of the control log adds it")),
+        Some((_, Some(at))) => return Err(unknown(&format!("it was released at {at}"))),
+        Some((found, None)) => found.clone(),
+    };
+    let control = Control::HoldReleased { hold };
+    record(recorder, world, Action::Release, &found.source, control).await?;
+    let entry = HoldEntry { released_at: Some(world.now()), ..entry_of(hold, &found) };
+    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: Vec::new() })
+}
+
+/// The holds in force, with their reasons where `identities` open the records.
+pub async fn list(
+    repository: &Repository,
+    state_dir: Option<&Path>,
+    source: Option<&SourceName>,
+    identities: &[&Identities],
+) -> Result<HoldsResult, Failure> {
+    let view = read_control(repository, state_dir).await;
+    if view.answered.is_empty() {
+        return Err(super::evidence::show::nobody_answers(repository).await);
+    }
+    let mut result = HoldsResult { schema: HoldsSchema, holds: Vec::new(), notes: Vec::new() };
+    if !view.complete {
+        result.notes.push("too few stores answered: holds that were added lately may be missing here".to_owned());
+    }
+    for (id, hold) in view.state.holds().filter(|(_, hold)| source.is_none_or(|source| hold.source == *source)) {
+        let reason = reason_of(repository, hold, identities).await;
+        result.holds.push(HoldEntry { reason, ..entry_of(id, hold) });
+    }
+    Ok(result)
+}
+
+/// The control log, or why it cannot be relied on.
+pub async fn complete_control(repository: &Repository, state_dir: &Path) -> Result<ControlView, Failure> {
+    let view = read_control(repository, Some(state_dir)).await;
+    if view.complete {
+        return Ok(view);
+    }
+    let (answered, stores) = (view.answered.len(), repository.stores.len());
+    Err(Failure::new(Code::Store, "the control log cannot be read from enough stores")
+        .cause(format!("{answered} of {stores} stores answered, {} must", repository.control_read_quorum()))
+        .safe("nothing was changed")
+        .next_step("bring the stores back, then run the same command again"))
+}
+
+fn entry_of(id: HoldId, hold: &Hold) -> HoldEntry {
+    HoldEntry {
+        hold: id,
+        source: hold.source.clone(),
+        snapshots: hold.snapshots.iter().copied().collect(),
+        cause: hold.cause,
+        added_at: hold.added_at,
+        released_at: None,
+        reason: None,
+        writer: hold.record.0,
+        record: hold.record.1,
+    }
+}
+
+async fn reason_of(repository: &Repository, hold: &Hold, identities: &[&Identities]) -> Option<String> {
+    let (writer, number) = hold.record;
+    for at in 0..repository.stores.len() {
+        if let Ok(Some(signed)) = repository.read_record(at, writer, number).await {
+            let body = open_body(repository, &signed, identities).await.ok()?;
+            let who = body.login_user.unwrap_or(body.os_user);
+            return Some(format!(
+                "{} ({who} on {})",
+                body.reason.unwrap_or_else(|| "no reason given".to_owned()),
+                body.host
+            ));
+        }
+    }
+    None
+}
+
+/// Records a change, and insists that it is in force: a hold that no other host can see keeps nothing.
+async fn record(
+    recorder: &Recorder,
+    world: &World,
+    action: Action,
+    source: &SourceName,
+    control: Control,
+) -> Result<(WriterId, u64), Failure> {
+    recorder.close_dead()?;
+    let draft = Draft {
+        subjects: vec![Subject::new(source.clone(), Verdict::Passed)],
+        control: Some(control),
+        ..Draft::new(action, Verdict::Passed, world.now())
+    };
+    let recorded = recorder.record(draft)?;
+    let shipped = recorder.ship().await;
+    if shipped.holds(recorded.head.number) < recorder.quorum() {
+        return Err(Failure::new(Code::Failed, format!("the {action} is on this host, and not yet on enough stores"))
+            .cause(shipped.reasons())
+            .safe("every command of this host honors it; it is shipped by the next one")
+            .next_step(
+                "bring the stores back, then run `recoup copy`: until then a prune on another host may not see it",
+            ));
+    }
+    Ok((recorded.writer, recorded.head.number))
+}
+
+/// The snapshots that are meant; every one must exist.
+async fn resolve(repository: &Repository, request: &HoldRequest) -> Result<BTreeSet<SnapshotId>, Failure> {
+    let folder = layout::source_folder(&request.source);
+    let mut known: BTreeSet<SnapshotId> = BTreeSet::new();
+    let mut answered = 0;
+    for store in &repository.stores {
+        if let Ok(names) = store.list_directories(&format!("{folder}snapshots/")).await {
+            answered += 1;
+            known.extend(names.iter().filter_map(|name| name.parse::<SnapshotId>().ok()));
+        }
+    }
+    if answered == 0 {
+        return Err(super::evidence::show::nobody_answers(repository).await);
+    }
+    let mut ids = BTreeSet::new();
+    for name in &request.snapshots {
+        let found: Vec<SnapshotId> = known.iter().copied().filter(|id| name.means(*id)).collect();
+        match found.as_slice() {
+            [id] => drop(ids.insert(*id)),
+            [] => {
+                return Err(Failure::new(Code::NoRecoveryPoint, format!("{} has no snapshot {name}", request.source))
+                    .cause("no store that answers shows it")
+                    .safe("nothing was changed")
+                    .next_step(format!("recoup list {}", request.source)));
+            }
+            several => {
+                let several: Vec<String> = several.iter().map(ToString::to_string).collect();
+                return Err(Failure::new(Code::Refused, format!("snapshot {name} of {} is forked", request.source))
+                    .cause(several.join(" and "))
+                    .safe("nothing was changed")
+                    .next_step("name one of them in full"));
+            }
+        }
+    }
+    Ok(ids)
+}
