@@ -182,8 +182,8 @@ pub struct ControlFacts {
     pub state: ControlState,
     /// Whether enough stores answered.
     pub complete: bool,
-    /// What was not accepted: the store, and what it is and why.
-    pub refused: Vec<(String, String)>,
+    /// What was not accepted: what it is and why, and the stores that show it.
+    pub refused: BTreeMap<String, Vec<String>>,
     /// This host's writer.
     pub writer: Option<WriterId>,
     /// Starts whose processes run on this host now.
@@ -292,9 +292,15 @@ fn judge_control(facts: &Facts, findings: &mut Findings) {
         let next_step = "bring the stores back";
         findings.add(FindingId::ControlLogIncomplete, Severity::Warning, Concerns::default(), message, next_step);
     }
-    for (store, what) in &control.refused {
+    // Where nobody is trusted, that is said once, with the snapshots.
+    let is_known = facts.sources.iter().any(snapshots::is_nobody_trusted);
+    for (what, stores) in control.refused.iter().filter(|_| !is_known) {
+        let (about, message) = match stores.as_slice() {
+            [store] => (Concerns::store(store), what.clone()),
+            several => (Concerns::default(), format!("stores {}: {what}", several.join(", "))),
+        };
         let next_step = "find out who wrote it; allowed_signers says who is trusted";
-        findings.add(FindingId::EvidenceRefused, Severity::Critical, Concerns::store(store), what, next_step);
+        findings.add(FindingId::EvidenceRefused, Severity::Critical, about, message, next_step);
     }
     for (id, hold) in control.state.holds().filter(|(_, hold)| hold.cause == HoldCause::LogAltered) {
         if facts.sources.iter().any(|source| source.name == hold.source) {

@@ -124,7 +124,7 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
         warnings.extend(warnings_of(catalogue, nobody_trusted));
         missing.extend(request.known.get(&catalogue.source).and_then(|known| missing_head(catalogue, known)));
     }
-    warnings.extend(add_holds(repository, request, &mut snapshots).await);
+    warnings.extend(add_holds(repository, request, &mut snapshots, nobody_trusted).await);
     if catalogues.is_empty() {
         // Nobody has asked the stores one by one yet.
         for (store, found) in repository.stores.iter().zip(head::survey(&repository.stores, repository.id).await) {
@@ -146,7 +146,12 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
 }
 
 /// Says of each snapshot what holds it. What keeps something is said also where it may not be all.
-async fn add_holds(repository: &Repository, request: &ListRequest, snapshots: &mut [SnapshotEntry]) -> Vec<String> {
+async fn add_holds(
+    repository: &Repository,
+    request: &ListRequest,
+    snapshots: &mut [SnapshotEntry],
+    nobody_trusted: bool,
+) -> Vec<String> {
     let control = evidence::read_control(repository, request.state_dir.as_deref()).await;
     for snapshot in snapshots.iter_mut() {
         let holds = control.state.holds_of(&snapshot.source).filter(|(_, hold)| hold.keeps(snapshot.id()));
@@ -156,7 +161,8 @@ async fn add_holds(repository: &Repository, request: &ListRequest, snapshots: &m
     if !control.complete {
         warnings.push("the control log cannot be read whole: there may be holds that are not shown".to_owned());
     }
-    for refused in &control.refused {
+    // Where nobody is trusted, one line says it for all of them.
+    for refused in control.refused.iter().filter(|_| !nobody_trusted) {
         let (number, writer, why) = (refused.number, refused.writer, &refused.why);
         warnings.push(format!("refused: record {number} of writer {writer} on store {}: {why}", refused.store));
     }

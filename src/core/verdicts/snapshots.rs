@@ -54,7 +54,7 @@ fn judge_places(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
 }
 
 /// The signers are the wrong ones, more likely than every snapshot being a forgery.
-fn is_nobody_trusted(source: &SourceFacts) -> bool {
+pub(super) fn is_nobody_trusted(source: &SourceFacts) -> bool {
     source.newest.is_none() && !source.refused.is_empty() && source.refused.iter().all(|refused| refused.untrusted)
 }
 

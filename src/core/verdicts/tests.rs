@@ -174,7 +174,9 @@ const CASES: &[(&str, Change)] = &[
     ("note identity-on-host", |facts| facts.host.identities.push("/etc/key".to_owned())),
     ("critical host-unfit", |facts| facts.host.unfit.push(("the key is gone".to_owned(), None))),
     ("warning control-log-incomplete", |facts| facts.control.complete = false),
-    ("critical evidence-refused a", |facts| facts.control.refused.push(("a".to_owned(), "record 3".to_owned()))),
+    ("critical evidence-refused a", |facts| {
+        facts.control.refused.insert("record 3".to_owned(), vec!["a".to_owned()]);
+    }),
     ("critical log-altered", |facts| {
         record(&mut facts.control, Action::Hold, |record| {
             let (hold, source) = (RUN.parse().unwrap(), "ledger".parse().unwrap());

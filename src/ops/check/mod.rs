@@ -18,7 +18,7 @@ use crate::{
     world::{World, files},
 };
 use futures_util::{StreamExt, future::join, stream};
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// How long a store may take: a monitor waits for seconds, not minutes.
 const PATIENCE: Patience = Patience {
@@ -147,11 +147,13 @@ async fn gather_control(repository: &Repository, settings: &Settings, survey: &S
     let of_sources = settings.sources.iter().flat_map(|source| view.state.drills_of(&source.name));
     let open = of_sources.filter(|drill| drill.end.is_none()).map(|drill| (drill.writer, drill.start));
     let running = open.filter(|(writer, number)| host::is_running(state_dir, *writer, *number)).collect();
-    let refused = view.refused.iter().map(|refused| {
-        (refused.store.clone(), format!("record {} of writer {}: {}", refused.number, refused.writer, refused.why))
-    });
+    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for one in &view.refused {
+        let what = format!("record {} of writer {}: {}", one.number, one.writer, one.why);
+        refused.entry(what).or_default().push(one.store.clone());
+    }
     ControlFacts {
-        refused: refused.collect(),
+        refused,
         complete: view.answered.len() >= repository.control_read_quorum(),
         state: view.state,
         writer,
