@@ -15,3 +15,4 @@ pub mod result;
 pub mod s3;
 pub mod target;
 pub mod time;
+pub mod verdicts;

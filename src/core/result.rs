@@ -2,16 +2,22 @@
 //!
 //! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
 
+mod check;
 mod demo;
 mod drill;
 mod evidence;
+mod points;
 mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use check::{
+    CheckFinding, CheckReport, Checked, CheckedSource, CheckedStore, FindingId, LastDrill, StatusReport, StoreState,
+};
 pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
+pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -61,6 +67,9 @@ schemas! {
     DrillSchema = "recoup.drill/1",
     EvidenceSchema = "recoup.evidence/1",
     HoldsSchema = "recoup.holds/1",
+    CheckSchema = "recoup.check/1",
+    StatusSchema = "recoup.status/1",
+    PointsSchema = "recoup.points/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }
@@ -100,6 +109,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// The verdict that findings lead to; notes are no reason to worry.
+    pub fn of(severities: impl Iterator<Item = Severity>) -> Self {
+        match severities.max() {
+            Some(Severity::Critical) => Status::Critical,
+            Some(Severity::Warning) => Status::Warning,
+            Some(Severity::Note) | None => Status::Ok,
+        }
+    }
+
     /// The exit code of a command that answers as Nagios does.
     pub fn code(self) -> Code {
         match self {
@@ -434,11 +452,7 @@ pub struct DoctorResult {
 impl DoctorResult {
     /// The verdict that these findings lead to; notes are no reason to worry.
     pub fn of(findings: Vec<DoctorFinding>) -> Self {
-        let status = match findings.iter().map(|finding| finding.severity).max() {
-            Some(Severity::Critical) => Status::Critical,
-            Some(Severity::Warning) => Status::Warning,
-            Some(Severity::Note) | None => Status::Ok,
-        };
+        let status = Status::of(findings.iter().map(|finding| finding.severity));
         DoctorResult { schema: DoctorSchema, status, findings }
     }
 }

@@ -3,6 +3,7 @@
 mod altered;
 pub mod backup;
 pub mod cancel;
+pub mod check;
 pub mod clock;
 pub mod copy;
 pub mod demo;
@@ -15,6 +16,7 @@ pub mod host;
 pub mod init;
 pub mod list;
 pub mod open;
+pub mod points;
 pub mod progress;
 pub mod rescue;
 pub mod restore;

@@ -47,6 +47,11 @@ pub fn known_of(settings: &Settings, repository: RepositoryId, sources: &[Source
         .collect()
 }
 
+/// Where the local state of a source lies.
+pub fn source_state_dir(settings: &Settings, source: &SourceName) -> std::path::PathBuf {
+    settings.host.state_dir.join("sources").join(source.as_str())
+}
+
 /// What is known before a restore is chosen.
 #[derive(Default)]
 pub struct BeforeRestore {
@@ -374,5 +379,6 @@ pub async fn list_snapshots(
     let copies = settings.map(copies_of).unwrap_or_default();
     let named: Vec<SourceName> = source.cloned().into_iter().collect();
     let known = settings.map(|settings| known_of(settings, repository.id, &named)).unwrap_or_default();
-    list::list(repository, &ListRequest { source: source.cloned(), copies, known }).await
+    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    list::list(repository, &ListRequest { source: source.cloned(), copies, known, state_dir }).await
 }

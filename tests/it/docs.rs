@@ -228,6 +228,9 @@ fn every_field_is_described() {
         json(&["config", "rescue"], 0),
         json(&["copy"], 0),
         json(&["drill", "ledger"], 0),
+        json(&["check"], 1),
+        json(&["status"], 1),
+        json(&["points"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
@@ -250,6 +253,8 @@ fn every_word_of_the_results_is_described() {
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");
     use core::result::{Problem, Severity, Status, Verdict};
     let mut words: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+    words.extend(core::result::FindingId::ALL.iter().map(|id| id.to_string()));
+    words.extend(core::result::StoreState::ALL.map(|word| word.to_string()));
     words.extend(Problem::ALL.map(|word| word.to_string()));
     words.extend([Status::Ok, Status::Warning, Status::Critical, Status::Unknown].map(|word| word.to_string()));
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
 
 mod bad_input;
+mod check;
 mod choosing;
 mod cli_output;
 mod cli_parse;

@@ -77,7 +77,7 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
         "RECOUP_IDENTITY_FILE",
         "The custodian's identity, where --identity names none. With --store, the signers that lie beside it are \
          trusted unless --signers names others.",
-        &["restore", "drill", "config rescue", "list", "verify"],
+        &["restore", "drill", "config rescue", "list", "points", "verify"],
     ),
     (
         "RECOUP_IDENTITY_COMMAND",
@@ -87,7 +87,20 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
         "The keys of s3:// stores. CREDENTIALS in recoup.toml(5) names the other ways, and how every store has its own.",
-        &["init", "backup", "list", "restore", "verify", "drill", "copy", "doctor", "config rescue"],
+        &[
+            "init",
+            "backup",
+            "list",
+            "points",
+            "restore",
+            "verify",
+            "check",
+            "status",
+            "drill",
+            "copy",
+            "doctor",
+            "config rescue",
+        ],
     ),
     ("TMPDIR", "Where the demonstration makes its directory, unless --dir names one.", &["demo"]),
     ("NO_COLOR", "If it is set, nothing is colored unless --color=always.", &[]),
