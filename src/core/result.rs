@@ -5,6 +5,7 @@
 mod demo;
 mod drill;
 mod evidence;
+mod report;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
+pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -60,6 +62,8 @@ schemas! {
     DrillSchema = "recoup.drill/1",
     EvidenceSchema = "recoup.evidence/1",
     HoldsSchema = "recoup.holds/1",
+    ReportSchema = "recoup.report/1",
+    ReportVerificationSchema = "recoup.report-verification/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }
@@ -378,7 +382,7 @@ impl RestoreResult {
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// For information.
