@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::Path};
 /// Verbs that read stores and may do so without a configuration.
 const READERS: &[&str] = &["list", "verify", "restore"];
 /// The other verbs that a configuration has to be named for.
-const OTHERS: &[&str] = &["backup", "copy", "doctor", "config"];
+const OTHERS: &[&str] = &["backup", "copy", "doctor", "config", "report"];
 /// What stands in a message for the current command.
 const THIS: &str = "recoup ...";
 

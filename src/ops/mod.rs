@@ -13,6 +13,7 @@ pub mod init;
 pub mod list;
 pub mod open;
 pub mod progress;
+pub mod report;
 pub mod rescue;
 pub mod restore;
 pub mod runs;

@@ -11,7 +11,7 @@ use crate::core::{
 use std::collections::BTreeMap;
 
 /// A record and the digest of its bytes.
-pub type Digested<'r> = (&'r Record, Sha256);
+pub(super) type Digested<'r> = (&'r Record, Sha256);
 
 /// What records say of a source in a period.
 #[derive(Clone, Debug, PartialEq)]

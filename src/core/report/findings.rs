@@ -234,6 +234,15 @@ fn evidence(report: &Report, list: &mut List) {
             list.add("store-down", Warning, None, format!("store {}: {problem}", copies.store));
         }
     }
+    for copies in report.copies.iter().filter(|copies| copies.refused > 0) {
+        let text = format!(
+            "store {} shows {} that {} not accepted: damaged, or signed by nobody who is trusted",
+            copies.store,
+            count(copies.refused, "snapshot", "snapshots"),
+            if copies.refused == 1 { "was" } else { "were" },
+        );
+        list.add("snapshot-refused", Warning, None, text);
+    }
     if !evidence.complete {
         let text = "too few stores answered: records that were acknowledged may be missing from this report";
         list.add("evidence-incomplete", Critical, None, text);

@@ -9,11 +9,10 @@ mod derive;
 mod drills;
 mod exposure;
 mod findings;
-//HTML
+pub mod html;
 mod limits;
 mod model;
-//CFG
-//TESTS
+mod readme;
 mod verdict;
 mod words;
 
@@ -22,3 +21,4 @@ pub use derive::{Calendar, Derived, Slot, SlotState, Statistics, derive};
 pub use drills::FromRecords;
 pub use exposure::{Exposure, Gap, Peak, peaks};
 pub use model::*;
+pub use readme::readme;

@@ -322,6 +322,8 @@ pub struct StoreCopies {
     pub snapshots: Option<u64>,
     /// The newest of them.
     pub newest: Option<SnapshotId>,
+    /// What it shows as snapshots of the source and was not accepted.
+    pub refused: u64,
 }
 
 /// A backup that did not do what it should.
