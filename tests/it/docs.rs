@@ -30,6 +30,7 @@ use world::{World, follow, steps};
 const PAGES: &[(&str, usize)] = &[
     ("recoup-exit-codes.7", 1),
     ("recoup-json.7", 3),
+    ("recoup-report.5", 4),
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
     ("recoup-source-sqlite.7", 2),
@@ -226,6 +227,8 @@ fn every_field_is_described() {
         json(&["config", "check"], 0),
         json(&["config", "rescue"], 0),
         json(&["copy"], 0),
+        json(&["report", "ledger", "--out", "report"], 0),
+        json(&["report", "--verify", "report"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));

@@ -77,17 +77,17 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
         "RECOUP_IDENTITY_FILE",
         "The custodian's identity, where --identity names none. With --store, the signers that lie beside it are \
          trusted unless --signers names others.",
-        &["restore", "config rescue", "list", "verify"],
+        &["restore", "report", "config rescue", "list", "verify"],
     ),
     (
         "RECOUP_IDENTITY_COMMAND",
         "A command, run by /bin/sh, that prints the custodian's identity, where nothing names a file.",
-        &["restore", "config rescue"],
+        &["restore", "report", "config rescue"],
     ),
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
         "The keys of s3:// stores. CREDENTIALS in recoup.toml(5) names the other ways, and how every store has its own.",
-        &["init", "backup", "list", "restore", "verify", "copy", "doctor", "config rescue"],
+        &["init", "backup", "list", "restore", "verify", "copy", "report", "doctor", "config rescue"],
     ),
     ("TMPDIR", "Where the demonstration makes its directory, unless --dir names one.", &["demo"]),
     ("NO_COLOR", "If it is set, nothing is colored unless --color=always.", &[]),

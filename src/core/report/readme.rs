@@ -13,14 +13,13 @@ pub fn readme(report: &Report) -> String {
          allowed_signers    the keys that signed the report and the records\n\
          evidence/          the records that the report quotes, each with its signature\n\
          SHA256SUMS         the digests of all of these\n\n\
-         allowed_signers came with the report: compare its key with the one that you were given by other means.\n\
-         The report names the fingerprint {}; this prints those of the file:\n\n    \
-         ssh-keygen -l -f allowed_signers\n\n\
          The signature over the report, with OpenSSH 8.2 or newer:\n\n    \
          ssh-keygen -Y verify -f allowed_signers -I report@{} -n recoup-report -s report.json.sig < report.json\n\n\
+         allowed_signers came with the report: compare the fingerprint that this prints with the one that you were\n\
+         given by other means. The report names {}.\n\n\
          The digests:\n\n    \
          sha256sum -c SHA256SUMS\n\n",
-        head.report, head.source, head.from, head.to, head.made_at, report.authority.signer, head.repository,
+        head.report, head.source, head.from, head.to, head.made_at, head.repository, report.authority.signer,
     );
     if !report.evidence.quoted.is_empty() {
         text.push_str(&format!(

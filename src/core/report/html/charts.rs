@@ -69,7 +69,7 @@ pub(super) fn losses(out: &mut Writer, report: &Report) {
     let mut table =
         Table::new(out, "Loss by drill", &["Began", "Outcome", "Lost", "Permitted", "Declared lost at", "Snapshot"]);
     for drill in &report.drills {
-        let declared = drill.clear.disaster_at.map_or_else(|| "–".to_owned(), |at| at.to_string());
+        let declared = drill.clear.disaster_at.map_or_else(|| "–".to_owned(), minute);
         let random = if drill.clear.drawn_at_random == Some(true) { ", at random" } else { "" };
         table.row(&[
             minute(drill.clear.started_at),

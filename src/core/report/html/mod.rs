@@ -81,6 +81,12 @@ fn figure(
     out.raw("\n</svg>\n</figure>\n");
 }
 
+/// A text as a sentence begins.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
 /// A moment to the minute.
 fn minute(at: Timestamp) -> String {
     at.as_datetime().format("%Y-%m-%d %H:%M").to_string()
@@ -102,7 +108,7 @@ fn verdict_words(verdict: Verdict) -> (&'static str, &'static str, &'static str)
             ("good", "✓ Pass", "Drills passed as often as they were due, and every objective of the policy was met.")
         }
         Verdict::FailObjective => {
-            ("bad", "✕ Objective missed", "What was restored was right, and an objective of the policy was missed.")
+            ("bad", "✕ Objective missed", "An objective of the policy was missed; the findings say which, and when.")
         }
         Verdict::FailIntegrity => {
             ("bad", "✕ Integrity failed", "A drill restored something that is not what it should be.")

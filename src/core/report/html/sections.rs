@@ -6,7 +6,7 @@ use super::{
         verdict::Outcome,
         words::{count, duration, percent, size, trimmed},
     },
-    minute, section,
+    minute, section, sentence,
     table::Table,
     writer::Writer,
 };
@@ -37,7 +37,7 @@ pub(super) fn findings(out: &mut Writer, report: &Report) {
                 .raw("\"><span class=\"severity\">")
                 .raw(word)
                 .raw("</span><div><p>")
-                .text(&finding.text);
+                .text(sentence(&finding.text));
             out.raw("</p><p class=\"where\">");
             if let Some(at) = finding.at {
                 out.text(minute(at)).raw(" · ");
@@ -52,7 +52,7 @@ pub(super) fn limits(out: &mut Writer, report: &Report) {
     section(out, "limits", "What this does not show", |out| {
         out.raw("<ul class=\"limits\">\n");
         for limit in &report.derived.limits {
-            out.element("<li>", &limit.text, "</li>\n");
+            out.element("<li>", sentence(&limit.text), "</li>\n");
         }
         out.raw("</ul>\n");
     });
