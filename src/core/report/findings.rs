@@ -88,6 +88,11 @@ fn outcome(drill: &DrillEntry, list: &mut List) {
         }
         (Outcome::Passed | Outcome::Objective, _) => {}
     }
+    if drill.clear.end.as_ref() == Some(&drill.clear.start) {
+        let text =
+            "a drill is on record only as a whole: nothing shows that it was announced before its result was known";
+        list.add("drill-unannounced", Warning, at, text);
+    }
     if let Some(exceptions) = drill.detail.as_ref().map(|detail| &detail.exceptions).filter(|list| !list.is_empty()) {
         list.add(
             "drill-exception",

@@ -84,6 +84,15 @@ fn verdicts_and_their_findings() {
             },
             Verdict::Inconclusive,
         ),
+        (
+            "drill-unannounced",
+            |facts| {
+                start(facts, &Play::passed(80 * DAY, 60.0, 60.0));
+                let record = &mut last(facts).record;
+                (record.phase, record.verdict) = (recoup::core::evidence::Phase::Whole, Recorded::Passed);
+            },
+            Verdict::Pass,
+        ),
         ("objective-missed-rto", |facts| drill(facts, &Play::passed(80 * DAY, 60.0, 601.0)), Verdict::FailObjective),
         ("objective-missed-rpo", |facts| drill(facts, &Play::passed(80 * DAY, 1e6, 60.0)), Verdict::FailObjective),
     ];

@@ -62,7 +62,13 @@ pub(super) fn drills_intro(out: &mut Writer, report: &Report) {
     let statistics = &report.derived.statistics;
     out.raw("<p>");
     out.text(count(statistics.attempts, "drill", "drills")).raw(" began in the period, ").text(statistics.passed);
-    out.raw(" passed. Each was on record, signed, before its result was known; those without a result are listed, too.</p>\n");
+    let announced = report.drills.iter().all(|drill| drill.clear.end.as_ref() != Some(&drill.clear.start));
+    out.raw(match announced {
+        true => {
+            " passed. Each was on record, signed, before its result was; those without a result are listed, too.</p>\n"
+        }
+        false => " passed. Those without a result are listed, too.</p>\n",
+    });
 }
 
 pub(super) fn statistics(out: &mut Writer, report: &Report) {
