@@ -10,7 +10,7 @@
 //! | `stores` | where objects lie: create without overwriting, heal, read within bounds | `core`, `format`, `world` |
 //! | `repository` | the layout on stores, reading what is committed, fetching, healing | `core`, `format`, `stores`, `world` |
 //! | `config` | `recoup.toml` and policies as typed settings, each with where it came from | `core`, `world` |
-//! | `ops` | one use case each: init, backup, list, restore, verify, copy, drill, evidence, doctor, demo | all but `cli` |
+//! | `ops` | one use case each: init, backup, list, restore, verify, check, drill, prune, report and others | all but `cli` |
 //! | `cli` | arguments, printing, progress, signals, exit codes | `ops`, `core`, `config`, `world` |
 //! | `world` | clock, randomness, processes, environment: the only doors to them | `core` |
 //!

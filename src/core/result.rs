@@ -7,6 +7,7 @@ mod demo;
 mod drill;
 mod evidence;
 mod points;
+mod report;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
+pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -70,6 +72,8 @@ schemas! {
     CheckSchema = "recoup.check/1",
     StatusSchema = "recoup.status/1",
     PointsSchema = "recoup.points/1",
+    ReportSchema = "recoup.report/1",
+    ReportVerificationSchema = "recoup.report-verification/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }
@@ -401,7 +405,7 @@ impl RestoreResult {
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// For information.

@@ -82,7 +82,8 @@ fn entry(
     SnapshotEntry::of(&committed.inventory, complete.into_iter().collect(), durability)
 }
 
-fn durability(
+/// Whether enough stores hold a snapshot; those that do not answer may hold it all.
+pub(super) fn durability(
     repository: &Repository,
     catalogue: &Catalogue,
     complete: &BTreeSet<String>,

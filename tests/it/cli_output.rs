@@ -60,6 +60,7 @@ fn help_texts() {
         ("help_status", &["status", "--help"]),
         ("help_points", &["points", "--help"]),
         ("help_copy", &["copy", "--help"]),
+        ("help_report", &["report", "--help"]),
         ("help_doctor", &["doctor", "--help"]),
         ("help_config", &["config", "--help"]),
         ("help_config_show", &["config", "show", "--help"]),

@@ -30,6 +30,7 @@ use world::{World, follow, steps};
 const PAGES: &[(&str, usize)] = &[
     ("recoup-exit-codes.7", 1),
     ("recoup-json.7", 3),
+    ("recoup-report.5", 4),
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
     ("recoup-source-log.7", 7),
@@ -231,6 +232,8 @@ fn every_field_is_described() {
         json(&["check"], 1),
         json(&["status"], 1),
         json(&["points"], 0),
+        json(&["report", "ledger", "--out", "report"], 0),
+        json(&["report", "--verify", "report"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));

@@ -27,6 +27,7 @@ mod manpages;
 mod needs;
 mod policies;
 mod recover;
+mod report;
 mod s3;
 mod schedules;
 mod signatures;

@@ -77,12 +77,12 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
         "RECOUP_IDENTITY_FILE",
         "The custodian's identity, where --identity names none. With --store, the signers that lie beside it are \
          trusted unless --signers names others.",
-        &["restore", "drill", "config rescue", "list", "points", "verify"],
+        &["restore", "drill", "report", "config rescue", "list", "points", "verify"],
     ),
     (
         "RECOUP_IDENTITY_COMMAND",
         "A command, run by /bin/sh, that prints the custodian's identity, where nothing names a file.",
-        &["restore", "drill", "config rescue"],
+        &["restore", "drill", "report", "config rescue"],
     ),
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
@@ -98,6 +98,7 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
             "status",
             "drill",
             "copy",
+            "report",
             "doctor",
             "config rescue",
         ],

@@ -14,6 +14,7 @@ pub mod init;
 pub mod list;
 mod main_page;
 pub mod points;
+pub mod report;
 pub mod restore;
 pub mod status;
 pub mod verify;
@@ -53,6 +54,8 @@ pub enum Command {
     Evidence(evidence::Arguments),
     /// Keep snapshots from being pruned, or no longer
     Hold(hold::Arguments),
+    /// Write a signed report on the restores of a source, or check one
+    Report(report::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -84,6 +87,7 @@ pub const HELP: &[Help] = &[
     hold::HELP_ADD,
     hold::HELP_LIST,
     hold::HELP_RELEASE,
+    report::HELP,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -110,6 +114,7 @@ impl Command {
             Command::Copy(_) => "copy",
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
+            Command::Report(_) => "report",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -146,6 +151,7 @@ impl Command {
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
+            Command::Report(arguments) => report::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),

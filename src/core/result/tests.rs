@@ -178,3 +178,47 @@ fn restore_demo_and_error() {
         r#"{"schema":"recoup.error/1","exit_code":17,"message":"m","cause":"c","safe":"s","next_step":"n"}"#
     );
 }
+
+#[test]
+fn reports() {
+    let zeros = "0".repeat(64);
+    let report = ReportResult {
+        schema: ReportSchema,
+        source: "ledger".parse().unwrap(),
+        directory: "/d".to_owned(),
+        report: "/d/report.json".to_owned(),
+        report_sha256: Sha256([0; 32]),
+        signature: "/d/report.json.sig".to_owned(),
+        verdict: Verdict::Pass,
+        findings: 2,
+        warnings: vec!["w".to_owned()],
+        said: vec!["unseen".to_owned()],
+    };
+    assert_eq!(
+        json(&report),
+        format!(
+            r#"{{"schema":"recoup.report/1","source":"ledger","directory":"/d","report":"/d/report.json","report_sha256":"{zeros}","signature":"/d/report.json.sig","verdict":"pass","findings":2,"warnings":["w"]}}"#
+        )
+    );
+    assert_eq!(report.code(), Code::Warning);
+    assert_eq!(ReportResult { warnings: Vec::new(), verdict: Verdict::FailIntegrity, ..report }.code(), Code::Done);
+    let checked = ReportVerification {
+        schema: ReportVerificationSchema,
+        directory: "/d".to_owned(),
+        valid: false,
+        problems: vec!["p".to_owned()],
+        repository: None,
+        source: None,
+        made_at: None,
+        signer: None,
+        report_sha256: None,
+        verdict: None,
+        records: 0,
+        notes: vec!["unseen".to_owned()],
+    };
+    assert_eq!(
+        json(&checked),
+        r#"{"schema":"recoup.report-verification/1","directory":"/d","valid":false,"problems":["p"],"repository":null,"source":null,"made_at":null,"signer":null,"report_sha256":null,"verdict":null,"records":0}"#
+    );
+    assert_eq!(checked.code(), Code::Failed);
+}
