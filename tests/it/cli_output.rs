@@ -56,6 +56,7 @@ fn help_texts() {
         ("help_list", &["list", "--help"]),
         ("help_restore", &["restore", "--help"]),
         ("help_verify", &["verify", "--help"]),
+        ("help_drill", &["drill", "--help"]),
         ("help_copy", &["copy", "--help"]),
         ("help_doctor", &["doctor", "--help"]),
         ("help_config", &["config", "--help"]),
