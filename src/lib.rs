@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `core` | values and decisions, pure: ids, inventories, manifests, policies, plans, results, failures | nothing |
 //! | `format` | bytes to values and back, pure: packs, manifests, indexes, digests, signatures, sealing | `core` |
-//! | `sources` | protected databases, one folder each: a consistent view, its files, their blocks | `core`, `format`, `world` |
+//! | `sources` | protected databases and logs, one folder each: a consistent view, its files, their blocks | `core`, `format`, `world` |
 //! | `stores` | where objects lie: create without overwriting, heal, read within bounds | `core`, `format`, `world` |
 //! | `repository` | the layout on stores, reading what is committed, fetching, healing | `core`, `format`, `stores`, `world` |
 //! | `config` | `recoup.toml` and policies as typed settings, each with where it came from | `core`, `world` |

@@ -1,5 +1,6 @@
 //! PURE: values and decisions. No I/O, no clock, no randomness, no environment.
 
+pub mod alteration;
 pub mod blocks;
 pub mod control;
 pub mod evidence;

@@ -15,6 +15,7 @@ pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceRes
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
+    alteration::Alteration,
     failure::{Code, Failure, combine},
     id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
     inventory::{Inventory, Kind},
@@ -237,6 +238,10 @@ pub struct SourceOutcome {
     pub message: String,
     /// The source's newest snapshot after the run.
     pub head: Option<Head>,
+    /// Files of an append-only log that were altered since the snapshot before.
+    pub alterations: Vec<Alteration>,
+    /// The snapshot that holds what they were.
+    pub altered_since: Option<SnapshotId>,
     /// What failed, in full.
     #[serde(skip)]
     pub failure: Option<Failure>,

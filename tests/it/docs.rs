@@ -32,6 +32,7 @@ const PAGES: &[(&str, usize)] = &[
     ("recoup-json.7", 3),
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
+    ("recoup-source-log.7", 7),
     ("recoup-source-sqlite.7", 2),
     ("recoup.toml.5", 2),
 ];

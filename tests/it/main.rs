@@ -21,6 +21,7 @@ mod house;
 mod kill;
 mod known_damage;
 mod listing;
+mod log_source;
 mod manpages;
 mod needs;
 mod policies;

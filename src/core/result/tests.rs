@@ -42,6 +42,8 @@ fn list_and_backup() {
         message: "m".to_owned(),
         head: Some(Head { snapshot: id(), sha256: Sha256([0; 32]) }),
         next_step: None,
+        alterations: Vec::new(),
+        altered_since: None,
         failure: None,
     };
     let backup =
@@ -50,7 +52,7 @@ fn list_and_backup() {
     assert_eq!(
         json(&backup),
         format!(
-            r#"{{"schema":"recoup.backup/1","snapshots":[{SNAPSHOT}],"sources":[{{"source":"ledger","exit_code":13,"message":"m","head":{{"snapshot":"0000000007-{RUN}","sha256":"{zeros}"}}}}]}}"#
+            r#"{{"schema":"recoup.backup/1","snapshots":[{SNAPSHOT}],"sources":[{{"source":"ledger","exit_code":13,"message":"m","head":{{"snapshot":"0000000007-{RUN}","sha256":"{zeros}"}},"alterations":[],"altered_since":null}}]}}"#
         )
     );
     assert_eq!(backup.code(), Code::Source);
