@@ -59,6 +59,7 @@ fn help_texts() {
         ("help_check", &["check", "--help"]),
         ("help_status", &["status", "--help"]),
         ("help_points", &["points", "--help"]),
+        ("help_drill", &["drill", "--help"]),
         ("help_copy", &["copy", "--help"]),
         ("help_report", &["report", "--help"]),
         ("help_doctor", &["doctor", "--help"]),
