@@ -75,7 +75,7 @@ impl Output {
             return self.result(value, text);
         }
         let plain = text(value).replace(steers, "\u{fffd}");
-        let painted: String = plain.split_inclusive(char::is_whitespace).map(|word| paint(word)).collect();
+        let painted: String = plain.split_inclusive(char::is_whitespace).map(paint).collect();
         print(&painted)
     }
 

@@ -47,8 +47,6 @@ fn known(word: &str) -> String {
             .unwrap();
     } else if bare.strip_suffix(['s', 'm', 'h', 'd']).is_some_and(is_number) && bare != "1h" {
         "<AGE>"
-    } else if is_number(bare) && bare.contains('.') {
-        "<N>"
     } else if is_number(bare) && bare.len() > 1 {
         "<N>"
     } else {

@@ -107,6 +107,7 @@ fn many_old_snapshots_cost_little() {
 /// The whole measurement: `RECOUP_TEST_BINARY` names a release build.
 #[test]
 #[ignore = "it writes 180,000 files; run it by hand"]
+#[expect(clippy::print_stderr, reason = "the figure is what it is run for")]
 fn fifty_sources_with_twenty_thousand_snapshots() {
     let house = well();
     populate(&house, count_from("RECOUP_TEST_SOURCES", 50), count_from("RECOUP_TEST_SNAPSHOTS", 400));
