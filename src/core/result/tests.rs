@@ -159,6 +159,8 @@ fn restore_demo_and_error() {
         restored_log: None,
         report: "/p".to_owned(),
         signature: "/p.sig".to_owned(),
+        summary: "/d/summary.json".into(),
+        summary_signature: "/d/summary.json.sig".into(),
         rpo_seconds: 1.5,
         rto_seconds: 2.0,
         verdict: Verdict::FailIntegrity,

@@ -209,3 +209,28 @@ fn an_interrupted_drill_ends_as_aborted() {
         assert_no_plaintext(&site);
     }
 }
+
+#[test]
+fn logs_are_tried_out_too() {
+    let site = site_with("rpo = \"1d\"\n");
+    let logs = site.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    fs::write(logs.join("access.log"), "one line\n").unwrap();
+    let text = fs::read_to_string(site.config()).unwrap();
+    let source = format!("\n[[source]]\nname = \"audit\"\nkind = \"log\"\npath = \"{}\"\n", logs.display());
+    fs::write(site.config(), text + &source).unwrap();
+    site.run(&["backup", "audit"]).expect_code(0);
+    let identity = site.identity();
+    let drill = |more: &[&str]| {
+        let arguments = ["drill", "audit", "--json", "--identity", identity.to_str().unwrap()];
+        site.run(&[&arguments[..], more].concat())
+    };
+    let result = drill(&[]).expect_code(0).json();
+    let checks: Vec<&Value> = result["checks"].as_array().unwrap().iter().map(|check| &check["name"]).collect();
+    assert_eq!(checks, ["blocks", "files"], "{result}");
+    assert!(result["limits"].to_string().contains("kind log have no checks of their own"), "{result}");
+    let inside = logs.join("scratch");
+    let refused = drill(&["--scratch", inside.to_str().unwrap()]).expect_code(3);
+    assert!(refused.stderr.contains("it lies in source audit") && !inside.exists(), "{refused:?}");
+    assert_no_plaintext(&site);
+}
