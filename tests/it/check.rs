@@ -30,12 +30,18 @@ use std::fs;
 
 /// A house with two custodians, one snapshot on every store, and a promise of an hour: nothing is wrong.
 fn well() -> House {
+    let house = before_the_first();
+    house.backup();
+    house
+}
+
+/// The same before its snapshot.
+fn before_the_first() -> House {
     let house = House::founded();
     let key = fs::read_to_string(house.path("R/host_ed25519.pub")).unwrap();
     let key: Vec<&str> = key.split_whitespace().take(2).collect();
     house.edit_configuration("\"age1", &format!("\"{}\", \"age1", key.join(" ")));
     promise(&house, "rpo = \"1h\"\n");
-    house.backup();
     house
 }
 
