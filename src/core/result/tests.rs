@@ -171,7 +171,7 @@ fn restore_demo_and_error() {
     };
     assert_eq!(
         json(&demo),
-        r#"{"schema":"recoup.demo/1","dir":"/d","source_ledger":"/s","restored_ledger":"/r","restored_log":null,"report":"/p","signature":"/p.sig","rpo_seconds":1.5,"rto_seconds":2.0,"verdict":"fail-integrity"}"#
+        r#"{"schema":"recoup.demo/1","dir":"/d","source_ledger":"/s","restored_ledger":"/r","restored_log":null,"report":"/p","signature":"/p.sig","summary":"/d/summary.json","summary_signature":"/d/summary.json.sig","rpo_seconds":1.5,"rto_seconds":2.0,"verdict":"fail-integrity"}"#
     );
     assert_eq!(demo.code(), Code::Failed);
     let failure = Failure::new(Code::Refused, "m").cause("c").safe("s").next_step("n");
