@@ -6,6 +6,7 @@ pub mod inventory;
 pub mod manifest;
 pub mod objects;
 pub mod pack;
+pub mod prune;
 pub mod ranged;
 pub mod seal;
 pub mod signature;

@@ -2,4 +2,5 @@
 
 pub mod backup;
 pub mod merge;
+pub mod prune;
 pub mod restore;

@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub behind: Vec<(String, String)>,
     /// Whether enough stores hold it.
     pub durable: bool,
+    /// Whether a prune plan that was published meanwhile condemns something that it uses.
+    pub condemned: bool,
     /// Why it is a full, if it is one.
     pub full_because: Option<String>,
     /// What the operator should know.
@@ -115,6 +117,14 @@ pub async fn backup(
         Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {
             attempt(host, protected, &state, full, progress).await
         }
+        // A prune that ran at the same time condemns something that it uses. The second attempt has seen the plan.
+        Ok(snapshot) if snapshot.condemned => {
+            let note =
+                format!("snapshot {} uses what a prune condemned meanwhile; it was taken again", snapshot.head.id);
+            let mut again = attempt(host, protected, &state, full, progress).await?;
+            again.notes.push(note);
+            Ok(again)
+        }
         outcome => outcome,
     }
 }
@@ -156,6 +166,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
     let commit = Commit::new(host, &protected.name, inventory, Vec::new())?;
     let shipment = shipment(host, protected, &gathered, id.run);
     let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
+    let outcome = outcome.heed_plans(host, protected, &gathered.plans_seen, &gathered.avoided).await;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
     finish(&state, &gathered, outcome, Ok(record), Vec::new())
 }
@@ -237,7 +248,7 @@ async fn active(
     if record.is_err() || !outcome.as_ref().is_ok_and(|outcome| !outcome.stores.is_empty()) {
         capture.new_digests.discard();
     }
-    let outcome = outcome?;
+    let outcome = outcome?.heed_plans(host, protected, &gathered.plans_seen, &gathered.avoided).await;
     let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
     finish(&capture.state, &gathered, outcome, record, notes)
 }
@@ -396,6 +407,7 @@ fn finish(
         stores: outcome.stores,
         behind: outcome.behind,
         durable: outcome.durable,
+        condemned: outcome.condemned,
         notes,
         warnings,
     })
