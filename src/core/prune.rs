@@ -177,9 +177,46 @@ impl CondemnedSet {
         }
     }
 
+    /// What both sets condemn.
+    #[must_use]
+    pub fn intersection(&self, other: &CondemnedSet) -> CondemnedSet {
+        let packs_of = |set: &CondemnedSet, run: &RunId| set.packs.get(run).cloned().unwrap_or_default();
+        let both = |run: &RunId| match (self.whole.contains(run), other.whole.contains(run)) {
+            (true, true) => packs_of(self, run).union(&packs_of(other, run)),
+            (true, false) => packs_of(other, run),
+            (false, true) => packs_of(self, run),
+            (false, false) => packs_of(self, run).without(&packs_of(self, run).without(&packs_of(other, run))),
+        };
+        let common = |a: &BTreeSet<SnapshotId>, b: &BTreeSet<SnapshotId>| a.intersection(b).copied().collect();
+        CondemnedSet {
+            snapshots: common(&self.snapshots, &other.snapshots),
+            roots: common(&self.roots, &other.roots),
+            folders: common(&self.folders, &other.folders),
+            whole: self.whole.intersection(&other.whole).copied().collect(),
+            packs: self.packs.keys().chain(other.packs.keys()).map(|run| (*run, both(run))).collect(),
+        }
+    }
+
+    /// Adds what another set condemns.
+    pub fn extend(&mut self, other: CondemnedSet) {
+        self.snapshots.extend(other.snapshots);
+        self.roots.extend(other.roots);
+        self.folders.extend(other.folders);
+        self.whole.extend(other.whole);
+        for (run, packs) in other.packs {
+            let known = self.packs.entry(run).or_default();
+            *known = known.union(&packs);
+        }
+    }
+
     /// Whether nothing is condemned.
     pub fn is_empty(&self) -> bool {
         self == &CondemnedSet::default()
+    }
+
+    /// The condemned packs of a run that is not condemned as a whole.
+    pub fn packs_of(&self, run: RunId) -> PackSet {
+        self.packs.get(&run).cloned().unwrap_or_default()
     }
 
     /// The condemned snapshots.
@@ -293,6 +330,30 @@ mod tests {
             (format!("packs/{}", run(1)), false),
         ] {
             assert_eq!(set.has_object(&name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_two_records_differ_only_what_both_condemn_counts() {
+        let set = |packs: &str, whole: bool, roots: &[u64]| {
+            let mut set = CondemnedSet::default();
+            set.add(&Condemned {
+                roots: roots.iter().map(|seq| id(*seq)).collect(),
+                runs: vec![CondemnedRun { run: run(1), packs: packs.parse().unwrap(), whole }],
+                ..Condemned::default()
+            });
+            set
+        };
+        for (a, b, expected) in [
+            (set("0-3", true, &[1]), set("0-3", true, &[1]), set("0-3", true, &[1])),
+            (set("0-3", true, &[1, 2]), set("2", false, &[2, 3]), set("2", false, &[2])),
+            (set("0-3", false, &[1]), set("2-5", false, &[]), set("2-3", false, &[])),
+        ] {
+            assert_eq!(a.intersection(&b), expected);
+            assert_eq!(b.intersection(&a), expected);
+            let mut all = a.clone();
+            all.extend(b.clone());
+            assert_eq!(all.intersection(&a), a);
         }
     }
 }

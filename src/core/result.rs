@@ -3,11 +3,13 @@
 //! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
 
 mod demo;
+mod prune;
 mod stores;
 #[cfg(test)]
 mod tests;
 
 pub use demo::{DemoResult, Verdict};
+pub use prune::{PruneResult, PrunedSource, PrunedStore};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -41,6 +43,7 @@ schemas! {
     RestoreSchema = "recoup.restore/1",
     VerifySchema = "recoup.verify/1",
     CopySchema = "recoup.copy/1",
+    PruneSchema = "recoup.prune/1",
     DoctorSchema = "recoup.doctor/1",
     ConfigSchema = "recoup.config/1",
     DemoSchema = "recoup.demo/1",

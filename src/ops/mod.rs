@@ -12,6 +12,7 @@ pub mod init;
 pub mod list;
 pub mod open;
 pub mod progress;
+pub mod prune;
 pub mod rescue;
 pub mod restore;
 pub mod runs;

@@ -114,6 +114,7 @@ pub struct Catalogue {
     pub prunes: Prunes,
     /// What executed plans have deleted.
     pub tombstones: CondemnedSet,
+    deleted: BTreeMap<SnapshotId, Pruned>,
     /// What was not accepted.
     pub refused: Vec<Refused>,
     /// Object lists of used runs, checked against the digests in signed inventories.
@@ -167,6 +168,7 @@ impl Repository {
             snapshots: BTreeMap::new(),
             spoilt: BTreeMap::new(),
             tombstones: prunes.tombstones(),
+            deleted: prunes.deleted(),
             prunes,
             refused: Vec::new(),
             runs: BTreeMap::new(),
@@ -344,12 +346,17 @@ impl Catalogue {
 
     /// When a snapshot was pruned, if it was.
     pub fn pruned(&self, id: SnapshotId) -> Option<Pruned> {
-        if self.tombstones.has_snapshot(id) { self.prunes.pruned(id) } else { None }
+        self.deleted.get(&id).filter(|_| !self.snapshots.contains_key(&id)).copied()
+    }
+
+    /// The snapshots that were pruned.
+    pub fn all_pruned(&self) -> impl Iterator<Item = SnapshotId> + '_ {
+        self.deleted.keys().filter(|id| !self.snapshots.contains_key(id)).copied()
     }
 
     /// Whether it is known what became of a snapshot that the stores do not show as whole.
     pub fn is_settled(&self, id: SnapshotId) -> bool {
-        self.tombstones.has_snapshot(id) || self.spoilt.contains_key(&id)
+        self.pruned(id).is_some() || self.spoilt.contains_key(&id)
     }
 
     /// The object list of a used run; `None` when no store gave it intact.

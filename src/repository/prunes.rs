@@ -50,7 +50,7 @@ pub struct RefusedPrune {
 }
 
 /// When a snapshot was pruned, and by which plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pruned {
     /// The plan.
     pub plan: RunId,
@@ -81,10 +81,20 @@ impl Prunes {
     }
 
     /// What executed plans have deleted.
+    ///
+    /// Where two hosts executed one plan at once, and one of them dropped what the other deleted, only what both
+    /// deleted counts: the rest may be kept for good reason.
     pub fn tombstones(&self) -> CondemnedSet {
-        let mut set = CondemnedSet::default();
-        self.executed.values().flatten().for_each(|signed| set.add(&signed.record.condemned));
-        set
+        let mut all = CondemnedSet::default();
+        for records in self.executed.values() {
+            let sets = records.iter().map(|signed| {
+                let mut set = CondemnedSet::default();
+                set.add(&signed.record.condemned);
+                set
+            });
+            all.extend(sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default());
+        }
+        all
     }
 
     /// What pending plans condemn.
@@ -105,12 +115,14 @@ impl Prunes {
         set
     }
 
-    /// When a snapshot was pruned, if it was.
-    pub fn pruned(&self, id: SnapshotId) -> Option<Pruned> {
-        let executed = self.executed.values().flatten().map(|signed| &signed.record);
-        let of = |record: &&PruneRecord| record.condemned.snapshots.iter().any(|snapshot| snapshot.id == id);
-        let record = executed.filter(of).min_by_key(|record| record.created_at)?;
-        Some(Pruned { plan: record.plan, at: record.created_at })
+    /// Snapshots that any executed plan says are deleted: when, and by which.
+    pub fn deleted(&self) -> BTreeMap<SnapshotId, Pruned> {
+        let mut deleted = BTreeMap::new();
+        for record in self.executed.values().flatten().map(|signed| &signed.record) {
+            let pruned = Pruned { plan: record.plan, at: record.created_at };
+            deleted.extend(record.condemned.snapshots.iter().map(|snapshot| (snapshot.id, pruned)));
+        }
+        deleted
     }
 
     /// The records that every store should hold, with their names.

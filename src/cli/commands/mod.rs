@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod init;
 pub mod list;
 mod main_page;
+pub mod prune;
 pub mod restore;
 pub mod verify;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Verify(verify::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
+    /// Delete the snapshots that the policy keeps no longer
+    Prune(prune::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -54,6 +57,7 @@ pub const HELP: &[Help] = &[
     restore::HELP,
     verify::HELP,
     copy::HELP,
+    prune::HELP,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -74,6 +78,7 @@ impl Command {
             Command::Restore(_) => "restore",
             Command::Verify(_) => "verify",
             Command::Copy(_) => "copy",
+            Command::Prune(_) => "prune",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -101,6 +106,7 @@ impl Command {
             Command::Restore(arguments) => restore::run(arguments, context),
             Command::Verify(arguments) => verify::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
+            Command::Prune(arguments) => prune::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),

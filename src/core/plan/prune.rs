@@ -52,22 +52,29 @@ pub fn root_of(inventory: &Inventory) -> Option<SnapshotId> {
     inventory.manifest.name.strip_prefix("snapshots/")?.strip_suffix("/manifest.age")?.parse().ok()
 }
 
-/// What goes when these snapshots go: nothing that any other snapshot uses.
+/// What goes when these snapshots go: nothing that any other snapshot uses. `before` is what earlier plans condemn; it
+/// counts as gone, and is not condemned again.
 ///
 /// The oldest go first where there are more than one plan takes.
-pub fn condemn(snapshots: &Snapshots<'_>, condemned: &BTreeMap<SnapshotId, Because>) -> Condemned {
+pub fn condemn(
+    snapshots: &Snapshots<'_>,
+    condemned: &BTreeMap<SnapshotId, Because>,
+    before: &CondemnedSet,
+) -> Condemned {
     let going: BTreeMap<SnapshotId, Because> =
         condemned.iter().take(MAX_SNAPSHOTS).map(|(id, because)| (*id, *because)).collect();
-    let (gone, kept): (Vec<_>, Vec<_>) = snapshots.iter().partition(|(id, _)| going.contains_key(id));
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        snapshots.iter().partition(|(id, _)| going.contains_key(id) || before.has_snapshot(**id));
     let kept = InUse::of(kept.into_iter().map(|(_, known)| known.inventory));
     let gone = InUse::of(gone.into_iter().map(|(_, known)| known.inventory));
     let run = |(run, packs): (&RunId, &PackSet)| match kept.runs.get(run) {
-        None => Some(CondemnedRun { run: *run, packs: packs.clone(), whole: true }),
+        None => (!before.has_run(*run)).then(|| CondemnedRun { run: *run, packs: packs.clone(), whole: true }),
         Some(still) => {
-            let packs = packs.without(still);
+            let packs = packs.without(still).without(&before.packs_of(*run));
             (!packs.is_empty()).then_some(CondemnedRun { run: *run, packs, whole: false })
         }
     };
+    let is_new = |root: &&SnapshotId| !before.has_object(&format!("snapshots/{root}/manifest.age"));
     Condemned {
         snapshots: going
             .into_iter()
@@ -76,7 +83,7 @@ pub fn condemn(snapshots: &Snapshots<'_>, condemned: &BTreeMap<SnapshotId, Becau
                 CondemnedSnapshot { id, inventory_sha256, because }
             })
             .collect(),
-        roots: gone.roots.difference(&kept.roots).copied().take(MAX_RUNS).collect(),
+        roots: gone.roots.difference(&kept.roots).filter(is_new).copied().take(MAX_RUNS).collect(),
         runs: gone.runs.iter().filter_map(run).take(MAX_RUNS).collect(),
         folders: Vec::new(),
     }

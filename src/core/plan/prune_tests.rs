@@ -88,15 +88,32 @@ fn only_what_nobody_else_uses_goes() {
         (&[1, 9], "s1 s9 r1 1:2-3"),
     ] {
         let inventories = history();
-        let condemned = condemn(&snapshots(&inventories), &condemning(going));
+        let condemned = condemn(&snapshots(&inventories), &condemning(going), &CondemnedSet::default());
         assert_eq!(text(&condemned), expected, "{going:?}");
+    }
+}
+
+#[test]
+fn what_an_earlier_plan_condemns_counts_as_gone() {
+    let inventories = history();
+    for (earlier, later, expected) in [
+        (&[1][..], &[2, 3][..], "s2 s3 r2 1:0-3! 2:0!"),
+        (&[2, 3], &[1], "s1 r1 1:0-3!"),
+        (&[1, 2, 3], &[4], "s4 r4 4:0-5!"),
+        (&[1], &[2], "s2"),
+        (&[1], &[], ""),
+    ] {
+        let mut before = CondemnedSet::default();
+        before.add(&condemn(&snapshots(&inventories), &condemning(earlier), &CondemnedSet::default()));
+        let condemned = condemn(&snapshots(&inventories), &condemning(later), &before);
+        assert_eq!(text(&condemned), expected, "{earlier:?} {later:?}");
     }
 }
 
 #[test]
 fn the_second_look_drops_what_is_in_use() {
     let inventories = history();
-    let plan = |going: &[u64]| condemn(&snapshots(&inventories), &condemning(going));
+    let plan = |going: &[u64]| condemn(&snapshots(&inventories), &condemning(going), &CondemnedSet::default());
     for (going, new, keep, rest, dropped) in [
         (&[1, 2, 3][..], None, &[][..], "s1 s2 s3 r1 r2 1:0-3! 2:0!", ""),
         // A backup that was in flight uses a pack, an index, or the root.
@@ -134,7 +151,7 @@ fn the_second_look_drops_what_is_in_use() {
 #[test]
 fn another_inventory_under_a_condemned_name_stays() {
     let inventories = history();
-    let mut plan = condemn(&snapshots(&inventories), &condemning(&[1]));
+    let mut plan = condemn(&snapshots(&inventories), &condemning(&[1]), &CondemnedSet::default());
     plan.snapshots[0].inventory_sha256 = Some(Sha256([2; 32]));
     let (rest, _) = second_look(&plan, &snapshots(&inventories), &BTreeSet::new());
     assert_eq!(text(&rest), "");

@@ -169,7 +169,7 @@ async fn read_base(
 /// What nobody signed counts only near the others, or anybody who can write to a store could use up all numbers.
 fn next_seq(catalogue: &Catalogue, last_seq: u64) -> Result<u64, Failure> {
     let newest = catalogue.snapshots.keys().next_back();
-    let pruned = catalogue.tombstones.snapshots().last().into_iter().chain(catalogue.spoilt.keys().next_back());
+    let pruned = catalogue.all_pruned().last().into_iter().chain(catalogue.spoilt.keys().next_back().copied());
     let gone = pruned.map(|id| id.seq).max().unwrap_or(0);
     let accepted = newest.map_or(0, |id| id.seq).max(last_seq).max(gone);
     let listed = catalogue.listings.iter().flat_map(|listing| listing.objects.keys());

@@ -290,7 +290,7 @@ fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<String> {
         Target::SnapshotId(wanted) => *id == wanted,
         Target::Latest | Target::Time(_) => false,
     };
-    if let Some(pruned) = catalogue.tombstones.snapshots().iter().find(is_it).and_then(|id| catalogue.pruned(*id)) {
+    if let Some(pruned) = catalogue.all_pruned().find(|id| is_it(&id)).and_then(|id| catalogue.pruned(id)) {
         return Some(format!("was pruned at {} by plan {}", pruned.at, pruned.plan));
     }
     let (_, (_, part)) = catalogue.spoilt.iter().find(|(id, _)| is_it(id))?;
