@@ -22,6 +22,7 @@ mod listing;
 mod manpages;
 mod needs;
 mod policies;
+mod prune;
 mod recover;
 mod s3;
 mod schedules;

@@ -202,6 +202,8 @@ impl Pruning<'_> {
     async fn delete(&mut self, catalogue: &Catalogue, condemned: &CondemnedSet) {
         let work: Vec<(usize, [Vec<(String, u64)>; 3])> =
             catalogue.ready().map(|at| (at, in_order(catalogue, at, condemned))).collect();
+        let work: Vec<_> =
+            work.into_iter().filter(|(_, phases)| phases.iter().any(|phase| !phase.is_empty())).collect();
         let objects: usize = work.iter().flat_map(|(_, phases)| phases).map(Vec::len).sum();
         if objects == 0 {
             return;

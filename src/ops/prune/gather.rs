@@ -70,7 +70,8 @@ pub(super) async fn gather(
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
-    if !request.confirmed {
+    // Dropping a plan deletes nothing.
+    if !request.confirmed && request.cancel.is_none() {
         let condemned = catalogue.prunes.condemned();
         let new = going.iter().filter(|(id, because)| **because == Because::Retention && !condemned.has_snapshot(**id));
         let doubts = doubts(&dated, new.count(), interval(&protected.policy).filter(|_| !rule.keeps_all()), now);
