@@ -19,9 +19,12 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::Semaphore;
 
-/// How many records are read at once; each may be large.
-const CONCURRENT_READS: usize = 2;
+/// How many plans are read at once.
+const CONCURRENT_READS: usize = 16;
+/// How many records may be in memory while they are checked: each may be large.
+const LARGE_READS: usize = 2;
 
 /// A record that a trusted signer signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct SignedPrune {
     pub sha256: Sha256,
     /// The exact bytes of the signature.
     pub signature: Bytes,
+    /// The stores, by position, that show this signature.
+    pub stores: BTreeSet<usize>,
 }
 
 /// A record that was not accepted.
@@ -125,25 +130,33 @@ impl Prunes {
         deleted
     }
 
-    /// The records that every store should hold, with their names.
-    pub fn kept(&self) -> impl Iterator<Item = (Stage, &SignedPrune)> {
+    /// The records that a store should hold. Where two hosts executed one plan at once, each store keeps the one that it
+    /// has.
+    pub fn kept_on(&self, store: usize) -> impl Iterator<Item = (Stage, &SignedPrune)> {
         let pending = self.pending.values().map(|signed| (Stage::Planned, signed));
-        pending.chain(self.executed.values().filter_map(|records| Some((Stage::Executed, records.first()?))))
+        let own = move |records: &&Vec<SignedPrune>| -> usize {
+            records.iter().position(|signed| signed.stores.contains(&store)).unwrap_or(0)
+        };
+        let executed = self.executed.values().filter_map(move |records| records.get(own(&records)));
+        pending.chain(executed.map(|signed| (Stage::Executed, signed)))
+    }
+
+    /// Whether a record of the plan at this stage, or at a later one, is believed.
+    pub fn knows(&self, plan: RunId, stage: Stage) -> bool {
+        self.executed.contains_key(&plan) || stage == Stage::Planned && self.pending.contains_key(&plan)
     }
 }
 
-/// The stores that show a record, by its size and their position.
-type Holders = BTreeMap<RunId, BTreeMap<u64, Vec<usize>>>;
+/// The stores that show a record, by position.
+type Holders = BTreeMap<RunId, Vec<usize>>;
 
 impl Repository {
     /// Reads the plans and tombstones that the listings show.
     pub(super) async fn read_prunes(&self, source: &SourceName, listings: &[StoreListing]) -> Prunes {
         let mut holders: [Holders; 2] = Default::default();
         for (at, listing) in listings.iter().enumerate() {
-            for (name, size) in &listing.objects {
-                if let Some((plan, stage)) = layout::prune_record(name) {
-                    holders[stage as usize].entry(plan).or_default().entry(*size).or_default().push(at);
-                }
+            for (plan, stage) in listing.objects.keys().filter_map(|name| layout::prune_record(name)) {
+                holders[stage as usize].entry(plan).or_default().push(at);
             }
         }
         let [mut planned, executed] = holders;
@@ -167,23 +180,9 @@ impl Repository {
         holders: Holders,
         refused: &mut Vec<RefusedPrune>,
     ) -> Vec<(RunId, Vec<SignedPrune>)> {
-        let read = stream::iter(holders).map(|(plan, by_size)| async move {
-            let (mut found, mut refused) = (Vec::<SignedPrune>::new(), Vec::new());
-            // One copy of each size: the same record nearly always, and then one read.
-            for stores in by_size.into_values() {
-                for at in stores {
-                    match self.read_prune(at, source, plan, stage).await {
-                        Ok(signed) => {
-                            found.push(signed);
-                            break;
-                        }
-                        Err(why) => {
-                            let store = self.stores[at].name().to_owned();
-                            refused.push(RefusedPrune { store, plan, stage, why });
-                        }
-                    }
-                }
-            }
+        let large = &Semaphore::new(LARGE_READS);
+        let read = stream::iter(holders).map(|(plan, stores)| async move {
+            let (found, refused) = self.read_record(source, plan, stage, stores, large).await;
             (plan, found, refused)
         });
         let read: Vec<_> = read.buffer_unordered(CONCURRENT_READS).collect().await;
@@ -197,6 +196,53 @@ impl Repository {
         records
     }
 
+    /// Reads a record from stores that show it: every signature, which differs where the record does, and each record
+    /// once.
+    async fn read_record(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+        stores: Vec<usize>,
+        large: &Semaphore,
+    ) -> (Vec<SignedPrune>, Vec<RefusedPrune>) {
+        let (mut by_signature, mut refused) = (BTreeMap::<Bytes, Vec<usize>>::new(), Vec::new());
+        let refuse = |at: usize, why| RefusedPrune { store: self.stores[at].name().to_owned(), plan, stage, why };
+        for at in stores {
+            match self.prune_signature(at, source, plan, stage).await {
+                Ok(signature) => by_signature.entry(signature).or_default().push(at),
+                Err(why) => refused.push(refuse(at, why)),
+            }
+        }
+        let mut found = Vec::new();
+        for (signature, stores) in by_signature {
+            let _one_of_few = large.acquire().await.expect("it is never closed");
+            for at in &stores {
+                match self.signed_prune(*at, source, plan, stage, signature.clone()).await {
+                    Ok(signed) => {
+                        found.push(SignedPrune { stores: stores.iter().copied().collect(), ..signed });
+                        break;
+                    }
+                    Err(why) => refused.push(refuse(*at, why)),
+                }
+            }
+        }
+        (found, refused)
+    }
+
+    /// The executed records of one plan that the stores at these positions show; `None` if any of them cannot be read.
+    pub async fn executed_records(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stores: &BTreeSet<usize>,
+    ) -> Option<Vec<SignedPrune>> {
+        let large = Semaphore::new(LARGE_READS);
+        let stores = stores.iter().copied().collect();
+        let (found, refused) = self.read_record(source, plan, Stage::Executed, stores, &large).await;
+        refused.is_empty().then_some(found)
+    }
+
     /// Reads one record from one store: signature first, then content, then whether it is where it belongs.
     pub(crate) async fn read_prune(
         &self,
@@ -205,20 +251,40 @@ impl Repository {
         plan: RunId,
         stage: Stage,
     ) -> Result<SignedPrune, Refusal> {
-        let store = &self.stores[store];
+        let signature = self.prune_signature(store, source, plan, stage).await?;
+        self.signed_prune(store, source, plan, stage, signature).await
+    }
+
+    async fn prune_signature(
+        &self,
+        store: usize,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+    ) -> Result<Bytes, Refusal> {
+        let key = format!("{}{}.sig", layout::source_folder(source), layout::prune_object(plan, stage));
+        match self.stores[store].get(&key, MAX_SIGNATURE_BYTES as u64).await {
+            Ok(signature) => {
+                self.signers.know(text_of(&signature)?).map_err(|error| Refusal::Untrusted(error.to_string()))?;
+                Ok(signature)
+            }
+            Err(error) if error.is_missing() => Err(Refusal::Untrusted("it has no signature".to_owned())),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    async fn signed_prune(
+        &self,
+        store: usize,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+        signature: Bytes,
+    ) -> Result<SignedPrune, Refusal> {
         let key = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
-        let unreadable = |error: StoreError| match error.problem {
-            Problem::Damaged(why) => Refusal::Damaged(why),
-            _ => Refusal::Unreadable(error.to_string()),
-        };
-        let signature = match store.get(&format!("{key}.sig"), MAX_SIGNATURE_BYTES as u64).await {
-            Ok(signature) => signature,
-            Err(error) if error.is_missing() => return Err(Refusal::Untrusted("it has no signature".to_owned())),
-            Err(error) => return Err(unreadable(error)),
-        };
-        self.signers.know(text_of(&signature)?).map_err(|error| Refusal::Untrusted(error.to_string()))?;
-        let bytes = store.get(&key, prune_format::MAX_BYTES).await.map_err(unreadable)?;
-        self.accept_prune(source, plan, stage, bytes, signature)
+        let bytes = self.stores[store].get(&key, prune_format::MAX_BYTES).await.map_err(unreadable)?;
+        let signed = self.accept_prune(source, plan, stage, bytes, signature)?;
+        Ok(SignedPrune { stores: [store].into(), ..signed })
     }
 
     /// Checks a record: signed as the repository's pruner by a trusted signer, and in its own place.
@@ -244,7 +310,7 @@ impl Repository {
         if !is_in_place || record.writer != signer.as_str() {
             return Err(Refusal::Damaged("it is signed, and is not what its path says, or another's".to_owned()));
         }
-        Ok(SignedPrune { sha256: format::sha256(&bytes), record, bytes, signature })
+        Ok(SignedPrune { sha256: format::sha256(&bytes), record, bytes, signature, stores: BTreeSet::new() })
     }
 
     /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there.
@@ -279,5 +345,12 @@ impl Repository {
             }
         }
         Ok(found)
+    }
+}
+
+fn unreadable(error: StoreError) -> Refusal {
+    match error.problem {
+        Problem::Damaged(why) => Refusal::Damaged(why),
+        _ => Refusal::Unreadable(error.to_string()),
     }
 }

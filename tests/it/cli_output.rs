@@ -57,6 +57,7 @@ fn help_texts() {
         ("help_restore", &["restore", "--help"]),
         ("help_verify", &["verify", "--help"]),
         ("help_copy", &["copy", "--help"]),
+        ("help_prune", &["prune", "--help"]),
         ("help_doctor", &["doctor", "--help"]),
         ("help_config", &["config", "--help"]),
         ("help_config_show", &["config", "show", "--help"]),

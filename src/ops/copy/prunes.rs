@@ -2,7 +2,7 @@
 
 use super::Copying;
 use crate::{
-    core::{prune::Stage, result::Problem},
+    core::result::Problem,
     ops::verify::prunes::objects,
     repository::{catalogue::Catalogue, layout},
     stores::Replaced,
@@ -13,19 +13,14 @@ impl Copying<'_> {
     /// Brings the records that a store lacks or has damaged; the signature first, as when they were written.
     pub(super) async fn carry_prunes(&mut self, catalogue: &Catalogue, store: usize) {
         let folder = layout::source_folder(&catalogue.source);
-        for (stage, signed) in catalogue.prunes.kept() {
-            let own = catalogue.prunes.executed.get(&signed.record.plan).filter(|_| stage == Stage::Executed);
+        for (stage, signed) in catalogue.prunes.kept_on(store) {
             let held = &catalogue.listings[store].objects;
             for (object, bytes) in objects(stage, signed).zip([&signed.signature, &signed.bytes]) {
                 if self.stopped.contains_key(&store) {
                     return;
                 }
                 let key = format!("{folder}{}", object.name);
-                // A store that has another trusted record of the same plan keeps it.
-                let is_other = own.is_some_and(|own| own.len() > 1) && held.contains_key(&object.name);
-                if !is_other {
-                    self.carry(store, &key, bytes.clone(), &object.sha256, held.contains_key(&object.name)).await;
-                }
+                self.carry(store, &key, bytes.clone(), &object.sha256, held.contains_key(&object.name)).await;
             }
         }
     }

@@ -12,13 +12,20 @@ use crate::{
         prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
         result::PrunedStore,
     },
-    format::{self, prune as prune_format, signature},
+    format::{
+        self, prune as prune_format,
+        signature::{self, MAX_SIGNATURE_BYTES},
+    },
     ops::{
         host::{Host, Protected},
         progress::{Progress, Unit},
         state::SourceState,
     },
-    repository::{catalogue::Catalogue, head, layout, prunes::SignedPrune},
+    repository::{
+        catalogue::Catalogue,
+        head, layout,
+        prunes::{Prunes, SignedPrune},
+    },
     stores::{Problem, StoreError},
 };
 use bytes::Bytes;
@@ -51,7 +58,8 @@ impl Pruning<'_> {
         }
         let bytes = Bytes::from(prune_format::to_bytes(&record));
         let signature = self.host.key.sign(signature::PRUNE, &bytes);
-        Ok(SignedPrune { sha256: format::sha256(&bytes), signature: signature.into_bytes().into(), bytes, record })
+        let (sha256, stores) = (format::sha256(&bytes), BTreeSet::new());
+        Ok(SignedPrune { sha256, signature: signature.into_bytes().into(), bytes, record, stores })
     }
 
     /// Writes a record on every store that answers; says on which ones it is now. Too few are a failure: what is not
@@ -92,23 +100,38 @@ impl Pruning<'_> {
         }
         let (plan, stage) = (signed.record.plan, signed.record.stage);
         let key = format!("{}{}", layout::source_folder(&self.protected.name), layout::prune_object(plan, stage));
-        let signature_sha256 = format::sha256(&signed.signature);
-        let parts =
-            [(format!("{key}.sig"), &signed.signature, signature_sha256), (key.clone(), &signed.bytes, signed.sha256)];
-        for (key, bytes, sha256) in parts {
-            match store.create(&key, bytes.clone(), &sha256).await {
-                Ok(_) => {}
-                Err(StoreError { problem: Problem::Exists, .. }) => {
-                    // Another host has executed the same plan, and its record stands; or what lies there is damaged.
-                    if repository.read_prune(at, &self.protected.name, plan, stage).await.is_ok() {
-                        return Ok(());
-                    }
-                    store.replace(&key, bytes.clone(), &sha256).await.map_err(|error| head::reason(&error))?;
-                }
-                Err(error) => return Err(head::reason(&error)),
+        let told = |error: StoreError| head::reason(&error);
+        let is_taken = |error: &StoreError| error.problem == Problem::Exists;
+        let name = &self.protected.name;
+        let (sig_key, sig_sha256) = (format!("{key}.sig"), format::sha256(&signed.signature));
+        let mut other = None;
+        match store.create(&sig_key, signed.signature.clone(), &sig_sha256).await {
+            Ok(_) => {}
+            // Another host has executed the same plan, and its record stands on this store.
+            Err(error) if is_taken(&error) && repository.read_prune(at, name, plan, stage).await.is_ok() => {
+                return Ok(());
             }
+            // It died before it had, or what lies there is damaged.
+            Err(error) if is_taken(&error) => {
+                other = store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.ok();
+                store.replace(&sig_key, signed.signature.clone(), &sig_sha256).await.map_err(told)?;
+            }
+            Err(error) => return Err(told(error)),
         }
-        Ok(())
+        match store.create(&key, signed.bytes.clone(), &signed.sha256).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(told(error)),
+        }
+        // It was only slow: its record is there now, and stays.
+        if let Some(other) = other
+            && let Ok(bytes) = store.get(&key, prune_format::MAX_BYTES).await
+            && repository.accept_prune(name, plan, stage, bytes, other.clone()).is_ok()
+        {
+            let sha256 = format::sha256(&other);
+            return store.replace(&sig_key, other, &sha256).await.map(drop).map_err(told);
+        }
+        store.replace(&key, signed.bytes.clone(), &signed.sha256).await.map(drop).map_err(told)
     }
 
     /// Executes a plan: publishes it where it lacks, looks again at what is committed, drops what is in use or kept,
@@ -146,9 +169,6 @@ impl Pruning<'_> {
         condemned: Condemned,
         dropped: Condemned,
     ) -> Result<(), Failure> {
-        let mut tombstones = CondemnedSet::default();
-        tombstones.add(&condemned);
-        self.pruned.extend(tombstones.snapshots());
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
         let record = PruneRecord {
             stage: Stage::Executed,
@@ -159,8 +179,19 @@ impl Pruning<'_> {
             ..plan.record.clone()
         };
         let signed = self.sign(record)?;
-        self.publish(&signed).await?;
+        let published = self.publish(&signed).await?;
         self.executed.push(plan.record.plan);
+        // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
+        // good, and what either of them drops stays.
+        let name = &self.protected.name;
+        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &published).await else {
+            self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
+            return Ok(());
+        };
+        let mut prunes = Prunes::default();
+        prunes.executed.insert(plan.record.plan, records);
+        let tombstones = prunes.tombstones();
+        self.pruned.extend(tombstones.snapshots());
         self.delete(catalogue, &tombstones).await;
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::{
         failure::Failure,
         id::{RunId, SnapshotId, SourceName},
         result::{PruneResult, PruneSchema, PrunedSource},
+        retention::Rule,
     },
     ops::{
         host::{Host, Protected},
@@ -95,7 +96,9 @@ pub async fn execute_sources(prepared: PreparedSources, progress: &dyn Progress)
     for (name, source) in prepared.sources {
         let outcome = match source {
             Ok((protected, plan)) => {
-                let notes = plan.notes.clone();
+                // Under cron a run that does what it always does says nothing.
+                let keeps_all = Rule::of(&protected.policy).keeps_all();
+                let notes = if keeps_all { plan.notes.clone() } else { Vec::new() };
                 let done = execute(&prepared.host, &protected, plan, progress).await;
                 done.map(|done| PrunedSource { notes, ..done })
             }

@@ -15,9 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What was not accepted as a record of a prune.
 pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
     for refused in &catalogue.prunes.refused {
-        let is_known = catalogue.prunes.kept().any(|(stage, signed)| {
-            signed.record.plan == refused.plan && (stage == refused.stage || stage == Stage::Executed)
-        });
+        let is_known = catalogue.prunes.knows(refused.plan, refused.stage);
         let name = layout::prune_object(refused.plan, refused.stage);
         let problem = match refused.why {
             // With a good one elsewhere, this copy is just damaged.
@@ -43,7 +41,7 @@ pub(super) fn wanted_on(
     wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
 ) {
     let listing = &catalogue.listings[store];
-    for (stage, signed) in catalogue.prunes.kept() {
+    for (stage, signed) in catalogue.prunes.kept_on(store) {
         let name = layout::prune_object(signed.record.plan, stage);
         let is_refused = |refused: &crate::repository::prunes::RefusedPrune| {
             refused.store == listing.store && refused.plan == signed.record.plan && refused.stage == stage
@@ -52,12 +50,7 @@ pub(super) fn wanted_on(
             continue;
         }
         match listing.objects.get(&name) {
-            // Two hosts may have executed one plan; each store keeps the record that it has.
-            Some(size) => {
-                let own = catalogue.prunes.executed.get(&signed.record.plan).into_iter().flatten();
-                let own = own.filter(|_| stage == Stage::Executed).find(|own| own.bytes.len() as u64 == *size);
-                wanted.extend(objects(stage, own.unwrap_or(signed)).map(|object| (object, BTreeSet::new())));
-            }
+            Some(_) => wanted.extend(objects(stage, signed).map(|object| (object, BTreeSet::new()))),
             // A plan is carried while it is pending; a tombstone belongs everywhere.
             None if stage == Stage::Executed => {
                 let cause = Some("it does not know what was pruned".to_owned());
