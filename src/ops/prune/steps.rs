@@ -135,8 +135,11 @@ pub(super) fn notes(protected: &Protected, gathered: &Gathered) -> Vec<String> {
 /// What was done, in a line.
 pub(super) fn summary(result: &PrunedSource) -> String {
     let mut parts = Vec::new();
-    if !result.executed.is_empty() {
+    if !result.pruned.is_empty() {
         parts.push(format!("deleted {}", ids_text(&result.pruned)));
+    } else if !result.executed.is_empty() && result.dropped.is_empty() {
+        let plans: Vec<String> = result.executed.iter().map(ToString::to_string).collect();
+        parts.push(format!("executed {}", plans.join(", ")));
     }
     if !result.dropped.is_empty() {
         parts.push(format!("kept {} after all", ids_text(&result.dropped)));

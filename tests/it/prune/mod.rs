@@ -2,6 +2,8 @@
 
 mod commands;
 mod crash;
+mod denied;
+mod scale;
 mod schedules;
 
 use crate::simulation::{
