@@ -28,9 +28,13 @@ pub fn parse(bytes: &[u8]) -> Result<PruneRecord, FormatError> {
     struct Head {
         format: String,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
-    check_format(&head.format, FORMAT)?;
-    let record: PruneRecord = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+    let read = serde_json::from_slice::<PruneRecord>(bytes);
+    // Of what is not understood the format alone says whether it is newer.
+    if !read.as_ref().is_ok_and(|record| record.format == FORMAT) {
+        let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+        check_format(&head.format, FORMAT)?;
+    }
+    let record = read.map_err(FormatError::damaged)?;
     match record.contradiction() {
         Some(why) => Err(FormatError::damaged(why)),
         None => Ok(record),
