@@ -150,7 +150,8 @@ impl Orphans {
     ) -> Self {
         let in_use = InUse::of(snapshots.values().map(|known| known.inventory));
         let is_orphan_folder = |id: &&SnapshotId| {
-            !in_use.roots.contains(id) && !in_use.folders.contains(id) && !condemned.has_snapshot(**id)
+            let goes = condemned.has_object(&format!("snapshots/{id}/manifest.age"));
+            !in_use.roots.contains(id) && !in_use.folders.contains(id) && !goes
         };
         Orphans {
             runs: runs

@@ -35,6 +35,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many objects are deleted at once on one store.
 const CONCURRENT_DELETES: usize = 8;
 
+/// Names and sizes of what goes from a store, in three steps.
+type Phases = [Vec<(String, u64)>; 3];
+
 /// One source that is being pruned.
 pub(super) struct Pruning<'a> {
     pub(super) host: &'a Host,
@@ -231,10 +234,12 @@ impl Pruning<'_> {
 
     /// Deletes what is condemned from every store that shows it.
     async fn delete(&mut self, catalogue: &Catalogue, condemned: &CondemnedSet) {
-        let work: Vec<(usize, [Vec<(String, u64)>; 3])> =
-            catalogue.ready().map(|at| (at, in_order(catalogue, at, condemned))).collect();
-        let work: Vec<_> =
-            work.into_iter().filter(|(_, phases)| phases.iter().any(|phase| !phase.is_empty())).collect();
+        let has_work = |phases: &Phases| phases.iter().any(|phase| !phase.is_empty());
+        let work: Vec<(usize, Phases)> = catalogue
+            .ready()
+            .map(|at| (at, in_order(catalogue, at, condemned)))
+            .filter(|(_, phases)| has_work(phases))
+            .collect();
         let objects: usize = work.iter().flat_map(|(_, phases)| phases).map(Vec::len).sum();
         if objects == 0 {
             return;
@@ -293,8 +298,8 @@ impl Pruning<'_> {
 
 /// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
 /// them. No store ever shows a committed inventory without what it uses.
-fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> [Vec<(String, u64)>; 3] {
-    let mut phases: [Vec<(String, u64)>; 3] = Default::default();
+fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
+    let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,

@@ -59,7 +59,10 @@ pub(super) async fn gather(
     if ready.len() < quorum(host, protected) {
         return Err(too_few(host, protected, &catalogue, ready.len()));
     }
-    check_refused(&catalogue, request)?;
+    // Dropping a plan deletes nothing.
+    if request.cancel.is_none() {
+        check_refused(&catalogue, request)?;
+    }
     let vetoes = vetoes::read(host, &protected.name, &ready).await?;
     let newest = newest_durable(host, protected, &mut catalogue).await;
     let now = host.world.now();
@@ -70,7 +73,6 @@ pub(super) async fn gather(
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
-    // Dropping a plan deletes nothing.
     if !request.confirmed && request.cancel.is_none() {
         let condemned = catalogue.prunes.condemned();
         let new = going.iter().filter(|(id, because)| **because == Because::Retention && !condemned.has_snapshot(**id));

@@ -13,7 +13,7 @@ mod vetoes;
 use super::{
     host::{Host, Protected},
     progress::Progress,
-    state::SourceState,
+    state::{Known, SourceState},
 };
 use crate::{
     core::{
@@ -24,7 +24,7 @@ use crate::{
         result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{head::StoreStatus, prunes::SignedPrune},
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
 use execute::Pruning;
@@ -164,12 +164,17 @@ async fn check_forgotten(
     if let Some(why) = gathered.protected.get(&id).filter(|why| why.starts_with("it is held")) {
         return Err(refuse(Code::Refused, why.clone(), "lift the hold first, if you may"));
     }
+    let known = state.known();
     let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {
+        if !is_heard_of(&gathered.catalogue, &known, id) {
+            let cause = "neither this host nor any store has ever heard of it".to_owned();
+            return Err(refuse(Code::Refused, cause, "recoup verify names what is missing; copy the id from there"));
+        }
         gathered.protected.remove(&id);
         return Ok(());
     };
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
-    let damaged = state.known().damaged;
+    let damaged = known.damaged;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
     let is_whole = |at: &usize| {
         let known = damaged.get(&gathered.catalogue.listings[*at].store);
@@ -187,6 +192,16 @@ async fn check_forgotten(
     }
     gathered.protected.remove(&id);
     Ok(())
+}
+
+/// Whether there is a trace of a snapshot that no store shows whole: a slip in its id must not pass for a loss.
+fn is_heard_of(catalogue: &Catalogue, known: &Known, id: SnapshotId) -> bool {
+    let mut parents = catalogue.snapshots.values().flat_map(|committed| &committed.inventory.parents);
+    let mut names = catalogue.listings.iter().flat_map(|listing| listing.objects.keys());
+    known.head.is_some_and(|head| head.id == id)
+        || known.completed.values().any(|ids| ids.contains(&id))
+        || parents.any(|parent| parent.id == id)
+        || names.any(|name| layout::snapshot_of(name) == Some(id))
 }
 
 fn no_such_plan(gathered: &Gathered, protected: &Protected, plan: RunId) -> Failure {

@@ -32,10 +32,13 @@ pub struct PruneSources {
     pub cancel: Option<RunId>,
 }
 
+/// A source, and the plan for it.
+type Planned = Result<(Protected, Prepared), Failure>;
+
 /// The plans of several sources.
 pub struct PreparedSources {
     host: Host,
-    sources: Vec<(SourceName, Result<(Protected, Prepared), Failure>)>,
+    sources: Vec<(SourceName, Planned)>,
 }
 
 impl PreparedSources {

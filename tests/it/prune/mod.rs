@@ -335,6 +335,9 @@ fn what_no_store_has_can_be_given_up() {
     let forget = |id| PruneRequest { forget: Some(id), ..now() };
     let refused = live(history.process().prune(forget(lost))).unwrap_err();
     assert!(refused.cause.as_ref().unwrap().contains("it is whole on a, b, c"), "{refused}");
+    let unheard_of = "0000000001-aaaaaaaaaaaaaaaa".parse().unwrap();
+    let refused = live(history.process().prune(forget(unheard_of))).unwrap_err();
+    assert!(refused.cause.as_ref().unwrap().contains("ever heard of it"), "{refused}");
     for store in 0..3 {
         for name in ["inventory.json", "inventory.json.sig"] {
             history.site.remove(store, &format!("{FOLDER}snapshots/{lost}/{name}"));
