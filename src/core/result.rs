@@ -7,6 +7,7 @@ mod demo;
 mod drill;
 mod evidence;
 mod points;
+mod prune;
 mod report;
 mod stores;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
+pub use prune::{PruneResult, PrunedSource, PrunedStore};
 pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
@@ -63,6 +65,7 @@ schemas! {
     RestoreSchema = "recoup.restore/1",
     VerifySchema = "recoup.verify/1",
     CopySchema = "recoup.copy/1",
+    PruneSchema = "recoup.prune/1",
     DoctorSchema = "recoup.doctor/1",
     ConfigSchema = "recoup.config/1",
     DemoSchema = "recoup.demo/1",

@@ -26,6 +26,7 @@ mod log_source;
 mod manpages;
 mod needs;
 mod policies;
+mod prune;
 mod recover;
 mod report;
 mod s3;

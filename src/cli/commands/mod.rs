@@ -14,6 +14,7 @@ pub mod init;
 pub mod list;
 mod main_page;
 pub mod points;
+pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod status;
@@ -56,6 +57,8 @@ pub enum Command {
     Hold(hold::Arguments),
     /// Write a signed report on the restores of a source, or check one
     Report(report::Arguments),
+    /// Delete the snapshots that the policy keeps no longer
+    Prune(prune::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -88,6 +91,7 @@ pub const HELP: &[Help] = &[
     hold::HELP_LIST,
     hold::HELP_RELEASE,
     report::HELP,
+    prune::HELP,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -115,6 +119,7 @@ impl Command {
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
             Command::Report(_) => "report",
+            Command::Prune(_) => "prune",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -152,6 +157,7 @@ impl Command {
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
             Command::Report(arguments) => report::run(arguments, context),
+            Command::Prune(arguments) => prune::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),
