@@ -18,6 +18,7 @@ mod evidence;
 mod forgery;
 mod full_disk;
 mod golden;
+mod held;
 mod house;
 mod kill;
 mod known_damage;
