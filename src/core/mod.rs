@@ -14,3 +14,4 @@ pub mod result;
 pub mod s3;
 pub mod target;
 pub mod time;
+pub mod vouch;

@@ -11,6 +11,7 @@ pub mod ranged;
 pub mod seal;
 pub mod signature;
 pub mod signers;
+pub mod vouch;
 
 use sha2::Digest;
 
