@@ -5,6 +5,7 @@
 mod demo;
 mod drill;
 mod evidence;
+mod keys;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
+pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
@@ -60,6 +62,7 @@ schemas! {
     DrillSchema = "recoup.drill/1",
     EvidenceSchema = "recoup.evidence/1",
     HoldsSchema = "recoup.holds/1",
+    KeysSchema = "recoup.keys/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }

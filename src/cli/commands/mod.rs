@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod evidence;
 pub mod hold;
 pub mod init;
+pub mod key;
 pub mod list;
 mod main_page;
 pub mod restore;
@@ -41,6 +42,8 @@ pub enum Command {
     Evidence(evidence::Arguments),
     /// Keep snapshots from being pruned, or no longer
     Hold(hold::Arguments),
+    /// List, add, prove and remove keys: who can read, and whose word counts
+    Key(key::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -68,6 +71,14 @@ pub const HELP: &[Help] = &[
     hold::HELP_ADD,
     hold::HELP_LIST,
     hold::HELP_RELEASE,
+    key::HELP,
+    key::HELP_LIST,
+    key::HELP_PROVE,
+    key::HELP_ADD,
+    key::HELP_REMOVE,
+    key::HELP_SIGNER,
+    key::HELP_SIGNER_ADD,
+    key::HELP_SIGNER_REVOKE,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -90,6 +101,7 @@ impl Command {
             Command::Copy(_) => "copy",
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
+            Command::Key(_) => "key",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -105,6 +117,7 @@ impl Command {
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
             Command::Evidence(arguments) => Some(arguments.access()),
             Command::Hold(arguments) => arguments.stores().map(|stores| (stores, None)),
+            Command::Key(arguments) => arguments.access(),
             Command::Config(arguments) => arguments.access(),
             _ => None,
         }
@@ -121,6 +134,7 @@ impl Command {
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
+            Command::Key(arguments) => key::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),

@@ -7,6 +7,7 @@
 mod evidence;
 mod level;
 mod seed;
+mod vouches;
 
 use super::{
     findings::{Findings, Losses},
@@ -79,6 +80,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
     copy.findings = examination.findings;
     copy.losses = examination.losses;
     copy.forget_founded();
+    copy.level_vouches().await;
     // A store that has its recoup.json again may have sources that no other has.
     let mut sources = list::sources_on_stores(repository).await?;
     sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));

@@ -27,7 +27,7 @@ use crate::{
 };
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-pub use manifest::{Manifest, read_manifest};
+pub use manifest::{Manifest, PackContent, read_manifest};
 use select::Selected;
 
 /// What to restore, and where to.

@@ -1,6 +1,7 @@
 //! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
 
 mod clear;
+mod vouches;
 
 use super::{
     findings::{Findings, Losses},
@@ -116,6 +117,7 @@ pub async fn examine(
     if !examination.any_ready {
         return Ok(examination);
     }
+    vouches::examine(repository, &mut examination).await;
     let mut sources = super::list::sources_on_stores(repository).await?;
     sources.extend(request.known.keys().cloned());
     sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));
