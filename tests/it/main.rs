@@ -17,6 +17,7 @@ mod forgery;
 mod full_disk;
 mod golden;
 mod house;
+mod keys;
 mod kill;
 mod known_damage;
 mod listing;

@@ -403,7 +403,7 @@ fn changed_text(result: &KeysResult) -> String {
     for entry in &result.signers {
         text.push_str(&format!("{} is revoked\n", entry.fingerprint));
     }
-    for vouched in &result.vouched {
+    if let Some(vouched) = &result.vouched {
         for of in &vouched.sources {
             let snapshots = human::count(of.snapshots, "snapshot");
             text.push_str(&format!("  {}: {snapshots} stay trusted, the newest is {}\n", of.source, of.newest));
