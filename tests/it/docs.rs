@@ -16,7 +16,7 @@ use recoup::{
     format::{
         digests, index, inventory, manifest,
         objects::{self, ObjectKind},
-        pack, signature, signers,
+        pack, signature, signers, vouch,
     },
 };
 use std::{
@@ -226,6 +226,8 @@ fn every_field_is_described() {
         json(&["config", "check"], 0),
         json(&["config", "rescue"], 0),
         json(&["copy"], 0),
+        json(&["key", "list"], 0),
+        json(&["key", "prove"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
@@ -290,6 +292,8 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("bytes of inventory.json", inventory::MAX_BYTES),
         ("bytes of inventory.json.sig", signature::MAX_SIGNATURE_BYTES as u64),
         ("bytes of a file of signers", signers::MAX_SIGNERS_BYTES as u64),
+        ("bytes of a vouch", vouch::MAX_BYTES),
+        ("objects that a vouch names", core::vouch::OBJECTS_MAX as u64),
         ("runs that an inventory uses", core::inventory::MAX_USES as u64),
         ("smallest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.start())),
         ("largest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.end())),
@@ -306,6 +310,7 @@ fn the_limits_of_the_format_are_those_of_the_code() {
     }
     for name in [
         core::inventory::FORMAT,
+        core::vouch::FORMAT,
         objects::FORMAT,
         index::FORMAT,
         digests::FORMAT,

@@ -406,9 +406,9 @@ fn changed_text(result: &KeysResult) -> String {
     if let Some(vouched) = &result.vouched {
         for of in &vouched.sources {
             let snapshots = human::count(of.snapshots, "snapshot");
-            text.push_str(&format!("  {}: {snapshots} stay trusted, the newest is {}\n", of.source, of.newest));
+            text.push_str(&format!("  still trusted: {snapshots} of {}, the newest is {}\n", of.source, of.newest));
         }
-        text.push_str(&format!("  {} stay trusted\n", human::count(vouched.evidence_records, "evidence record")));
+        text.push_str(&format!("  still trusted: {}\n", human::count(vouched.evidence_records, "evidence record")));
     }
     text
 }
