@@ -242,16 +242,18 @@ fn a_second_host_signs_once_it_is_trusted() {
 
 #[test]
 fn a_signer_may_do_what_it_is_told_and_no_more() {
-    let (house, _) = House::new();
+    let (house, bytes) = House::new();
     let (file, _) = host_key(&house, "reports", 9);
     let public = format!("{file}.pub");
     let roles = ["--role", "evidence", "--role", "report", "--source", "ledger"];
     let added = change(&house, &[&["signer", "add", &public][..], &roles].concat()).expect_code(0);
     assert!(added.stdout.starts_with("evidence@") && added.stdout.lines().count() == 1, "{added:?}");
     house.edit_configuration("\"host_ed25519\"", "\"reports_ed25519\"");
-    // It signs a snapshot that nobody takes for one.
-    run(&mut house.recoup(["backup"]));
-    assert_eq!(restores_with(&house, "R/custodian.age", "latest").code, 17);
+    // Nobody would take what it signed for a snapshot; its evidence counts.
+    let refused = run(&mut house.recoup(["backup"]));
+    assert!(refused.code == 78 && refused.stderr.contains("is not trusted for source ledger"), "{refused:?}");
+    run(&mut house.recoup(["evidence", "verify"])).expect_code(0);
+    house.assert_restores("latest", &bytes);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use super::{change, changes, host_key, key, restores_with};
 use crate::{
     house::{House, STORES, assert_refused, copy_tree},
-    support::{Run, recoup, run},
+    needs::needs,
+    support::{Run, program, recoup, run},
 };
 use recoup::{
     core::{
@@ -174,6 +175,33 @@ fn what_it_had_signed_stays_good() {
     assert_refused(stolen.revoke(), 64, &["it was revoked"]);
     let again = change(&stolen.house, &["signer", "add", "R/host_ed25519.pub"]);
     assert_refused(again, 17, &["was revoked"]);
+}
+
+#[test]
+fn stock_programs_believe_a_vouch_too() {
+    if !needs("age") || !needs("zstd") || !needs("jq") || !needs("ssh-keygen") {
+        return;
+    }
+    let stolen = Stolen::revoked();
+    let forged = stolen.forge(&["b"], 9).seq.to_string();
+    let identity = stolen.house.path("R/custodian.age");
+    let recover = |seq: &str, out: &str| {
+        let mut script = program("sh", &stolen.house.path("b"));
+        run(script.args(["recover.sh", "ledger", seq]).arg(&identity).arg(stolen.house.path(out)))
+    };
+    let done = recover("2", "recovered").expect_code(0);
+    assert!(done.stderr.contains("its signer was revoked since"), "{done:?}");
+    assert_eq!(fs::read(stolen.house.path("recovered/ledger.db")).unwrap(), stolen.second);
+    assert!(recover(&forged, "forged").expect_code(1).stderr.contains("not signed by a trusted signer"));
+    // Rubbish among the vouches is in nobody's way; a vouch that was changed is none.
+    stolen.put(&["b"], "keys/aaaaaaaaaaaaaaaa.json", b"rubbish");
+    recover("1", "again").expect_code(0);
+    append(
+        stolen.vouches("b").iter().find(|file| file.ends_with(stolen.vouches("a")[0].file_name().unwrap())).unwrap(),
+    );
+    assert!(recover("1", "altered").expect_code(1).stderr.contains("not signed by a trusted signer"));
+    let stderr = recover("1", "altered").stderr;
+    assert!(!stderr.contains("jq") && !stderr.contains("No such file"), "{stderr}");
 }
 
 #[test]
