@@ -10,7 +10,7 @@
 //! | `stores` | where objects lie: create without overwriting, heal, read within bounds | `core`, `format`, `world` |
 //! | `repository` | the layout on stores, reading what is committed, fetching, healing | `core`, `format`, `stores`, `world` |
 //! | `config` | `recoup.toml` and policies as typed settings, each with where it came from | `core`, `world` |
-//! | `ops` | one use case each: init, backup, list, restore, verify, copy, doctor, demo | all but `cli` |
+//! | `ops` | one use case each: init, backup, list, restore, verify, copy, key, doctor, demo | all but `cli` |
 //! | `cli` | arguments, printing, progress, signals, exit codes | `ops`, `core`, `config`, `world` |
 //! | `world` | clock, randomness, processes, environment: the only doors to them | `core` |
 //!
@@ -31,8 +31,9 @@
 //! 1. An inventory is written last, and only on a store that holds everything it names. Its existence is the commit.
 //! 2. Nothing is overwritten. The one exception is healing, which keeps the damaged bytes where the store can.
 //! 3. What a command calls done is on stable storage.
-//! 4. Nothing is believed because it lies on a store: a trusted signature vouches for the inventory, the inventory by
-//!    SHA-256 for every other object, and a keyed digest for every stored block. Every byte read is hostile until then.
+//! 4. Nothing is believed because it lies on a store: a trusted signature vouches for the inventory (of a revoked signer,
+//!    a trusted vouch, by SHA-256), the inventory by SHA-256 for every other object, and a keyed digest for every stored
+//!    block. Every byte read is hostile until then.
 //! 5. The backup host holds no key that opens content.
 //! 6. Packs and digests are sealed to the custodians only; roots, parts and indexes also to the host's catalogue key.
 //! 7. A block is used again only while its pack is intact somewhere and sealed to every configured recipient.

@@ -111,6 +111,26 @@ fn a_recipient_comes_works_and_goes() {
 }
 
 #[test]
+fn an_ssh_key_can_be_a_recipient() {
+    let (house, _) = House::new();
+    let (file, _) = host_key(&house, "dave", 5);
+    let public = fs::read_to_string(house.path(&format!("{file}.pub"))).unwrap();
+    change(&house, &["add", public.trim()]).expect_code(0);
+    assert!(fs::read_to_string(house.path("R/recoup.toml")).unwrap().contains("recoup@dave\""), "the comment is gone");
+    assert_refused(change(&house, &["add", public.trim()]), 64, &["is a recipient already"]);
+    house.change_and_backup();
+    let mut by_command = house.recoup(["key", "prove"]);
+    run(by_command.env("RECOUP_IDENTITY_COMMAND", format!("cat {file}"))).expect_code(0);
+    let name = public.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let of_dave = recipients(&house).into_iter().find(|entry| entry["recipient"] == *name).unwrap();
+    assert_eq!(of_dave["kind"], "ssh-ed25519");
+    assert!(of_dave["proven_at"].is_string(), "{of_dave}");
+    // The comment is no part of the key.
+    change(&house, &["remove", &name, "--confirm", public.trim()]).expect_code(1);
+    assert!(!fs::read_to_string(house.path("R/recoup.toml")).unwrap().contains("ssh-ed25519"));
+}
+
+#[test]
 fn removing_all_who_were_ever_proven_is_a_warning() {
     let (house, _) = House::new();
     let bob = recipients(&house)[0]["recipient"].as_str().unwrap().to_owned();

@@ -446,6 +446,26 @@ fn a_revocation_that_was_cut_short_goes_on() {
 }
 
 #[test]
+fn a_revocation_that_was_killed_at_any_moment_goes_on() {
+    for milliseconds in [5, 15, 25, 40] {
+        let stolen = Stolen::new();
+        let old = stolen.old.fingerprint().to_string();
+        let arguments = ["key", "signer", "revoke", &old, "--confirm", &old, "--reason", "a test"];
+        let mut killed = stolen.house.recoup(arguments).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let _ = killed.kill();
+        killed.wait().unwrap();
+        stolen.house.assert_restores("snapshot:1", &stolen.first);
+        // It may have been over already.
+        let again = stolen.revoke();
+        assert!(matches!(again.code, 0 | 64), "after {milliseconds} ms: {again:?}");
+        assert!(!stolen.trusts_the_old_key() && stolen.pending().is_none(), "after {milliseconds} ms");
+        stolen.assert_all_is_well();
+        assert!(changes(&stolen.house).contains(&"signer-revoked".to_owned()), "after {milliseconds} ms");
+    }
+}
+
+#[test]
 fn a_host_cannot_revoke_itself_nor_without_the_right_to_vouch() {
     let (house, _) = House::new();
     let own = HostKey::from_openssh(&fs::read_to_string(house.path("R/host_ed25519")).unwrap()).unwrap();
