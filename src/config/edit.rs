@@ -153,8 +153,9 @@ fn with_removed(text: &str, at: usize) -> Option<String> {
                 if text[before.end..element.start].contains(['#', '\n']) {
                     return None;
                 }
-                // The comma before it goes, or its own where the list ends with one.
+                // The comma before it goes, or its own where the list ends with one. A comment stays.
                 match comma {
+                    Some(comma) if text[comma..list.end - 1].contains(['#', '\n']) => element.start..comma + 1,
                     Some(_) => element.start..list.end - 1,
                     None => before.end..element.end,
                 }

@@ -10,6 +10,8 @@ const CASES: &[Case] = &[
     ("['a','b']", Some("['a','b', \"z\"]"), Some("['a']")),
     ("[ \"a\", \"b\", ]", Some("[ \"a\", \"b\", \"z\", ]"), Some("[ \"a\", ]")),
     ("[\"a\", \"b\"]  # two of them", Some("[\"a\", \"b\", \"z\"]  # two of them"), Some("[\"a\"]  # two of them")),
+    ("[\"a\", \"b\", # one line\n]", Some("[\"a\", \"b\", # one line\n\"z\",\n]"), Some("[\"a\",  # one line\n]")),
+    ("[\"a\", \"b\" # last\n]", Some("[\"a\", \"b\", # last\n\"z\"\n]"), Some("[\"a\" # last\n]")),
     ("[\"b\", \"a\"]", Some("[\"b\", \"a\", \"z\"]"), Some("[\"a\"]")),
     ("[\"b\",\"a\",]", Some("[\"b\",\"a\", \"z\",]"), Some("[\"a\",]")),
     ("[\n    \"a\",\n    \"b\",\n]", Some("[\n    \"a\",\n    \"b\",\n    \"z\",\n]"), Some("[\n    \"a\",\n]")),

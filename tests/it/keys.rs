@@ -111,6 +111,26 @@ fn a_recipient_comes_works_and_goes() {
 }
 
 #[test]
+fn a_source_that_is_no_longer_configured_keeps_nobody_from_a_proof() {
+    let (house, _) = House::new();
+    let wallet = house.path("data/wallet.db");
+    rusqlite::Connection::open(&wallet).unwrap().execute_batch("create table balance (amount_minor)").unwrap();
+    let before = fs::read_to_string(house.path("R/recoup.toml")).unwrap();
+    let source = format!("\n[[source]]\nname = \"wallet\"\nkind = \"sqlite\"\npath = \"{}\"\n", wallet.display());
+    fs::write(house.path("R/recoup.toml"), format!("{before}{source}policy = \"default\"\n")).unwrap();
+    house.backup();
+    let (file, carol) = custodian(&house, "carol");
+    change(&house, &["add", &carol]).expect_code(0);
+    run(&mut house.recoup(["backup", "ledger"])).expect_code(0);
+    assert_refused(key(&house, &["prove", "--identity", &file]), 12, &["of wallet"]);
+    let after = fs::read_to_string(house.path("R/recoup.toml")).unwrap();
+    fs::write(house.path("R/recoup.toml"), after.split("\n[[source]]\nname = \"wallet\"").next().unwrap()).unwrap();
+    let proven = key(&house, &["prove", "--identity", &file, "--json"]).expect_code(0);
+    assert_eq!(proven.json()["recipients"][0]["sources"], serde_json::json!(["ledger"]));
+    assert!(proven.stderr.contains("wallet is not configured"), "{proven:?}");
+}
+
+#[test]
 fn an_ssh_key_can_be_a_recipient() {
     let (house, _) = House::new();
     let (file, _) = host_key(&house, "dave", 5);

@@ -47,28 +47,19 @@ pub async fn prove(keys: &Keys<'_>, identities: Identities) -> Result<KeysResult
     let newest = newest_snapshots(keys, &mut result.notes).await?;
     let mut proven = Vec::new();
     for (recipient, identity) in &custodians {
-        for (source, (catalogue, id)) in &newest {
-            open_all(&keys.host.repository, catalogue, *id, identity).await.map_err(|failure| {
-                let cause =
-                    failure.cause.map_or(failure.message.clone(), |cause| format!("{}: {cause}", failure.message));
-                Failure { cause: Some(cause), ..failure_of(failure.code, recipient, source, *id) }
-            })?;
-        }
-        proven.push(recipient.clone());
+        let sources = open_newest(keys, &newest, recipient, identity, &mut result.notes).await?;
+        proven.push((recipient.clone(), sources));
     }
     result.notes.extend(keys.recorder.close_dead()?.iter().map(deeds::aborted_note));
-    let subjects: Vec<Subject> = newest
-        .iter()
-        .map(|(source, (catalogue, id))| Subject {
-            snapshot: Some(*id),
-            inventory_sha256: Some(catalogue.snapshots[id].sha256),
-            ..Subject::new(source.clone(), Verdict::Passed)
-        })
-        .collect();
+    let subject = |source: &SourceName| {
+        let (catalogue, id) = &newest[source];
+        let inventory_sha256 = Some(catalogue.snapshots[id].sha256);
+        Subject { snapshot: Some(*id), inventory_sha256, ..Subject::new(source.clone(), Verdict::Passed) }
+    };
     let mut last = 0;
-    for recipient in proven {
+    for (recipient, sources) in proven {
         let draft = Draft {
-            subjects: subjects.clone(),
+            subjects: sources.iter().map(subject).collect(),
             control: Some(Control::RecipientProven { recipient: recipient.clone() }),
             ..Draft::new(Action::Key, Verdict::Passed, started_at)
         };
@@ -77,13 +68,43 @@ pub async fn prove(keys: &Keys<'_>, identities: Identities) -> Result<KeysResult
             kind: kind_of(&recipient).to_owned(),
             recipient,
             configured: Some(true),
-            sources: newest.keys().cloned().collect(),
+            sources,
             proven_at: Some(keys.host.world.now()),
             proven_by: None,
         });
     }
     keys.insist(last).await?;
     Ok(result)
+}
+
+/// Opens the newest snapshot of each source with one identity; returns the sources.
+async fn open_newest(
+    keys: &Keys<'_>,
+    newest: &BTreeMap<SourceName, (Catalogue, SnapshotId)>,
+    recipient: &str,
+    identity: &Identities,
+    notes: &mut Vec<String>,
+) -> Result<Vec<SourceName>, Failure> {
+    let mut opened = Vec::new();
+    for (source, (catalogue, id)) in newest {
+        let is_sealed_to = catalogue.snapshots[id].inventory.recipients.iter().any(|name| name == recipient);
+        // Nothing more will ever be sealed of a source that is no longer configured.
+        if keys.settings.source(source.as_str()).is_none() && !is_sealed_to {
+            notes.push(format!("source {source} is not configured, and {id} is not sealed to {recipient}"));
+            continue;
+        }
+        open_all(&keys.host.repository, catalogue, *id, identity).await.map_err(|failure| {
+            let cause = failure.cause.map_or(failure.message.clone(), |cause| format!("{}: {cause}", failure.message));
+            failure_of(failure.code, recipient, source, *id).cause(cause)
+        })?;
+        opened.push(source.clone());
+    }
+    match newest.iter().next_back() {
+        Some((source, (_, id))) if opened.is_empty() => {
+            Err(failure_of(Code::NoKey, recipient, source, *id).cause("no snapshot is sealed to it"))
+        }
+        _ => Ok(opened),
+    }
 }
 
 fn failure_of(code: Code, recipient: &str, source: &SourceName, id: SnapshotId) -> Failure {
