@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | `core` | values and decisions, pure: ids, inventories, manifests, policies, plans, results, failures | nothing |
 //! | `format` | bytes to values and back, pure: packs, manifests, indexes, digests, signatures, sealing | `core` |
-//! | `sources` | protected databases, one folder each: a consistent view, its files, their blocks | `core`, `format`, `world` |
+//! | `sources` | protected databases and logs, one folder each: a consistent view, its files, their blocks | `core`, `format`, `world` |
 //! | `stores` | where objects lie: create without overwriting, heal, read within bounds | `core`, `format`, `world` |
 //! | `repository` | the layout on stores, reading what is committed, fetching, healing | `core`, `format`, `stores`, `world` |
 //! | `config` | `recoup.toml` and policies as typed settings, each with where it came from | `core`, `world` |
-//! | `ops` | one use case each: init, backup, list, restore, verify, copy, key, doctor, demo | all but `cli` |
+//! | `ops` | one use case each: init, backup, list, restore, verify, check, drill, prune, report and others | all but `cli` |
 //! | `cli` | arguments, printing, progress, signals, exit codes | `ops`, `core`, `config`, `world` |
 //! | `world` | clock, randomness, processes, environment: the only doors to them | `core` |
 //!

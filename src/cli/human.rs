@@ -29,6 +29,16 @@ pub(super) fn span(seconds: f64) -> String {
     if seconds <= -1.0 { format!("-{text}") } else { text }
 }
 
+/// A span as policies write it: in its largest unit, cut.
+pub(super) fn short(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m", seconds / 60),
+        7_200..=172_799 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// A moment to the second.
 pub(super) fn moment(moment: Timestamp) -> String {
     moment.as_datetime().to_rfc3339_opts(SecondsFormat::Secs, true)

@@ -71,6 +71,10 @@ fn finish(command: Option<&str>, output: &Output, result: Result<Code, Failure>)
         Ok(code) => code,
         Err(failure) => {
             let code = exit_code(command, failure.code);
+            if command == Some("check") && !output.is_json() {
+                // A monitor reads standard output alone.
+                let _ = output::print(&commands::check::unknown(&failure));
+            }
             output.failure(&failure, code);
             code
         }
@@ -80,7 +84,7 @@ fn finish(command: Option<&str>, output: &Output, result: Result<Code, Failure>)
 /// Monitoring commands answer 0 to 3, whatever happened: 2 says that damage was seen, and nothing else does. An
 /// interruption keeps its own code everywhere.
 fn exit_code(command: Option<&str>, code: Code) -> Code {
-    if !matches!(command, Some("verify" | "doctor")) {
+    if !matches!(command, Some("verify" | "doctor" | "check" | "status" | "drill")) {
         return code;
     }
     match code {
@@ -116,6 +120,9 @@ mod tests {
         ] {
             assert_eq!(exit_code(Some("verify"), code), monitored);
             assert_eq!(exit_code(Some("doctor"), code), monitored);
+            assert_eq!(exit_code(Some("drill"), code), monitored);
+            assert_eq!(exit_code(Some("check"), code), monitored);
+            assert_eq!(exit_code(Some("status"), code), monitored);
             assert_eq!(exit_code(Some("backup"), code), code);
         }
     }

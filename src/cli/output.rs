@@ -69,6 +69,21 @@ impl Output {
         if self.json { self.json(value) } else { print(&text(value).replace(steers, "\u{fffd}")) }
     }
 
+    /// The same, with the words that matter in color where color is wanted. They say it without it, too.
+    pub fn painted_result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        if self.json || !self.color_stdout {
+            return self.result(value, text);
+        }
+        let plain = text(value).replace(steers, "\u{fffd}");
+        let painted: String = plain.split_inclusive(char::is_whitespace).map(paint).collect();
+        print(&painted)
+    }
+
+    /// A command that a message names, completed with what the current one was given.
+    pub fn completed(&self, text: &str) -> String {
+        self.repeat.complete(text)
+    }
+
     /// Prints a result that nobody waits for: as text only to a person at a terminal.
     pub fn summary<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         if self.json || (self.terminal && !self.quiet) { self.result(value, text) } else { Ok(()) }
@@ -141,6 +156,17 @@ impl Output {
             print_error(&format!("{label}: {text}\n"));
         }
     }
+}
+
+/// A word and the space after it, in color if it says that something is wrong.
+fn paint(word: &str) -> String {
+    let bare = word.trim_end();
+    let color = match bare {
+        "critical" | "down" => RED,
+        "warning" | "behind" | "full" | "GAP" => YELLOW,
+        _ => return word.to_owned(),
+    };
+    format!("{color}{bare}{RESET}{}", &word[bare.len()..])
 }
 
 /// The text without the private part of age identities: what stands in a wrong place is quoted in errors, and

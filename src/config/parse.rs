@@ -39,7 +39,10 @@ const STORE: &[&str] = &[
     "credentials_env",
 ];
 const S3_KEYS: &[&str] = &["endpoint", "path_style", "allow_http", "conditional_create", "credentials_env"];
-const SOURCE: &[&str] = &["name", "kind", "policy", "path", "busy_timeout", "max_read_lock"];
+const SOURCE: &[&str] =
+    &["name", "kind", "policy", "path", "busy_timeout", "max_read_lock", "expire_after", "reread_every"];
+const SQLITE_KEYS: &[&str] = &["busy_timeout", "max_read_lock"];
+const LOG_KEYS: &[&str] = &["expire_after", "reread_every"];
 
 /// Every section of `recoup.toml` and its keys; the first is the top of the file.
 pub const KNOWN: Known = &[
@@ -59,10 +62,14 @@ const SPOOL_LIMIT_MIN: u64 = 64 << 20;
 pub(super) const BUSY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 pub(super) const MAX_READ_LOCK_DEFAULT: Duration = Duration::from_secs(10);
 
+pub(super) const REREAD_EVERY_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+
+/// The kind of directories of append-only logs.
+pub(super) const LOG: &str = "log";
 /// The kinds of source that this build can protect.
-const KINDS: &[&str] = &["sqlite"];
+const KINDS: &[&str] = &["sqlite", LOG];
 /// The kinds that other builds can.
-const KINDS_ELSEWHERE: &[&str] = &["postgres", "mariadb", "log"];
+const KINDS_ELSEWHERE: &[&str] = &["postgres", "mariadb"];
 
 /// Gives file and text of the policy of a name, if there is such a file.
 pub type ReadPolicy<'r> = dyn Fn(&str) -> Result<Option<(PathBuf, String)>, Failure> + 'r;
@@ -283,9 +290,13 @@ impl Reading<'_> {
         for (key, line) in [("name", name_line), ("kind", kind_line), ("path", path_line)] {
             self.origins.note(format!("{prefix}.{key}"), self.document.origin(line));
         }
+        section.refuse_keys_of_other_kinds(&kind)?;
         let policy = section.parsed("policy", |text| text.parse::<SourceName>().map(|name| name.to_string()))?;
         let busy_timeout = section.parsed("busy_timeout", parse_duration)?;
         let max_read_lock = section.parsed("max_read_lock", parse_positive_duration)?;
+        let expire_after =
+            section.parsed("expire_after", parse_positive_duration)?.map(|(age, line)| (Some(age), line));
+        let reread_every = section.parsed("reread_every", parse_positive_duration)?;
         let source = SourceSettings {
             name,
             kind,
@@ -293,6 +304,8 @@ impl Reading<'_> {
             policy: self.or(format!("{prefix}.policy"), policy, DEFAULT_POLICY.to_owned()),
             busy_timeout: self.or(format!("{prefix}.busy_timeout"), busy_timeout, BUSY_TIMEOUT_DEFAULT),
             max_read_lock: self.or(format!("{prefix}.max_read_lock"), max_read_lock, MAX_READ_LOCK_DEFAULT),
+            expire_after: self.or(format!("{prefix}.expire_after"), expire_after, None),
+            reread_every: self.or(format!("{prefix}.reread_every"), reread_every, REREAD_EVERY_DEFAULT),
         };
         Ok((source, name_line))
     }
@@ -319,6 +332,17 @@ impl Section<'_> {
         let (others, of): (&[&str], _) = if url.is_s3() { (&["mounted"], "file://") } else { (S3_KEYS, "s3://") };
         match others.iter().find_map(|key| Some((key, self.line_of(key)?))) {
             Some((key, line)) => Err(self.wrong(key, line, format!("it is for {of} stores"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Section<'_> {
+    /// What means nothing for a source of this kind is a mistake, too.
+    fn refuse_keys_of_other_kinds(&self, kind: &str) -> Result<(), Failure> {
+        let (others, of) = if kind == LOG { (SQLITE_KEYS, "sqlite") } else { (LOG_KEYS, LOG) };
+        match others.iter().find_map(|key| Some((key, self.line_of(key)?))) {
+            Some((key, line)) => Err(self.wrong(key, line, format!("it is for sources of kind {of}"))),
             None => Ok(()),
         }
     }
@@ -401,6 +425,8 @@ pub fn parse_source_argument(text: &str) -> Result<SourceSettings, String> {
         path: parse_source_path(path)?,
         busy_timeout: BUSY_TIMEOUT_DEFAULT,
         max_read_lock: MAX_READ_LOCK_DEFAULT,
+        expire_after: None,
+        reread_every: REREAD_EVERY_DEFAULT,
     })
 }
 

@@ -1,6 +1,9 @@
 //! The settings themselves.
 
-use super::{LoadedPolicy, StoreUrl};
+use super::{
+    LoadedPolicy, StoreUrl,
+    parse::{BUSY_TIMEOUT_DEFAULT, LOG, MAX_READ_LOCK_DEFAULT, REREAD_EVERY_DEFAULT},
+};
 use crate::core::{
     id::{RepositoryId, SourceName},
     policy::{Place, Policy},
@@ -97,12 +100,33 @@ pub struct SourceSettings {
     pub kind: String,
     /// The policy it is kept by.
     pub policy: String,
-    /// The database file, absolute.
+    /// The database file, or the directory of logs; absolute.
     pub path: PathBuf,
     /// How long to wait for a read lock.
     pub busy_timeout: Duration,
     /// How long a lock that blocks writers may be held.
     pub max_read_lock: Duration,
+    /// From which age on files of a log may be removed; `None` means never.
+    pub expire_after: Option<Duration>,
+    /// How long captured bytes of a log may go unread while nothing shows that they changed.
+    pub reread_every: Duration,
+}
+
+impl SourceSettings {
+    /// The durations that mean something for a source of this kind, by their keys; `None` where nobody set one that
+    /// has no default. With what each is unless it is set.
+    pub(super) fn durations(&self) -> Vec<(&'static str, Option<Duration>, Option<Duration>)> {
+        if self.kind == LOG {
+            return vec![
+                ("expire_after", self.expire_after, None),
+                ("reread_every", Some(self.reread_every), Some(REREAD_EVERY_DEFAULT)),
+            ];
+        }
+        vec![
+            ("busy_timeout", Some(self.busy_timeout), Some(BUSY_TIMEOUT_DEFAULT)),
+            ("max_read_lock", Some(self.max_read_lock), Some(MAX_READ_LOCK_DEFAULT)),
+        ]
+    }
 }
 
 /// Where a value came from.

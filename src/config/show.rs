@@ -61,8 +61,9 @@ impl Settings {
             listing.text(&key("kind"), &source.kind);
             listing.text(&key("path"), &source.path.to_string_lossy());
             listing.text(&key("policy"), &source.policy);
-            listing.text(&key("busy_timeout"), &format_duration(source.busy_timeout));
-            listing.text(&key("max_read_lock"), &format_duration(source.max_read_lock));
+            for (name, value, _) in source.durations() {
+                listing.optional(&key(name), value.map(format_duration).as_deref());
+            }
         }
         for policy in self.policies.values() {
             listing.policy(policy);

@@ -3,7 +3,7 @@
 use super::{
     Settings, SourceSettings, StoreSettings,
     kept::policy_line,
-    parse::{BUSY_TIMEOUT_DEFAULT, LEVEL_DEFAULT, MAX_READ_LOCK_DEFAULT, SPOOL_LIMIT_DEFAULT, format_bytes},
+    parse::{LEVEL_DEFAULT, SPOOL_LIMIT_DEFAULT, format_bytes},
     policy::DEFAULT_POLICY,
 };
 use crate::core::{id::RepositoryId, time::format_duration};
@@ -115,12 +115,9 @@ fn write_source(text: &mut String, source: &SourceSettings, all: bool) {
     } else {
         text.push_str("policy = \"default\"    # policies/default.toml\n");
     }
-    for (key, value, usual) in [
-        ("busy_timeout", source.busy_timeout, BUSY_TIMEOUT_DEFAULT),
-        ("max_read_lock", source.max_read_lock, MAX_READ_LOCK_DEFAULT),
-    ] {
-        if all || value != usual {
-            write_line(text, &default(value == usual, key), &quoted(&format_duration(value)));
+    for (key, value, usual) in source.durations() {
+        if let Some(duration) = value.filter(|_| all || value != usual) {
+            write_line(text, &default(value == usual, key), &quoted(&format_duration(duration)));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! PURE: values and decisions. No I/O, no clock, no randomness, no environment.
 
+pub mod alteration;
 pub mod blocks;
 pub mod control;
 pub mod evidence;
@@ -10,8 +11,11 @@ pub mod manifest;
 pub mod path;
 pub mod plan;
 pub mod policy;
+pub mod report;
 pub mod result;
 pub mod s3;
+pub mod statistics;
 pub mod target;
 pub mod time;
+pub mod verdicts;
 pub mod vouch;

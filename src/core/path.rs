@@ -28,15 +28,7 @@ pub const PARTIAL: &str = ".recoup-partial";
 impl StoredPath {
     /// The stored form of raw path bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidPath> {
-        let mut text = String::with_capacity(bytes.len());
-        for byte in bytes {
-            if (b' '..=b'~').contains(byte) && *byte != b'%' {
-                text.push(*byte as char);
-            } else {
-                text.push_str(&format!("%{byte:02x}"));
-            }
-        }
-        StoredPath::parse(&text)
+        StoredPath::parse(&encode(bytes))
     }
 
     /// Reads a stored form and refuses anything that is not the one stored form of a safe path.
@@ -78,6 +70,19 @@ impl StoredPath {
     pub fn to_relative(&self) -> PathBuf {
         PathBuf::from(OsStr::from_bytes(&decode(&self.0).expect("checked when it was made")))
     }
+}
+
+/// Raw bytes as percent-coded text: what [`decode`] takes.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if (b' '..=b'~').contains(byte) && *byte != b'%' {
+            text.push(*byte as char);
+        } else {
+            text.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    text
 }
 
 /// The raw bytes of a percent-coded text, whatever they are; `None` unless it is canonically coded.

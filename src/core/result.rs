@@ -2,21 +2,30 @@
 //!
 //! Fields are only ever added. Those marked as skipped serve the text for people, which scripts do not read.
 
+mod check;
 mod demo;
 mod drill;
 mod evidence;
 mod keys;
+mod points;
+mod report;
 mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use check::{
+    CheckFinding, CheckReport, Checked, CheckedSource, CheckedStore, FindingId, LastDrill, StatusReport, StoreState,
+};
 pub use demo::{DemoResult, Verdict};
-pub use drill::{DrillEvidence, DrillPhase, DrillResult};
+pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
+pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
+pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
 use super::{
+    alteration::Alteration,
     failure::{Code, Failure, combine},
     id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
     inventory::{Inventory, Kind},
@@ -63,6 +72,11 @@ schemas! {
     EvidenceSchema = "recoup.evidence/1",
     HoldsSchema = "recoup.holds/1",
     KeysSchema = "recoup.keys/1",
+    CheckSchema = "recoup.check/1",
+    StatusSchema = "recoup.status/1",
+    PointsSchema = "recoup.points/1",
+    ReportSchema = "recoup.report/1",
+    ReportVerificationSchema = "recoup.report-verification/1",
     PlanSchema = "recoup.plan/1",
     ErrorSchema = "recoup.error/1",
 }
@@ -102,6 +116,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// The verdict that findings lead to; notes are no reason to worry.
+    pub fn of(severities: impl Iterator<Item = Severity>) -> Self {
+        match severities.max() {
+            Some(Severity::Critical) => Status::Critical,
+            Some(Severity::Warning) => Status::Warning,
+            Some(Severity::Note) | None => Status::Ok,
+        }
+    }
+
     /// The exit code of a command that answers as Nagios does.
     pub fn code(self) -> Code {
         match self {
@@ -240,6 +263,10 @@ pub struct SourceOutcome {
     pub message: String,
     /// The source's newest snapshot after the run.
     pub head: Option<Head>,
+    /// Files of an append-only log that were altered since the snapshot before.
+    pub alterations: Vec<Alteration>,
+    /// The snapshot that holds what they were.
+    pub altered_since: Option<SnapshotId>,
     /// What failed, in full.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -381,7 +408,7 @@ impl RestoreResult {
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// For information.
@@ -432,11 +459,7 @@ pub struct DoctorResult {
 impl DoctorResult {
     /// The verdict that these findings lead to; notes are no reason to worry.
     pub fn of(findings: Vec<DoctorFinding>) -> Self {
-        let status = match findings.iter().map(|finding| finding.severity).max() {
-            Some(Severity::Critical) => Status::Critical,
-            Some(Severity::Warning) => Status::Warning,
-            Some(Severity::Note) | None => Status::Ok,
-        };
+        let status = Status::of(findings.iter().map(|finding| finding.severity));
         DoctorResult { schema: DoctorSchema, status, findings }
     }
 }

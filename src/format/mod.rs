@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod objects;
 pub mod pack;
 pub mod ranged;
+pub mod report;
 pub mod seal;
 pub mod signature;
 pub mod signers;

@@ -1,6 +1,9 @@
 //! Holds: vetoes on deletion. A hold is a record of the control log; it is in force once enough stores have it.
 
-use super::evidence::{ControlView, Recorder, read_control, show::open_body};
+use super::{
+    evidence::{ControlView, Recorder, read_control, show::open_body},
+    state::Altered,
+};
 use crate::{
     core::{
         control::Hold,
@@ -173,6 +176,26 @@ async fn record(
             ));
     }
     Ok((recorded.writer, recorded.head.number))
+}
+
+/// Holds what an append-only log was before it was altered. On record here when this returns, and shipped with whatever
+/// is shipped next: nothing may stand in the way of the alarm.
+pub fn keep_what_was(
+    recorder: &Recorder,
+    world: &World,
+    source: &SourceName,
+    altered: &Altered,
+) -> Result<HoldId, Failure> {
+    let hold = world.new_id();
+    let snapshots = vec![altered.since, altered.found_in];
+    let control = Control::HoldAdded { hold, source: source.clone(), snapshots, cause: HoldCause::LogAltered };
+    recorder.record(Draft {
+        subjects: vec![Subject { snapshot: Some(altered.found_in), ..Subject::new(source.clone(), Verdict::Failed) }],
+        control: Some(control),
+        result: serde_json::json!({ "alterations": altered.files }),
+        ..Draft::new(Action::Hold, Verdict::Passed, world.now())
+    })?;
+    Ok(hold)
 }
 
 /// The snapshots that are meant; every one must exist.

@@ -5,7 +5,7 @@
 
 use super::{
     evidence::deeds,
-    open::{store_spec, store_specs},
+    open::{refuse_own_files, store_spec, store_specs},
 };
 use crate::{
     config::{self, NewConfiguration, SourceSettings, StoreSettings},
@@ -151,6 +151,9 @@ impl<'a> Init<'a> {
         let mut outside = vec![("the configuration", self.directory.clone())];
         outside.extend(self.request.new_identity.as_ref().map(|file| ("the identity", files::parent(file).to_owned())));
         outside.extend(self.request.sources.iter().map(|source| ("a source", source.path.clone())));
+        for source in &self.request.sources {
+            refuse_own_files(source, &self.request.stores, &[&self.directory])?;
+        }
         for spec in store_specs(&self.request.stores) {
             if let Some((what, path)) = outside.iter().find(|(_, path)| stores::holds(&spec, path)) {
                 return Err(refuse(path.display(), &format!("{what} would lie inside of store {}", spec.name))

@@ -1,6 +1,6 @@
 //! Lists the snapshots on the stores.
 
-use super::state::Known;
+use super::{evidence, state::Known};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -15,7 +15,10 @@ use crate::{
         layout,
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// What a list is made from.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,8 @@ pub struct ListRequest {
     pub copies: BTreeMap<SourceName, Copies>,
     /// What this host knows, by source.
     pub known: BTreeMap<SourceName, Known>,
+    /// This host's state directory, where what was read of the control log is kept.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The sources that have something on the stores. Fails when no store can be read.
@@ -77,7 +82,8 @@ fn entry(
     SnapshotEntry::of(&committed.inventory, complete.into_iter().collect(), durability)
 }
 
-fn durability(
+/// Whether enough stores hold a snapshot; those that do not answer may hold it all.
+pub(super) fn durability(
     repository: &Repository,
     catalogue: &Catalogue,
     complete: &BTreeSet<String>,
@@ -119,6 +125,7 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
         warnings.extend(warnings_of(catalogue, nobody_trusted));
         missing.extend(request.known.get(&catalogue.source).and_then(|known| missing_head(catalogue, known)));
     }
+    warnings.extend(add_holds(repository, request, &mut snapshots, nobody_trusted).await);
     if catalogues.is_empty() {
         // Nobody has asked the stores one by one yet.
         for (store, found) in repository.stores.iter().zip(head::survey(&repository.stores, repository.id).await) {
@@ -137,6 +144,30 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<List
     warnings.retain(|warning| said.insert(warning.clone()));
     snapshots.sort_by(|a, b| (&a.source, a.seq, a.run).cmp(&(&b.source, b.seq, b.run)));
     Ok(ListResult { schema: ListSchema, snapshots, warnings, nobody_trusted, known_missing, notes: Vec::new() })
+}
+
+/// Says of each snapshot what holds it. What keeps something is said also where it may not be all.
+async fn add_holds(
+    repository: &Repository,
+    request: &ListRequest,
+    snapshots: &mut [SnapshotEntry],
+    nobody_trusted: bool,
+) -> Vec<String> {
+    let control = evidence::read_control(repository, request.state_dir.as_deref()).await;
+    for snapshot in snapshots.iter_mut() {
+        let holds = control.state.holds_of(&snapshot.source).filter(|(_, hold)| hold.keeps(snapshot.id()));
+        snapshot.holds = holds.map(|(id, _)| id.to_string()).collect();
+    }
+    let mut warnings = Vec::new();
+    if !control.complete {
+        warnings.push("the control log cannot be read whole: there may be holds that are not shown".to_owned());
+    }
+    // Where nobody is trusted, one line says it for all of them.
+    for refused in control.refused.iter().filter(|_| !nobody_trusted) {
+        let (number, writer, why) = (refused.number, refused.writer, &refused.why);
+        warnings.push(format!("refused: record {number} of writer {writer} on store {}: {why}", refused.store));
+    }
+    warnings
 }
 
 /// Whether there are snapshots, and not one of them is signed by anybody who is trusted: the signers are the wrong

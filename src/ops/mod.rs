@@ -1,11 +1,14 @@
 //! One module per use case. They know nothing of the command line.
 
+mod altered;
 pub mod backup;
 pub mod cancel;
+pub mod check;
 pub mod clock;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod evidence;
 pub mod findings;
 pub mod hold;
@@ -14,7 +17,9 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod open;
+pub mod points;
 pub mod progress;
+pub mod report;
 pub mod rescue;
 pub mod restore;
 pub mod runs;

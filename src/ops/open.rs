@@ -14,8 +14,8 @@ use crate::{
         signers::Signers,
     },
     repository::{Repository, head, vouch::Vouches},
-    sources::{Limits, Source, sqlite},
-    stores::{Store, StoreSpec, refuse_aliases},
+    sources::{Limits, Source, log, sqlite},
+    stores::{self, Store, StoreSpec, refuse_aliases},
     world::{self, World, files},
 };
 use std::{
@@ -155,6 +155,7 @@ pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repos
 pub fn open_source(settings: &Settings, host: &Host, name: &SourceName) -> Result<Protected, Failure> {
     let source = settings.source(name.as_str());
     let source = source.ok_or_else(|| Failure::new(Code::Usage, format!("there is no source named {name}")))?;
+    refuse_own_files(source, &settings.stores, &[&settings.host.state_dir])?;
     let opened = open_database(source, &host.world, host.source_state_dir(name).join("scratch"))?;
     Ok(Protected { name: name.clone(), source: opened, policy: settings.policy(source).clone() })
 }
@@ -162,15 +163,41 @@ pub fn open_source(settings: &Settings, host: &Host, name: &SourceName) -> Resul
 /// The database of a source; nothing is looked at yet.
 pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBuf) -> Result<Arc<dyn Source>, Failure> {
     check_kind(source)?;
+    if source.kind == log::KIND {
+        let rules = log::Rules { expire_after: source.expire_after, reread_every: source.reread_every };
+        return Ok(Arc::new(log::Log::new(&source.path, rules, world.clone())));
+    }
     let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
 }
 
+/// A directory of logs in which a store or local state lies would grow with every snapshot of itself.
+pub fn refuse_own_files(
+    source: &SourceSettings,
+    stores: &[StoreSettings],
+    own_directories: &[&Path],
+) -> Result<(), Failure> {
+    if source.kind != log::KIND {
+        return Ok(());
+    }
+    let store = store_specs(stores).into_iter().find(|spec| stores::lies_in(spec, &source.path));
+    let own = own_directories.iter().find(|directory| stores::is_below(directory, &source.path));
+    let inside = match (store, own) {
+        (Some(store), _) => format!("store {} lies inside of it", store.name),
+        (None, Some(own)) => format!("recoup keeps its own files in {}, inside of it", own.display()),
+        (None, None) => return Ok(()),
+    };
+    Err(Failure::new(Code::Refused, format!("{} cannot be protected as a log", source.path.display()))
+        .cause(inside)
+        .safe("nothing was read or changed")
+        .next_step("name the directory that holds the logs and nothing else"))
+}
+
 fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
     match source.kind.as_str() {
-        sqlite::KIND => Ok(()),
+        sqlite::KIND | log::KIND => Ok(()),
         other => Err(Failure::new(Code::Configuration, format!("source {} has kind {other:?}", source.name))
-            .cause("this build knows: sqlite")
+            .cause("this build knows: sqlite, log")
             .safe("nothing was read or changed")
             .next_step("correct `kind` in recoup.toml")),
     }

@@ -1,6 +1,7 @@
 //! Whole commands over settings: several sources, each with its own outcome; local knowledge read and kept.
 
 use super::{
+    altered,
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
     evidence::{Recorder, deeds},
@@ -44,6 +45,11 @@ pub fn known_of(settings: &Settings, repository: RepositoryId, sources: &[Source
         .filter(|name| sources.is_empty() || sources.contains(name))
         .map(|name| (name.clone(), SourceState::peek(&state_dir.join(name.as_str()), repository)))
         .collect()
+}
+
+/// Where the local state of a source lies.
+pub fn source_state_dir(settings: &Settings, source: &SourceName) -> std::path::PathBuf {
+    settings.host.state_dir.join("sources").join(source.as_str())
 }
 
 /// What is known before a restore is chosen.
@@ -126,11 +132,21 @@ pub async fn backup_sources(
             settings.host.state_dir.display()
         ));
     }
+    let recorder = Recorder::new(&host, settings);
     for name in sources {
-        match backup_one(settings, &host, name, full, progress).await {
+        let taken = backup_one(settings, &host, name, full, progress).await;
+        let held = altered::answer(&host, &recorder, name);
+        result.notes.extend(held.notes);
+        match taken {
             Ok(snapshot) => {
+                let altered = altered::failure(name, &snapshot).or(held.failure);
                 result.notes.extend(snapshot.notes.iter().map(|note| format!("{name}: {note}")));
-                result.sources.push(outcome_of(name, &snapshot));
+                let mut outcome = outcome_of(name, &snapshot);
+                if let (Some(failure), Code::Done | Code::Warning) = (&altered, outcome.exit_code) {
+                    outcome.exit_code = failure.code;
+                    outcome.message = format!("{}; {}", failure.message, outcome.message);
+                }
+                result.sources.push(SourceOutcome { failure: altered, ..outcome });
                 // One that no store holds does not exist.
                 if !snapshot.stores.is_empty() {
                     result.snapshots.push(SnapshotEntry::of(
@@ -145,12 +161,13 @@ pub async fn backup_sources(
                 exit_code: failure.code,
                 message: failure.to_string(),
                 head: None,
+                alterations: Vec::new(),
+                altered_since: None,
                 failure: Some(failure),
                 next_step: None,
             }),
         }
     }
-    let recorder = Recorder::new(&host, settings);
     result.notes.extend(deeds::leave(&recorder, deeds::backup(&result, started_at)).await);
     Ok(result)
 }
@@ -181,17 +198,24 @@ fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
             snapshot.stores.join(", "),
             behind.join("; ")
         ),
-        (Code::Warning, _) => {
+        _ if behind.is_empty() && snapshot.warnings.is_empty() => {
+            format!("snapshot {id} is durable and on all stores")
+        }
+        _ => {
             let parts: Vec<String> = behind.into_iter().chain(snapshot.warnings.iter().cloned()).collect();
             format!("snapshot {id} is durable; {}", parts.join("; "))
         }
-        _ => format!("snapshot {id} is durable and on all stores"),
     };
+    // Told also where more is wrong: the next run compares with this snapshot.
+    let message =
+        if snapshot.alterations.is_empty() { message } else { format!("{}; {message}", altered::summary(snapshot)) };
     SourceOutcome {
         source: name.clone(),
         exit_code: snapshot.code(),
         message,
         head: (!snapshot.stores.is_empty()).then_some(Head { snapshot: id, sha256: snapshot.head.sha256 }),
+        alterations: snapshot.alterations.clone(),
+        altered_since: snapshot.altered_since,
         failure: None,
         next_step,
     }
@@ -355,5 +379,6 @@ pub async fn list_snapshots(
     let copies = settings.map(copies_of).unwrap_or_default();
     let named: Vec<SourceName> = source.cloned().into_iter().collect();
     let known = settings.map(|settings| known_of(settings, repository.id, &named)).unwrap_or_default();
-    list::list(repository, &ListRequest { source: source.cloned(), copies, known }).await
+    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    list::list(repository, &ListRequest { source: source.cloned(), copies, known, state_dir }).await
 }

@@ -7,7 +7,7 @@ use super::host::state_failure;
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
+        id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName, unhex},
         inventory::Parent,
         manifest::Entry,
         path::StoredPath,
@@ -78,9 +78,26 @@ pub struct Known {
     /// Snapshots that this host has seen complete, by store.
     #[serde(default)]
     pub completed: BTreeMap<String, BTreeSet<SnapshotId>>,
+    /// Alterations of the log that are not on record yet: the next run records them if this one dies.
+    #[serde(default)]
+    pub altered: Vec<Altered>,
     /// Objects that were found damaged or missing, by store; names relative to the source's folder.
     #[serde(default)]
     pub damaged: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// How many altered files a note names.
+pub const ALTERED_FILES_MAX: usize = 100;
+
+/// An append-only log that was found altered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Altered {
+    /// The snapshot that holds it as it was.
+    pub since: SnapshotId,
+    /// The one that holds it as it was found.
+    pub found_in: SnapshotId,
+    /// What happened to which file, for people; the first hundred.
+    pub files: Vec<String>,
 }
 
 impl Known {
@@ -249,6 +266,11 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
 }
 
 impl BaseRecord {
+    /// The key of the block digests; `None` if it is damaged.
+    pub fn key(&self) -> Option<[u8; 32]> {
+        unhex(&self.digest_key)?.try_into().ok()
+    }
+
     /// The `format` of a record.
     pub fn format() -> String {
         BASE_FORMAT.to_owned()

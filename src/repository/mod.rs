@@ -8,6 +8,7 @@ pub mod heal;
 pub mod layout;
 mod lost_head;
 pub mod recovery;
+pub mod survey;
 pub mod vouch;
 
 use crate::{

@@ -3,11 +3,17 @@
 //! A source yields, for a snapshot, a consistent [`View`]: its entries, and the blocks of its files
 //! as they were at one position. All calls block; they run on threads made for that.
 
-use crate::core::{failure::Failure, manifest::Entry, policy::Assertion, time::Timestamp};
+use crate::{
+    core::{
+        alteration::Alteration, failure::Failure, manifest::Entry, path::StoredPath, policy::Assertion, time::Timestamp,
+    },
+    format::pack::BlockDigest,
+};
 use std::{path::Path, time::Duration};
 
 #[cfg(test)]
 pub(crate) mod contract;
+pub mod log;
 pub mod memory;
 pub mod sqlite;
 
@@ -24,9 +30,53 @@ pub trait Source: Send + Sync {
     /// Opens a consistent view, waiting for locks at most as long as the source's settings allow.
     fn open(&self) -> Result<Box<dyn View>, Failure>;
 
+    /// The same, where local state knows what the last snapshot captured: an append-only source finds out what became
+    /// of it. `all` wants every captured byte compared, whatever the file system says.
+    fn open_since(&self, last: &dyn LastCapture, all: bool) -> Result<Box<dyn View>, Failure> {
+        let _ = (last, all);
+        self.open()
+    }
+
+    /// Whether what was captured must never change.
+    fn is_append_only(&self) -> bool {
+        false
+    }
+
+    /// Whether something must be read again although nothing shows that it changed.
+    fn is_reread_due(&self, fingerprint: &serde_json::Value) -> bool {
+        let _ = fingerprint;
+        false
+    }
+
+    /// How often a snapshot is tried while views turn out not to be one state.
+    fn attempts(&self) -> u32 {
+        2
+    }
+
     /// Whether a view could be opened, found out without changing anything: what a crashed writer left stays, and is
     /// among the remarks that this returns.
     fn probe(&self) -> Result<Vec<String>, Failure>;
+}
+
+/// What the last snapshot captured, as far as local state knows it.
+pub trait LastCapture: Send + Sync {
+    /// The fingerprint that its view gave.
+    fn fingerprint(&self) -> &serde_json::Value;
+
+    /// The digest that a block has in local state.
+    fn digest(&self, block: &[u8]) -> BlockDigest;
+
+    /// The digests of `count` blocks of a file from `first` on; `None` where so many are not known.
+    fn digests(&self, path: &StoredPath, first: u64, count: u64) -> Result<Option<Vec<BlockDigest>>, Failure>;
+}
+
+/// Which captured blocks a file is certain to begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continued {
+    /// The file that they were captured of.
+    pub path: StoredPath,
+    /// How many blocks of it, from the first.
+    pub blocks: u64,
 }
 
 /// Takes (first block, bytes) of what a view reads.
@@ -48,6 +98,17 @@ pub trait View: Send {
         runs: &mut dyn Iterator<Item = (u64, u64)>,
         sink: &mut Sink<'_>,
     ) -> Result<(), Failure>;
+
+    /// The captured blocks that file `entry` begins with, where the view knows: they need not be read again.
+    fn continued(&self, entry: usize) -> Option<&Continued> {
+        let _ = entry;
+        None
+    }
+
+    /// What the view found altered that never should be.
+    fn alterations(&self) -> &[Alteration] {
+        &[]
+    }
 
     /// Fails when the view can no longer be kept open (its read lock was held too long).
     fn check(&self) -> Result<(), Failure>;
@@ -117,6 +178,11 @@ pub fn check_restored(kind: &str, dir: &Path, entries: &[Entry]) -> Result<Vec<R
         sqlite::KIND => sqlite::check_restored(dir, entries),
         _ => Ok(Vec::new()),
     }
+}
+
+/// Whether sources of a kind have checks of their own.
+pub fn has_checks(kind: &str) -> bool {
+    kind == sqlite::KIND
 }
 
 /// How long the query of an assertion may run.

@@ -33,7 +33,7 @@ pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
 pub use open::{StoreSpec, examine, found};
 pub use reading::Listing;
-pub use surroundings::{Fate, Shared, Surroundings, holds, refuse_aliases, shared, surroundings};
+pub use surroundings::{Fate, Shared, Surroundings, holds, is_below, lies_in, refuse_aliases, shared, surroundings};
 pub use writing::{Created, Replaced};
 
 use directory::Directory;

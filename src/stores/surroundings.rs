@@ -83,10 +83,23 @@ impl Site {
     }
 }
 
+/// Whether the store lies inside of a directory of this host, or is that directory.
+pub fn lies_in(spec: &StoreSpec, directory: &Path) -> bool {
+    match spec.target() {
+        Ok(Target::Directory(store)) => is_below(&store, directory),
+        _ => false,
+    }
+}
+
+/// Whether a path is a directory or lies inside of it, links resolved as far as the path exists.
+pub fn is_below(path: &Path, directory: &Path) -> bool {
+    real_path(path).starts_with(real_path(directory))
+}
+
 /// Whether a path of this host lies inside of the store.
 pub fn holds(spec: &StoreSpec, path: &Path) -> bool {
     match spec.target() {
-        Ok(Target::Directory(directory)) => real_path(path).starts_with(real_path(&directory)),
+        Ok(Target::Directory(directory)) => is_below(path, &directory),
         _ => false,
     }
 }

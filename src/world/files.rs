@@ -94,6 +94,13 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     }
 }
 
+/// Whether a process has the lock on a file that is there. Nothing is made, and the lock is not taken from anybody.
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let shared = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    shared == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// Takes the lock, waiting for it. For locks that are held for a moment only.
 pub fn lock(path: &Path) -> io::Result<Lock> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -148,7 +155,9 @@ mod tests {
         let held = try_lock(&path).unwrap();
         assert!(held.is_some());
         assert!(try_lock(&path).unwrap().is_none());
+        assert!(is_locked(&path));
         drop(held);
+        assert!(!is_locked(&path) && !is_locked(&directory.path().join("none")));
         assert!(try_lock(&path).unwrap().is_some());
     }
 }

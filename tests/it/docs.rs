@@ -30,8 +30,10 @@ use world::{World, follow, steps};
 const PAGES: &[(&str, usize)] = &[
     ("recoup-exit-codes.7", 1),
     ("recoup-json.7", 3),
+    ("recoup-report.5", 4),
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
+    ("recoup-source-log.7", 7),
     ("recoup-source-sqlite.7", 2),
     ("recoup.toml.5", 2),
 ];
@@ -228,10 +230,17 @@ fn every_field_is_described() {
         json(&["copy"], 0),
         json(&["key", "list"], 0),
         json(&["key", "prove"], 0),
+        json(&["drill", "ledger"], 0),
+        json(&["check"], 1),
+        json(&["status"], 1),
+        json(&["points"], 0),
+        json(&["report", "ledger", "--out", "report"], 0),
+        json(&["report", "--verify", "report"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
     printed.push(json(&["restore", "ledger", "--to", "again"], 1));
+    printed.push(json(&["drill", "ledger"], 1));
     for value in printed {
         let schema = value["schema"].as_str().unwrap().to_owned();
         let missing: Vec<String> = fields(&value).difference(&documented).cloned().collect();
@@ -249,11 +258,14 @@ fn every_word_of_the_results_is_described() {
     assert!(ids.contains("store-down") && ids.len() > 10, "{ids:?}");
     use core::result::{Problem, Severity, Status, Verdict};
     let mut words: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+    words.extend(core::result::FindingId::ALL.iter().map(|id| id.to_string()));
+    words.extend(core::result::StoreState::ALL.map(|word| word.to_string()));
     words.extend(Problem::ALL.map(|word| word.to_string()));
     words.extend([Status::Ok, Status::Warning, Status::Critical, Status::Unknown].map(|word| word.to_string()));
     words.extend([Severity::Note, Severity::Warning, Severity::Critical].map(|word| word.word().to_owned()));
     words.extend([Verdict::Pass, Verdict::FailObjective, Verdict::FailIntegrity].map(|word| word.to_string()));
     words.extend([Verdict::FailCompleteness, Verdict::Inconclusive, Verdict::Aborted].map(|word| word.to_string()));
+    words.push(Verdict::Refused.to_string());
     let is_described = |word: &&String| [" ", "\n"].iter().any(|end| page.contains(&format!(".Ql {word}{end}")));
     let missing: Vec<&String> = words.iter().filter(|word| !is_described(word)).collect();
     assert!(missing.is_empty(), "recoup-json(7) lacks {missing:?}");

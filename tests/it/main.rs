@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
 
 mod bad_input;
+mod check;
 mod choosing;
 mod cli_output;
 mod cli_parse;
@@ -11,6 +12,7 @@ mod damage;
 mod demo;
 mod docs;
 mod doctor;
+mod drill;
 mod durability;
 mod evidence;
 mod forgery;
@@ -21,10 +23,12 @@ mod keys;
 mod kill;
 mod known_damage;
 mod listing;
+mod log_source;
 mod manpages;
 mod needs;
 mod policies;
 mod recover;
+mod report;
 mod s3;
 mod schedules;
 mod signatures;

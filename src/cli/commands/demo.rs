@@ -17,8 +17,9 @@ pub const HELP: Help = Help {
     command: "demo",
     description: "Plays a disaster from beginning to end: makes a ledger of bets with a writer that keeps writing, three \
         stores and keys; takes a full and an incremental snapshot; loses the ledger, destroys a store and \
-        damages an object in another; restores; checks that every transfer balances; heals the stores; and \
-        signs a summary of what was restored and proven. Everything stays in one directory, whose path is \
+        damages an object in another; restores; checks that every transfer balances; heals the stores; tries a \
+        drill; and signs a summary and a report of what was restored and proven. A compliance log is altered on the \
+        way, caught, and brought back as it was. Everything stays in one directory, whose path is \
         printed, and nothing else is touched.",
     examples: &[("in a temporary directory", "recoup demo"), ("somewhere else", "recoup demo --dir /mnt/big/demo")],
     exit_codes: &[(0, "all of it held"), (2, "something did not hold"), (17, "the directory is not empty")],
@@ -52,15 +53,18 @@ pub(super) fn text(result: &DemoResult) -> String {
          lost        {:.1} s of business, {} (RPO, as measured)\n\
          back        {:.1} s after the disaster, checked (RTO, as measured)\n\
          summary     {}, signed\n\
+         report      {}, signed\n\
          \n\
-         Check the signature, from anywhere:\n\
-         {}\n",
+         Check the signature of the summary, from anywhere:\n\
+         {}\n\
+         The report's README.txt says the same for the report.\n",
         result.verdict,
         result.checks_held,
         result.checks,
         result.rpo_seconds,
         human::count(result.transfers_lost, "transfer"),
         result.rto_seconds,
+        result.summary,
         result.report,
         result.check_command,
     )

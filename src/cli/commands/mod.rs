@@ -1,24 +1,29 @@
 //! One file per command.
 
 pub mod backup;
+pub mod check;
 pub mod completions;
 pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod evidence;
 pub mod hold;
 pub mod init;
 pub mod key;
 pub mod list;
 mod main_page;
+pub mod points;
+pub mod report;
 pub mod restore;
+pub mod status;
 pub mod verify;
 
 use super::{Context, Help, arguments::StoreArguments};
 use crate::core::{
     failure::{Code, Failure},
-    result::{Status, StoreFinding},
+    result::{Checked, Status, StoreFinding},
 };
 use clap::Subcommand;
 use std::{collections::BTreeMap, path::Path};
@@ -32,10 +37,18 @@ pub enum Command {
     Backup(backup::Arguments),
     /// List the snapshots on the stores
     List(list::Arguments),
+    /// Show the moments that can be brought back, and the gaps between them
+    Points(points::Arguments),
     /// Restore a source as it was at a chosen moment
     Restore(restore::Arguments),
     /// Check that the stores hold what they should, without any decryption key
     Verify(verify::Arguments),
+    /// Try out a restore, timed and checked, with signed records of its start and its end
+    Drill(drill::Arguments),
+    /// Check whether what the policies promise holds now, for a monitor
+    Check(check::Arguments),
+    /// Show on one screen how sources and stores stand, and what to do next
+    Status(status::Arguments),
     /// Bring every store level and heal damaged objects, without any decryption key
     Copy(copy::Arguments),
     /// List, show and verify the signed records of what was done
@@ -44,6 +57,8 @@ pub enum Command {
     Hold(hold::Arguments),
     /// List, add, prove and remove keys: who can read, and whose word counts
     Key(key::Arguments),
+    /// Write a signed report on the restores of a source, or check one
+    Report(report::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -60,8 +75,12 @@ pub const HELP: &[Help] = &[
     init::HELP,
     backup::HELP,
     list::HELP,
+    points::HELP,
     restore::HELP,
     verify::HELP,
+    drill::HELP,
+    check::HELP,
+    status::HELP,
     copy::HELP,
     evidence::HELP,
     evidence::HELP_LIST,
@@ -79,6 +98,7 @@ pub const HELP: &[Help] = &[
     key::HELP_SIGNER,
     key::HELP_SIGNER_ADD,
     key::HELP_SIGNER_REVOKE,
+    report::HELP,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -96,12 +116,17 @@ impl Command {
             Command::Init(_) => "init",
             Command::Backup(_) => "backup",
             Command::List(_) => "list",
+            Command::Points(_) => "points",
             Command::Restore(_) => "restore",
             Command::Verify(_) => "verify",
+            Command::Drill(_) => "drill",
+            Command::Check(_) => "check",
+            Command::Status(_) => "status",
             Command::Copy(_) => "copy",
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
             Command::Key(_) => "key",
+            Command::Report(_) => "report",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -113,6 +138,7 @@ impl Command {
     pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
         match self {
             Command::List(arguments) => Some((&arguments.stores, None)),
+            Command::Points(arguments) => Some((&arguments.stores, None)),
             Command::Verify(arguments) => Some((&arguments.stores, None)),
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
             Command::Evidence(arguments) => Some(arguments.access()),
@@ -129,12 +155,17 @@ impl Command {
             Command::Init(arguments) => init::run(arguments, context),
             Command::Backup(arguments) => backup::run(arguments, context),
             Command::List(arguments) => list::run(arguments, context),
+            Command::Points(arguments) => points::run(arguments, context),
             Command::Restore(arguments) => restore::run(arguments, context),
             Command::Verify(arguments) => verify::run(arguments, context),
+            Command::Drill(arguments) => drill::run(arguments, context),
+            Command::Check(arguments) => check::run(arguments, context),
+            Command::Status(arguments) => status::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
             Command::Key(arguments) => key::run(arguments, context),
+            Command::Report(arguments) => report::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),
@@ -149,6 +180,13 @@ fn verdict(printed: Result<(), Failure>, status: Status) -> Result<Code, Failure
         Ok(()) => Ok(status.code()),
         Err(failure) if status == Status::Critical => Err(Failure { code: Code::Damaged, ..failure }),
         Err(failure) => Err(failure),
+    }
+}
+
+/// Completes the next steps with what the current command was given, so that they work as they stand.
+fn complete(checked: &mut Checked, context: &Context) {
+    for next_step in checked.findings.iter_mut().filter_map(|finding| finding.next_step.as_mut()) {
+        *next_step = context.output().completed(next_step);
     }
 }
 

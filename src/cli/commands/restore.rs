@@ -93,7 +93,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let access = context.access(&arguments.stores, arguments.identity.as_deref())?;
     let identity = config::find_identity(arguments.identity.as_deref())?;
-    match context.run(async |job| job.until_cancelled(perform(arguments, &access, &identity, job.clone())).await)? {
+    let (outcome, notes) = context.run(async |job| Ok(perform(arguments, &access, &identity, job).await))?;
+    if outcome.is_err() {
+        context.output().notes(&notes);
+    }
+    match outcome? {
         Outcome::Planned(plan) => {
             context.output().plan(&plan)?;
             Ok(Code::Done)
@@ -101,28 +105,48 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         Outcome::Done(result) => {
             context.output().summary(&result, text)?;
             context.output().notes(&result.notes);
+            context.output().notes(&notes);
             report_trouble(&result, context);
             Ok(result.code())
         }
     }
 }
 
+/// Restores, or plans it. Returns with it what the operator should know of its evidence.
 async fn perform(
     arguments: &Arguments,
     access: &Access,
     identity: &IdentityInput,
     job: Job,
-) -> Result<Outcome<RestoreResult>, Failure> {
-    let identities = open::read_identities(identity).await?;
-    let repository = open_access(access).await?;
-    let settings = access.settings();
-    let knowledge = match settings {
-        Some(settings) => {
-            runs::before_restore(settings, &arguments.source, &arguments.target, arguments.head.as_ref())?
-        }
-        None => runs::BeforeRestore::on_a_bare_host(&repository),
+) -> (Result<Outcome<RestoreResult>, Failure>, Vec<String>) {
+    let prepared = job.until_cancelled(async {
+        let identities = open::read_identities(identity).await?;
+        let repository = open_access(access).await?;
+        let knowledge = match access.settings() {
+            Some(settings) => {
+                runs::before_restore(settings, &arguments.source, &arguments.target, arguments.head.as_ref())?
+            }
+            None => runs::BeforeRestore::on_a_bare_host(&repository),
+        };
+        Ok((identities, repository, request(arguments, knowledge)))
+    });
+    let (identities, repository, request) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(failure) => return (Err(failure), Vec::new()),
     };
-    let request = RestoreRequest {
+    if arguments.dry_run {
+        let planned = job.until_cancelled(restore::plan(&repository, &identities, &request)).await;
+        return (planned.map(|plan| Outcome::Planned(plan_result(&plan, &request))), Vec::new());
+    }
+    let record = restore::evidence::begin(access.settings(), &job.world, &request.source, &request.target);
+    let restoring = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref());
+    let result = job.until_cancelled(restoring).await;
+    let notes = record.end(&result).await;
+    (result.map(Outcome::Done), notes)
+}
+
+fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequest {
+    RestoreRequest {
         head: arguments.head,
         known_head: knowledge.head,
         copies: knowledge.copies,
@@ -130,19 +154,17 @@ async fn perform(
         assertions: knowledge.assertions,
         notes: knowledge.notes,
         ..RestoreRequest::new(arguments.source.clone(), arguments.target.clone(), world::absolute(&arguments.to))
-    };
-    if !arguments.dry_run {
-        let result = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref()).await?;
-        return Ok(Outcome::Done(result));
     }
-    let plan = restore::plan(&repository, &identities, &request).await?;
+}
+
+fn plan_result(plan: &restore::RestorePlan, request: &RestoreRequest) -> PlanResult {
     let mut steps = vec![
         format!("take snapshot {} of {}", plan.snapshot, request.source),
         format!("fetch {} from the stores that have them intact", human::count(plan.packs, "pack")),
         format!("write {} ({}) to {}", human::count(plan.files, "file"), human::size(plan.bytes), request.to.display()),
     ];
     steps.extend(plan.notes.iter().map(|note| format!("note: {note}")));
-    Ok(Outcome::Planned(PlanResult { schema: PlanSchema, command: "restore".to_owned(), steps }))
+    PlanResult { schema: PlanSchema, command: "restore".to_owned(), steps }
 }
 
 /// Damage that was gone round, and checks that did not hold.

@@ -280,6 +280,27 @@ mod tests {
     }
 
     #[test]
+    fn a_renamed_file_brings_its_extents_along() {
+        let one = part(0, vec![Item::Entry(entry("a", 10)), at("a", extent(0, 10, 1, 0)), Item::Entry(entry("b", 2))]);
+        // `a` is called `a.1` and has grown; there is a new `a`, of which nothing is left that the base has under its name.
+        let moved = vec![extent(0, 10, 1, 0), extent(10, 1, 2, 0)];
+        let parts = run(
+            vec![one],
+            &[entry("a", 1), entry("a.1", 11), entry("b", 2)],
+            &[("a", &[(0, 1)], vec![extent(0, 1, 2, 1)], 1), ("a.1", &[(0, 11)], moved.clone(), 11)],
+        );
+        let items = vec![
+            Item::Entry(entry("a", 1)),
+            at("a", extent(0, 1, 2, 1)),
+            Item::Entry(entry("a.1", 11)),
+            at("a.1", moved[0]),
+            at("a.1", moved[1]),
+            Item::Entry(entry("b", 2)),
+        ];
+        assert_eq!(parts, [NewPart::Write(items)]);
+    }
+
+    #[test]
     fn growing_shrinking_and_vanishing() {
         let one = part(0, vec![Item::Entry(entry("a", 10)), at("a", extent(0, 10, 1, 0)), Item::Entry(entry("z", 0))]);
         let grown = run(vec![one.clone()], &[entry("a", 12)], &[("a", &[(10, 2)], vec![extent(10, 2, 2, 0)], 12)]);

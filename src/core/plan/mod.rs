@@ -1,5 +1,6 @@
 //! Pure plans: from gathered facts to a value that can be shown, compared and executed.
 
 pub mod backup;
+pub mod drill;
 pub mod merge;
 pub mod restore;

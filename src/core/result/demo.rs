@@ -52,10 +52,14 @@ pub struct DemoResult {
     pub restored_ledger: String,
     /// The compliance log as it came back, if the demonstration has one.
     pub restored_log: Option<String>,
-    /// The signed summary.
+    /// The signed restore-verification report.
     pub report: String,
     /// Its signature.
     pub signature: String,
+    /// The signed summary of the demonstration.
+    pub summary: String,
+    /// Its signature.
+    pub summary_signature: String,
     /// Loss, as measured.
     pub rpo_seconds: f64,
     /// Time to get back, as measured.

@@ -2,7 +2,7 @@
 
 use super::{CheckResult, CheckStatus, DrillSchema, Verdict, WentRound};
 use crate::core::{
-    evidence::WriterId,
+    evidence::{Verdict as RecordVerdict, WriterId},
     failure::Code,
     id::{Sha256, SnapshotId, SourceName},
     time::Timestamp,
@@ -60,6 +60,18 @@ pub struct DrillResult {
     pub failure: Option<String>,
     /// Where its start and end are recorded.
     pub evidence: DrillEvidence,
+    /// Where the plaintext was; `None` where none was written.
+    #[serde(default)]
+    pub scratch: Option<DrillScratch>,
+}
+
+/// What became of the plaintext that a drill restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillScratch {
+    /// The directory.
+    pub directory: String,
+    /// Whether it was removed with everything in it.
+    pub removed: bool,
 }
 
 /// How long one part of a drill took.
@@ -83,6 +95,17 @@ pub struct DrillEvidence {
 }
 
 impl DrillResult {
+    /// The verdict as the clear part of its record has it.
+    pub fn record_verdict(&self) -> RecordVerdict {
+        match self.verdict {
+            Verdict::Pass if self.code() == Code::Done => RecordVerdict::Passed,
+            Verdict::Pass => RecordVerdict::Warning,
+            Verdict::Aborted => RecordVerdict::Aborted,
+            Verdict::Refused => RecordVerdict::Refused,
+            _ => RecordVerdict::Failed,
+        }
+    }
+
     /// The exit code, as a monitor reads it.
     pub fn code(&self) -> Code {
         let failed = self.checks.iter().any(|check| check.status == CheckStatus::Failed);

@@ -42,6 +42,8 @@ fn list_and_backup() {
         message: "m".to_owned(),
         head: Some(Head { snapshot: id(), sha256: Sha256([0; 32]) }),
         next_step: None,
+        alterations: Vec::new(),
+        altered_since: None,
         failure: None,
     };
     let backup =
@@ -50,7 +52,7 @@ fn list_and_backup() {
     assert_eq!(
         json(&backup),
         format!(
-            r#"{{"schema":"recoup.backup/1","snapshots":[{SNAPSHOT}],"sources":[{{"source":"ledger","exit_code":13,"message":"m","head":{{"snapshot":"0000000007-{RUN}","sha256":"{zeros}"}}}}]}}"#
+            r#"{{"schema":"recoup.backup/1","snapshots":[{SNAPSHOT}],"sources":[{{"source":"ledger","exit_code":13,"message":"m","head":{{"snapshot":"0000000007-{RUN}","sha256":"{zeros}"}},"alterations":[],"altered_since":null}}]}}"#
         )
     );
     assert_eq!(backup.code(), Code::Source);
@@ -157,6 +159,8 @@ fn restore_demo_and_error() {
         restored_log: None,
         report: "/p".to_owned(),
         signature: "/p.sig".to_owned(),
+        summary: "/d/summary.json".into(),
+        summary_signature: "/d/summary.json.sig".into(),
         rpo_seconds: 1.5,
         rto_seconds: 2.0,
         verdict: Verdict::FailIntegrity,
@@ -167,7 +171,7 @@ fn restore_demo_and_error() {
     };
     assert_eq!(
         json(&demo),
-        r#"{"schema":"recoup.demo/1","dir":"/d","source_ledger":"/s","restored_ledger":"/r","restored_log":null,"report":"/p","signature":"/p.sig","rpo_seconds":1.5,"rto_seconds":2.0,"verdict":"fail-integrity"}"#
+        r#"{"schema":"recoup.demo/1","dir":"/d","source_ledger":"/s","restored_ledger":"/r","restored_log":null,"report":"/p","signature":"/p.sig","summary":"/d/summary.json","summary_signature":"/d/summary.json.sig","rpo_seconds":1.5,"rto_seconds":2.0,"verdict":"fail-integrity"}"#
     );
     assert_eq!(demo.code(), Code::Failed);
     let failure = Failure::new(Code::Refused, "m").cause("c").safe("s").next_step("n");
@@ -175,4 +179,48 @@ fn restore_demo_and_error() {
         json(&ErrorResult::new(&failure, failure.code)),
         r#"{"schema":"recoup.error/1","exit_code":17,"message":"m","cause":"c","safe":"s","next_step":"n"}"#
     );
+}
+
+#[test]
+fn reports() {
+    let zeros = "0".repeat(64);
+    let report = ReportResult {
+        schema: ReportSchema,
+        source: "ledger".parse().unwrap(),
+        directory: "/d".to_owned(),
+        report: "/d/report.json".to_owned(),
+        report_sha256: Sha256([0; 32]),
+        signature: "/d/report.json.sig".to_owned(),
+        verdict: Verdict::Pass,
+        findings: 2,
+        warnings: vec!["w".to_owned()],
+        said: vec!["unseen".to_owned()],
+    };
+    assert_eq!(
+        json(&report),
+        format!(
+            r#"{{"schema":"recoup.report/1","source":"ledger","directory":"/d","report":"/d/report.json","report_sha256":"{zeros}","signature":"/d/report.json.sig","verdict":"pass","findings":2,"warnings":["w"]}}"#
+        )
+    );
+    assert_eq!(report.code(), Code::Warning);
+    assert_eq!(ReportResult { warnings: Vec::new(), verdict: Verdict::FailIntegrity, ..report }.code(), Code::Done);
+    let checked = ReportVerification {
+        schema: ReportVerificationSchema,
+        directory: "/d".to_owned(),
+        valid: false,
+        problems: vec!["p".to_owned()],
+        repository: None,
+        source: None,
+        made_at: None,
+        signer: None,
+        report_sha256: None,
+        verdict: None,
+        records: 0,
+        notes: vec!["unseen".to_owned()],
+    };
+    assert_eq!(
+        json(&checked),
+        r#"{"schema":"recoup.report-verification/1","directory":"/d","valid":false,"problems":["p"],"repository":null,"source":null,"made_at":null,"signer":null,"report_sha256":null,"verdict":null,"records":0}"#
+    );
+    assert_eq!(checked.code(), Code::Failed);
 }

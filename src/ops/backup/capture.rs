@@ -5,20 +5,20 @@
 
 use super::{
     base::BaseManifest,
+    last::Last,
     pipeline,
+    reuse::{self, Replaced},
     shipment::{Outbox, Parcel},
 };
 use crate::{
     core::{
+        alteration::Alteration,
         blocks::BlockSet,
-        failure::{Code, Failure},
+        failure::Failure,
         id::{RepositoryId, RunId, Sha256, SourceName},
-        manifest::{Entry, Item, PackId, PartId, PartRef},
+        manifest::{Extent, Item, PartId, PartRef},
         path::StoredPath,
-        plan::{
-            backup::{PackLife, packs_to_capture_again},
-            merge::{Captured, NewPart, merge},
-        },
+        plan::merge::{Captured, NewPart, merge},
     },
     format::{
         index,
@@ -28,7 +28,7 @@ use crate::{
     },
     ops::state::{DigestFile, SourceState},
     repository::layout,
-    sources::{Source, View, ViewFacts},
+    sources::{Continued, Source, View, ViewFacts},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +49,8 @@ pub(super) struct CaptureRequest {
     pub(super) catalogue_identity: Option<String>,
     pub(super) digest_key: [u8; 32],
     pub(super) base: Option<BaseManifest>,
-    pub(super) old_digests: Option<DigestFile>,
+    /// What local state knows of the last capture; of an incremental's base always.
+    pub(super) last: Option<Last>,
     pub(super) state: SourceState,
 }
 
@@ -59,6 +60,8 @@ type Uses = BTreeMap<RunId, BTreeSet<u32>>;
 /// What a capture produced, besides the objects that went to the shipment.
 pub(super) struct Capture {
     pub(super) facts: ViewFacts,
+    /// What the source found altered since the last capture.
+    pub(super) alterations: Vec<Alteration>,
     /// What the snapshot uses of each run.
     pub(super) uses: Uses,
     /// The root; `None` when the base's root says the same.
@@ -73,12 +76,17 @@ pub(super) struct Capture {
 
 /// Captures the source; objects go to `outbox` as they are sealed.
 pub(super) fn capture(request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
-    let mut view = request.source.open()?;
+    let mut view = match &request.last {
+        // What a full replaces in local state must have been compared before.
+        Some(last) => request.source.open_since(last, request.base.is_none())?,
+        None => request.source.open()?,
+    };
     let facts = view.facts().clone();
+    let alterations = view.alterations().to_vec();
     let new_digests = request.state.create_digests(request.run, &facts.entries);
-    let mut work = Work { request, outbox, facts, new_digests, objects: Vec::new() };
+    let mut work = Work { request, outbox, facts, alterations, new_digests, objects: Vec::new() };
     match work.run(view.as_mut()) {
-        Ok((replaced, packs)) => work.finish(view, replaced, packs),
+        Ok(read) => work.finish(view, read),
         Err(failure) => {
             drop(view);
             work.new_digests.discard();
@@ -91,27 +99,41 @@ struct Work {
     request: CaptureRequest,
     outbox: Outbox,
     facts: ViewFacts,
+    alterations: Vec<Alteration>,
     new_digests: DigestFile,
     objects: Vec<RunObject>,
 }
 
-type Replaced = BTreeMap<StoredPath, BlockSet>;
+/// What came of reading.
+struct Read {
+    replaced: Replaced,
+    packed: pipeline::Packed,
+    /// Extents of the base that other files hold now, by those.
+    moved: BTreeMap<StoredPath, Vec<Extent>>,
+}
 
 impl Work {
     /// Everything that needs the view.
-    fn run(&mut self, view: &mut dyn View) -> Result<(Replaced, pipeline::Packed), Failure> {
+    fn run(&mut self, view: &mut dyn View) -> Result<Read, Failure> {
+        let entries = &self.facts.entries;
+        let continued: Vec<Option<Continued>> =
+            (0..entries.len()).map(|entry| view.continued(entry).cloned()).collect();
         let mut replaced = match &self.request.base {
             None => self.everything(),
             Some(_) => pipeline::find_changes(
                 view,
-                &self.facts.entries,
+                entries,
                 &self.request.digest_key,
-                self.request.old_digests.as_ref(),
+                self.request.last.as_ref().map(Last::digest_file),
                 &self.new_digests,
+                &continued,
             )?,
         };
+        let mut moved = BTreeMap::new();
         if let Some(base) = &self.request.base {
-            capture_again(base, &self.facts.entries, &mut replaced)?;
+            let users = reuse::Users::new(entries, &continued);
+            reuse::capture_again(base, &users, &mut replaced)?;
+            moved = reuse::moved_extents(base, &users, &replaced)?;
         }
         let job = pipeline::PackJob {
             run: self.request.run,
@@ -123,8 +145,8 @@ impl Work {
             write_digests: self.request.base.is_none(),
             outbox: &self.outbox,
         };
-        let packed = pipeline::pack(view, &self.facts.entries, &replaced, &job)?;
-        Ok((replaced, packed))
+        let packed = pipeline::pack(view, entries, &replaced, &job)?;
+        Ok(Read { replaced, packed, moved })
     }
 
     fn everything(&self) -> Replaced {
@@ -132,17 +154,18 @@ impl Work {
     }
 
     /// Everything after the last pack is sealed: the view ends, and the structure is written.
-    fn finish(mut self, view: Box<dyn View>, replaced: Replaced, packed: pipeline::Packed) -> Result<Capture, Failure> {
+    fn finish(mut self, view: Box<dyn View>, read: Read) -> Result<Capture, Failure> {
         if let Err(failure) = view.close() {
             self.new_digests.discard();
             return Err(failure);
         }
         let digests_blake3 = self.new_digests.seal();
-        match self.write_structure(replaced, packed) {
+        match self.write_structure(read) {
             Ok((root, uses)) => {
                 self.objects.sort_by(|a, b| a.name.cmp(&b.name));
                 Ok(Capture {
                     facts: self.facts,
+                    alterations: self.alterations,
                     uses,
                     root,
                     objects: self.objects,
@@ -158,11 +181,8 @@ impl Work {
         }
     }
 
-    fn write_structure(
-        &mut self,
-        replaced: Replaced,
-        packed: pipeline::Packed,
-    ) -> Result<(Option<SealedObject>, Uses), Failure> {
+    fn write_structure(&mut self, read: Read) -> Result<(Option<SealedObject>, Uses), Failure> {
+        let Read { replaced, packed, mut moved } = read;
         let run = self.request.run;
         self.objects.extend(packed.objects);
         if !packed.indexes.is_empty() {
@@ -175,7 +195,11 @@ impl Work {
             .into_iter()
             .map(|(path, replaced)| {
                 let extents = extents.remove(&path).unwrap_or_default();
-                (path, Captured { replaced, extents })
+                let captured = match moved.remove(&path) {
+                    Some(moved) => reuse::with_moved(replaced.length(), extents, moved),
+                    None => Captured { replaced, extents },
+                };
+                (path, captured)
             })
             .collect();
         let (parts, mut uses) = self.write_parts(&captured)?;
@@ -260,62 +284,6 @@ impl Work {
         *number += 1;
         Ok(())
     }
-}
-
-/// Adds the blocks that are captured again although they did not change.
-fn capture_again(base: &BaseManifest, entries: &[Entry], replaced: &mut Replaced) -> Result<(), Failure> {
-    let lives = live_bytes(base, entries, replaced)?;
-    let changed_bytes = entries
-        .iter()
-        .filter_map(|entry| Some(replaced.get(&entry.path)?.count() * u64::from(entry.block_size()?)))
-        .sum();
-    let again = packs_to_capture_again(&lives, &base.lost, changed_bytes);
-    if again.is_empty() {
-        return Ok(());
-    }
-    for part in base.parts() {
-        for item in base.open(part)? {
-            if let Item::Extent(path, extent) = item
-                && again.contains(&extent.pack)
-                && let Some(set) = replaced.get_mut(&path)
-            {
-                let end = extent.end().min(set.length());
-                if extent.first < end {
-                    set.insert_run(extent.first, end - extent.first);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// How much of each pack the unchanged blocks still use.
-fn live_bytes(
-    base: &BaseManifest,
-    entries: &[Entry],
-    replaced: &Replaced,
-) -> Result<BTreeMap<PackId, PackLife>, Failure> {
-    let block_sizes: BTreeMap<&StoredPath, u32> =
-        entries.iter().filter_map(|entry| Some((&entry.path, entry.block_size()?))).collect();
-    let mut lives = base.packs()?;
-    for part in base.parts() {
-        for item in base.open(part)? {
-            let Item::Extent(path, extent) = item else { continue };
-            let (Some(block_size), Some(set)) = (block_sizes.get(&path), replaced.get(&path)) else { continue };
-            let life = lives.get_mut(&extent.pack).ok_or_else(|| {
-                Failure::new(
-                    Code::Damaged,
-                    format!(
-                        "the base names pack {} of run {}, which does not exist",
-                        extent.pack.pack, extent.pack.run
-                    ),
-                )
-            })?;
-            let live: u64 = set.runs_within(extent.first, extent.end(), false).map(|(_, count)| count).sum();
-            life.live_bytes += live * u64::from(*block_size);
-        }
-    }
-    Ok(lives)
 }
 
 /// SHA-256 of the configuration text, as local state records it.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::{SEQ_MAX, unhex},
+        id::SEQ_MAX,
         inventory::Parent,
         manifest::PackId,
         plan::backup::{Approach, BaseFacts, FullReason, approach},
@@ -116,7 +116,9 @@ pub(super) async fn gather(
     if let (Some(base), Some(reuse)) = (&mut base, &mut reuse) {
         idle = reuse.lost.is_empty()
             && base.record.configuration_sha256 == configuration_sha256(&host.configuration)
-            && base.record.fingerprint.as_ref().is_some_and(|fingerprint| protected.source.is_unchanged(fingerprint));
+            && base.record.fingerprint.as_ref().is_some_and(|fingerprint| {
+                protected.source.is_unchanged(fingerprint) && !protected.source.is_reread_due(fingerprint)
+            });
         if !idle {
             match read_base(host, &catalogue, base, std::mem::take(&mut reuse.lost)).await {
                 Ok(manifest) => base.manifest = Some(manifest),
@@ -249,8 +251,7 @@ fn find_base(state: &SourceState, catalogue: &Catalogue) -> Result<Base, String>
     if committed.sha256 != record.inventory_sha256 {
         return Err(format!("snapshot {} is not the one this host has a record of", record.snapshot));
     }
-    let digest_key = unhex(&record.digest_key).and_then(|key| key.try_into().ok());
-    let digest_key = digest_key.ok_or("this host's record of the last snapshot is damaged")?;
+    let digest_key = record.key().ok_or("this host's record of the last snapshot is damaged")?;
     let digests = Some(state.open_digests(&record)?);
     Ok(Base { committed: committed.clone(), digest_key, digests, record, manifest: None })
 }

@@ -5,7 +5,9 @@ mod capture;
 mod commit;
 mod digest_parts;
 mod gather;
+mod last;
 mod pipeline;
+mod reuse;
 mod shipment;
 #[cfg(test)]
 mod tests;
@@ -13,10 +15,11 @@ mod tests;
 use super::{
     host::{Host, Protected},
     progress::{Progress, Unit},
-    state::{BaseRecord, SourceState},
+    state::{ALTERED_FILES_MAX, Altered, BaseRecord, SourceState},
 };
 use crate::{
     core::{
+        alteration::Alteration,
         failure::{Code, Failure},
         id::{RunId, SnapshotId, SourceName},
         inventory::{FORMAT, Inventory, Kind, ObjectRef, Parent, Use},
@@ -35,6 +38,7 @@ use capture::{Capture, CaptureRequest};
 use commit::{Commit, CommitOutcome};
 use gather::Gathered;
 pub(crate) use gather::check_own_key;
+use last::Last;
 use shipment::{Parcel, Room, Shipment};
 use std::collections::BTreeMap;
 
@@ -51,6 +55,10 @@ pub struct Snapshot {
     pub behind: Vec<(String, String)>,
     /// Whether enough stores hold it.
     pub durable: bool,
+    /// Files of an append-only log that were altered since the snapshot before.
+    pub alterations: Vec<Alteration>,
+    /// The snapshot before, which holds what they were; `None` where nothing was altered.
+    pub altered_since: Option<SnapshotId>,
     /// Why it is a full, if it is one.
     pub full_because: Option<String>,
     /// What the operator should know.
@@ -64,6 +72,7 @@ impl Snapshot {
     pub fn code(&self) -> Code {
         match (self.durable, self.behind.is_empty() && self.warnings.is_empty()) {
             (false, _) => Code::Failed,
+            (true, _) if !self.alterations.is_empty() => Code::LogAltered,
             (true, false) => Code::Warning,
             (true, true) => Code::Done,
         }
@@ -110,13 +119,15 @@ pub async fn backup(
 ) -> Result<Snapshot, Failure> {
     let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let _lock = state.lock(&protected.name)?;
-    match attempt(host, protected, &state, full, progress).await {
-        // Somebody opened a database that nobody had open: the second attempt reads it beside them.
-        Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {
-            attempt(host, protected, &state, full, progress).await
+    for _ in 1..protected.source.attempts() {
+        match attempt(host, protected, &state, full, progress).await {
+            // Somebody opened a database that nobody had open: the next attempt reads it beside them. Or logs were
+            // rotated.
+            Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {}
+            outcome => return outcome,
         }
-        outcome => outcome,
     }
+    attempt(host, protected, &state, full, progress).await
 }
 
 async fn attempt(
@@ -157,7 +168,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
     let shipment = shipment(host, protected, &gathered, id.run);
     let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
-    finish(&state, &gathered, outcome, Ok(record), Vec::new())
+    finish(&state, &gathered, outcome, Ok(record), Vec::new(), None)
 }
 
 async fn active(
@@ -176,10 +187,14 @@ async fn active(
         .flat_map(|base| base.committed.inventory.uses.iter().map(|used| (used.run, used.objects_sha256)))
         .collect();
     let base_root = base.as_ref().map(|base| base.committed.inventory.manifest.clone());
-    let (digest_key, old_digests, manifest) = match base {
-        Some(base) => (base.digest_key, base.digests.take(), base.manifest.take()),
-        None => (host.world.random(), None, None),
+    let (digest_key, last, manifest) = match base {
+        Some(base) => {
+            let last = base.digests.take().map(|digests| Last::of_base(&base.record, base.digest_key, digests));
+            (base.digest_key, last, base.manifest.take())
+        }
+        None => (host.world.random(), last_of_full(protected, &state, &mut gathered), None),
     };
+    let altered_since = last.as_ref().map(|last| last.snapshot);
     let structure_recipients = match &host.catalogue_key {
         Some(key) => host.recipients.with(&key.recipients),
         None => host.recipients.clone(),
@@ -196,7 +211,7 @@ async fn active(
         catalogue_identity: host.catalogue_key.as_ref().map(|key| key.text.clone()),
         digest_key,
         base: manifest,
-        old_digests,
+        last,
         state,
     };
     let mut shipment = shipment(host, protected, &gathered, id.run);
@@ -239,7 +254,34 @@ async fn active(
     }
     let outcome = outcome?;
     let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
-    finish(&capture.state, &gathered, outcome, record, notes)
+    let altered_since = altered_since.filter(|_| !capture.alterations.is_empty());
+    let altered = altered_since.map(|since| Altered {
+        since,
+        found_in: outcome.head.id,
+        files: capture.alterations.iter().take(ALTERED_FILES_MAX).map(ToString::to_string).collect(),
+    });
+    let snapshot = finish(&capture.state, &gathered, outcome, record, notes, altered)?;
+    Ok(Snapshot { alterations: capture.alterations, altered_since, ..snapshot })
+}
+
+/// What a full of an append-only source is compared with. A full trusts no local state, and replaces it: an alteration
+/// that went unnoticed now would never be noticed.
+fn last_of_full(protected: &Protected, state: &SourceState, gathered: &mut Gathered) -> Option<Last> {
+    if !protected.source.is_append_only() {
+        return None;
+    }
+    match Last::read(state) {
+        Ok(last) => Some(last),
+        // Before the first snapshot there is nothing to compare with.
+        Err(_) if gathered.parents.is_empty() => None,
+        Err(why) => {
+            gathered.warnings.push(format!(
+                "what was captured before could not be compared with the log as it is now, because {why}; compare it by \
+                 hand with what the snapshot before restores"
+            ));
+            None
+        }
+    }
 }
 
 /// Every store failed while the snapshot was shipped: says how each did.
@@ -376,10 +418,11 @@ fn finish(
     outcome: CommitOutcome,
     record: Result<BaseRecord, Failure>,
     notes: Vec<String>,
+    altered: Option<Altered>,
 ) -> Result<Snapshot, Failure> {
     let notes = gathered.notes.iter().cloned().chain(notes).collect();
     let mut warnings = gathered.warnings.clone();
-    if let Err(failure) = remember(state, &outcome, record) {
+    if let Err(failure) = remember(state, &outcome, record, altered) {
         // The snapshot is committed all the same; the next one is just larger.
         warnings.push(format!(
             "the snapshot is safe, but this host could not note it: {failure}; make room there: until then snapshots are \
@@ -396,13 +439,23 @@ fn finish(
         stores: outcome.stores,
         behind: outcome.behind,
         durable: outcome.durable,
+        alterations: Vec::new(),
+        altered_since: None,
         notes,
         warnings,
     })
 }
 
 /// Notes what was committed. Each of the two records may fail without the other.
-fn remember(state: &SourceState, outcome: &CommitOutcome, record: Result<BaseRecord, Failure>) -> Result<(), Failure> {
+///
+/// An alteration is noted before the record that hides it from the next run.
+fn remember(
+    state: &SourceState,
+    outcome: &CommitOutcome,
+    record: Result<BaseRecord, Failure>,
+    altered: Option<Altered>,
+) -> Result<(), Failure> {
+    let hides = altered.is_some();
     if outcome.stores.is_empty() {
         return Ok(());
     }
@@ -414,8 +467,15 @@ fn remember(state: &SourceState, outcome: &CommitOutcome, record: Result<BaseRec
         for store in &outcome.stores {
             known.completed.entry(store.clone()).or_default().insert(outcome.head.id);
         }
+        if let Some(altered) = altered {
+            known.altered.push(altered);
+        }
     });
-    record.and_then(|record| state.set_base(&record)).and(known)
+    match known {
+        // Found again by the next run, rather than never told.
+        Err(failure) if hides => Err(failure),
+        known => record.and_then(|record| state.set_base(&record)).and(known),
+    }
 }
 
 /// The bytes of the inventory and its digest.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     core::{
         blocks::BlockSet,
-        failure::Failure,
+        failure::{Code, Failure},
         id::RunId,
         manifest::{Entry, Extent, PackId, push_extent},
         path::StoredPath,
@@ -22,7 +22,7 @@ use crate::{
     },
     ops::state::DigestFile,
     repository::layout,
-    sources::View,
+    sources::{CHANGED_WHILE_READ, Continued, View},
 };
 use std::{
     collections::BTreeMap,
@@ -167,28 +167,41 @@ fn read_segments(
 }
 
 fn too_slow_for_the_lock() -> Failure {
-    Failure::new(crate::core::failure::Code::Source, "the read lock was held as long as it may be")
+    Failure::new(Code::Source, "the read lock was held as long as it may be")
         .cause("in rollback-journal mode a reader keeps writers waiting, and the stores took the snapshot too slowly")
         .safe("the lock is released; earlier snapshots are unaffected")
         .next_step("switch the database to WAL mode (PRAGMA journal_mode=WAL), or raise max_read_lock of the source")
 }
 
 /// Compares every block with the digests of the base; writes the new digests. Returns the blocks that differ.
+///
+/// Blocks that the view knows are not read: their digests are taken over, and they count as unchanged from where they
+/// were captured. Other blocks of such a file are not compared, and count as changed.
 pub(super) fn find_changes(
     view: &mut dyn View,
     entries: &[Entry],
     key: &[u8; 32],
     old: Option<&DigestFile>,
     new: &DigestFile,
+    continued: &[Option<Continued>],
 ) -> Result<BTreeMap<StoredPath, BlockSet>, Failure> {
-    let all: BTreeMap<StoredPath, BlockSet> =
-        entries.iter().map(|entry| (entry.path.clone(), BlockSet::all(entry.blocks()))).collect();
+    let mut all = BTreeMap::new();
+    for (entry, known) in entries.iter().zip(continued) {
+        let known_blocks = known.as_ref().map_or(0, |known| known.blocks);
+        if let (Some(known), Some(old)) = (known, old) {
+            let (from, _) = old.find(&known.path).ok_or_else(|| Failure::internal("a file that was never captured"))?;
+            new.take_over(digest_offset(new, entry), old, from, known.blocks).map_err(unreadable_record)?;
+        }
+        let mut set = BlockSet::none(entry.blocks());
+        set.insert_run(known_blocks, entry.blocks() - known_blocks);
+        all.insert(entry.path.clone(), set);
+    }
     let changed: Vec<Mutex<BlockSet>> =
         entries.iter().map(|entry| Mutex::new(BlockSet::none(entry.blocks()))).collect();
     run_workers(view, entries, &all, |segments, give_back| {
         for segment in segments {
             let entry = &entries[segment.entry];
-            let compared = Compared { entry, old, new };
+            let compared = Compared { entry, old: old.filter(|_| continued[segment.entry].is_none()), new };
             let runs = compared.segment(key, &segment)?;
             let mut changed = changed[segment.entry].lock().expect("no panic while held");
             runs.into_iter().for_each(|block| changed.insert(block));
@@ -225,15 +238,7 @@ impl Compared<'_> {
             let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
             let before = match old {
                 Some((file, (offset, _))) if known > 0 => {
-                    file.read(offset, *first, known as usize).map_err(|error| {
-                        Failure::new(
-                            crate::core::failure::Code::Failed,
-                            "the local record of the last snapshot cannot be read",
-                        )
-                        .cause(error)
-                        .safe("snapshots on the stores are unaffected")
-                        .next_step("take a full snapshot: recoup backup --full")
-                    })?
+                    file.read(offset, *first, known as usize).map_err(unreadable_record)?
                 }
                 _ => Vec::new(),
             };
@@ -244,12 +249,19 @@ impl Compared<'_> {
     }
 }
 
+fn unreadable_record(error: std::io::Error) -> Failure {
+    Failure::new(Code::Failed, "the local record of the last snapshot cannot be read")
+        .cause(error)
+        .safe("snapshots on the stores are unaffected")
+        .next_step("take a full snapshot: recoup backup --full")
+}
+
 fn digest_offset(file: &DigestFile, entry: &Entry) -> u64 {
     file.find(&entry.path).expect("the digest file was made for these entries").0
 }
 
 /// The digest of a block in local state; all-zero blocks have no extent and digest zero.
-fn digest_or_zero(key: &[u8; 32], block: &[u8]) -> BlockDigest {
+pub(super) fn digest_or_zero(key: &[u8; 32], block: &[u8]) -> BlockDigest {
     if is_zero(block) { [0; 16] } else { block_digest(key, block) }
 }
 
@@ -395,7 +407,7 @@ impl Packer<'_> {
             if self.job.write_digests {
                 self.job.digests.write(offset, *first, of_run);
             } else if !self.job.digests.agrees(offset, *first, of_run) {
-                return Err(Failure::internal(format!("{} changed while it was read", entry.path)));
+                return Err(changed_while_read(entry));
             }
         }
         Ok(())
@@ -414,6 +426,13 @@ impl Packer<'_> {
         }
         Ok(())
     }
+}
+
+fn changed_while_read(entry: &Entry) -> Failure {
+    Failure::new(Code::Source, format!("{} {CHANGED_WHILE_READ}", entry.path))
+        .cause("it gave other bytes when it was read again")
+        .safe("nothing of this snapshot is committed; earlier snapshots are unaffected")
+        .next_step("run the same command again")
 }
 
 fn sealing_failed(error: std::io::Error) -> Failure {

@@ -73,7 +73,8 @@ impl Stage {
 
     /// Removes everything that the demonstration made.
     pub(super) fn clear(&self) {
-        for name in ["production", "host", "custodian", "evidence", "restored"].iter().chain(&STORES) {
+        let names = ["production", "host", "custodian", "evidence", "restored", "restored-audit", "report"];
+        for name in names.iter().chain(&STORES) {
             let _ = fs::remove_dir_all(self.dir.join(name));
         }
         for file in [self.summary(), self.signature()] {
@@ -99,6 +100,11 @@ impl Stage {
 
     pub(super) fn store(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The compliance log's directory.
+    pub(super) fn audit(&self) -> PathBuf {
+        self.production().join("audit")
     }
 
     /// A store as the configuration names it.
@@ -129,6 +135,27 @@ impl Stage {
 
     pub(super) fn restored(&self) -> PathBuf {
         self.dir.join("restored")
+    }
+
+    /// The compliance log as it was before it was altered, kept to compare with.
+    pub(super) fn audit_evidence(&self) -> PathBuf {
+        self.dir.join("evidence").join("audit-before.log")
+    }
+
+    pub(super) fn restored_audit(&self) -> PathBuf {
+        self.dir.join("restored-audit")
+    }
+
+    pub(super) fn report(&self) -> PathBuf {
+        self.dir.join("report")
+    }
+
+    pub(super) fn report_page(&self) -> PathBuf {
+        self.report().join("report.html")
+    }
+
+    pub(super) fn policy(&self, name: &str) -> PathBuf {
+        self.dir.join("host").join("policies").join(format!("{name}.toml"))
     }
 
     pub(super) fn restored_ledger(&self) -> PathBuf {

@@ -1,11 +1,13 @@
-//! The story, in the order it happens: set up, snapshots, disaster, recovery, healing, report.
+//! The story, in the order it happens: set up, snapshots, an altered log, disaster, recovery, healing, drill, report.
 
 use super::{
     audit::{self, Totals},
     blocking,
     checks::{self, Check},
     ledger,
-    stage::{STORES, Stage},
+    log::ComplianceLog,
+    proof,
+    stage::{STORES, Stage, failed},
     summary::{Disaster, Healing, Phase, Report},
     traffic::{Acknowledged, Traffic},
     words::{number, pad, size},
@@ -14,11 +16,15 @@ use crate::{
     config::{self, Settings},
     core::{
         failure::{Code, Failure},
-        id::SourceName,
-        result::{CheckStatus, DemoResult, Head, InitResult, Problem, RestoreResult, SnapshotEntry, Verdict},
+        id::{SnapshotId, SourceName},
+        result::{
+            CheckStatus, DemoResult, FindingId, Head, InitResult, Problem, RestoreResult, SnapshotEntry, Verdict,
+        },
         target::{KnownHead, Target},
     },
+    format,
     ops::{
+        check,
         init::{self, InitRequest},
         open,
         progress::{Progress, Unit},
@@ -32,6 +38,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Postings of the ledger before the writer adds its own.
 const POSTINGS: u64 = 200_000;
+/// Lines of the compliance log at first, and how many come with every event of the story.
+const LOG_LINES: u64 = 20_000;
+const LOG_LINES_MORE: u64 = 500;
 /// How long bets are placed between one event of the story and the next.
 const INTERLUDE: Duration = Duration::from_millis(1_500);
 /// What becomes of the stores; the third is left alone.
@@ -40,8 +49,8 @@ const DAMAGED: &str = STORES[1];
 
 /// Plays it from beginning to end.
 pub(super) async fn play(world: &World, stage: &Stage, progress: &Arc<dyn Progress>) -> Result<DemoResult, Failure> {
-    let source = "ledger".parse().expect("it is a valid name");
-    Story { world, stage, progress, source, phases: Vec::new() }.play().await
+    let [source, audit] = ["ledger", "audit"].map(|name| name.parse().expect("it is a valid name"));
+    Story { world, stage, progress, source, audit, phases: Vec::new() }.play().await
 }
 
 struct Story<'a> {
@@ -49,6 +58,7 @@ struct Story<'a> {
     stage: &'a Stage,
     progress: &'a Arc<dyn Progress>,
     source: SourceName,
+    audit: SourceName,
     phases: Vec<Phase>,
 }
 
@@ -57,6 +67,12 @@ struct Taken {
     snapshots: [SnapshotEntry; 2],
     head: Head,
     before: Acknowledged,
+}
+
+/// The log that was altered: which snapshot has it as it was, and whether it was caught.
+struct Altered {
+    before: Option<SnapshotId>,
+    caught: Check,
 }
 
 /// What came back, and what was found when it was looked at.
@@ -71,15 +87,22 @@ impl Story<'_> {
     async fn play(mut self) -> Result<DemoResult, Failure> {
         let began_at = self.world.now();
         self.progress.message(&format!("A disaster and the way back, in {}\n", self.stage.dir().display()));
-        let mut traffic = self.begin_business().await?;
+        let (mut traffic, mut log) = self.begin_business().await?;
         let (init, settings) = self.found_repository().await?;
-        let taken = self.take_snapshots(&settings, &mut traffic).await?;
+        let taken = self.take_snapshots(&settings, &mut traffic, &mut log).await?;
+        let altered = self.alter_the_log(&settings, &log).await?;
         self.place_bets(&mut traffic).await?;
         let (disaster, acknowledged, clock) = self.strike(traffic, &taken).await?;
         let mut recovered = self.recover(&settings, &taken, &disaster, clock).await?;
         let at_disaster = self.compare(&taken, &acknowledged, &mut recovered).await?;
+        recovered.checks.extend(self.recover_the_log(&settings, altered).await?);
         let (healing, healed) = self.heal(&settings).await?;
         recovered.checks.push(healed);
+        let since = Stopwatch::start();
+        let progress = self.progress.as_ref();
+        let (drill, met) = proof::drill(self.world, self.stage, &settings, &self.source, progress).await?;
+        recovered.checks.push(met);
+        self.done("drill", since);
         let report = Report {
             began_at,
             init: &init,
@@ -92,9 +115,16 @@ impl Story<'_> {
             rto_seconds: recovered.rto_seconds,
             checks: &recovered.checks,
             healing: &healing,
+            drill: &drill,
             phases: &self.phases,
         };
-        report.publish(self.world, self.stage, &settings)
+        let mut result = report.publish(self.world, self.stage, &settings)?;
+        let made = proof::report(self.world, self.stage, &settings, &self.source, self.progress.as_ref()).await?;
+        if result.verdict == Verdict::Pass {
+            result.verdict = made.verdict;
+        }
+        (result.report, result.signature) = (made.report, made.signature);
+        Ok(result)
     }
 
     /// One line of the story, or two.
@@ -107,7 +137,7 @@ impl Story<'_> {
     }
 
     /// The ledger, and the writer that does not stop until the disaster.
-    async fn begin_business(&mut self) -> Result<Traffic, Failure> {
+    async fn begin_business(&mut self) -> Result<(Traffic, ComplianceLog), Failure> {
         let since = Stopwatch::start();
         self.progress.begin("making a ledger", Some(POSTINGS), Unit::Items);
         self.stage.make(&self.stage.production())?;
@@ -128,8 +158,11 @@ impl Story<'_> {
                 size(bytes)
             ),
         );
-        self.done("make the ledger", since);
-        Traffic::start(ledger, seed ^ 1, self.world.clone())
+        self.stage.make(&self.stage.audit())?;
+        let log = ComplianceLog::create(&self.stage.audit(), LOG_LINES, now)?;
+        self.tell("audit log", &format!("{} lines of who did what", number(log.lines())));
+        self.done("make the ledger and the log", since);
+        Ok((Traffic::start(ledger, seed ^ 1, self.world.clone())?, log))
     }
 
     /// As `recoup init` does it.
@@ -138,11 +171,21 @@ impl Story<'_> {
         self.progress.begin("founding the repository", None, Unit::Items);
         let misread = |error: String| Failure::internal("the demonstration's configuration is wrong").cause(error);
         let store = |name: &&str| config::parse_store_argument(&format!("{name}={}", self.stage.store_url(name)));
-        let source = format!("{}=sqlite:{}", self.source, self.stage.ledger().display());
+        let policy = self.stage.policy("ledger");
+        self.stage.make(crate::world::files::parent(&policy))?;
+        crate::world::files::write_new(&policy, proof::LEDGER_POLICY.as_bytes(), 0o644)
+            .map_err(|error| failed("write", &policy, &error))?;
+        let ledger = format!("{}=sqlite:{}", self.source, self.stage.ledger().display());
+        let audit = format!("{}=log:{}", self.audit, self.stage.audit().display());
+        let mut sources = Vec::new();
+        for source in [ledger, audit] {
+            sources.push(config::parse_source_argument(&source).map_err(misread)?);
+        }
+        "ledger".clone_into(&mut sources[0].policy);
         let request = InitRequest {
             config: self.stage.config(),
             stores: STORES.iter().map(store).collect::<Result<_, _>>().map_err(misread)?,
-            sources: vec![config::parse_source_argument(&source).map_err(misread)?],
+            sources,
             recipients: Vec::new(),
             new_identity: Some(self.stage.identity()),
         };
@@ -160,35 +203,110 @@ impl Story<'_> {
     }
 
     /// A full snapshot, more bets, an incremental one.
-    async fn take_snapshots(&mut self, settings: &Settings, traffic: &mut Traffic) -> Result<Taken, Failure> {
+    async fn take_snapshots(
+        &mut self,
+        settings: &Settings,
+        traffic: &mut Traffic,
+        log: &mut ComplianceLog,
+    ) -> Result<Taken, Failure> {
         traffic.go_on_for(Duration::ZERO).await?;
         let first = newest(traffic)?;
         let since = Stopwatch::start();
-        let (full, _) = self.backup(settings, true).await?;
+        let (full, _) = self.backup(settings, &self.source, true).await?;
+        self.backup(settings, &self.audit, true).await?;
         let stored = format!("{} sealed into {}", size(full.bytes_raw), size(full.bytes_stored));
         self.tell(&format!("snapshot {}", full.seq), &format!("full: {stored}, on all three stores"));
         self.done("full snapshot", since);
 
         self.place_bets(traffic).await?;
+        log.append(LOG_LINES_MORE, self.world.now())?;
         let before = newest(traffic)?;
         let since = Stopwatch::start();
-        let (incremental, head) = self.backup(settings, false).await?;
+        let (incremental, head) = self.backup(settings, &self.source, false).await?;
         let later = number((before.last_transfer - first.last_transfer).unsigned_abs());
         let stored = format!("{} more transfers, {} new", later, size(incremental.bytes_stored));
         self.tell(&format!("snapshot {}", incremental.seq), &format!("incremental: {stored}, on all three stores"));
-        self.done("incremental snapshot", since);
+        let (tail, _) = self.backup(settings, &self.audit, false).await?;
+        let stored = format!("{} more lines, {} new", number(LOG_LINES_MORE), size(tail.bytes_stored));
+        self.tell("audit log", &format!("only its tail is shipped: {stored}"));
+        self.done("incremental snapshots", since);
         Ok(Taken { snapshots: [full, incremental], head, before })
     }
 
     /// As `recoup backup` does it.
-    async fn backup(&self, settings: &Settings, full: bool) -> Result<(SnapshotEntry, Head), Failure> {
-        let sources = std::slice::from_ref(&self.source);
+    async fn backup(
+        &self,
+        settings: &Settings,
+        source: &SourceName,
+        full: bool,
+    ) -> Result<(SnapshotEntry, Head), Failure> {
+        let sources = std::slice::from_ref(source);
         let mut result = runs::backup_sources(settings, self.world, sources, full, self.progress.as_ref()).await?;
         let outcome = result.sources.pop().ok_or_else(|| Failure::internal("a backup has an outcome"))?;
         match (result.snapshots.pop(), outcome.head, outcome.exit_code) {
             (Some(snapshot), Some(head), Code::Done) => Ok((snapshot, head)),
             (_, _, code) => Err(outcome.failure.unwrap_or_else(|| Failure::new(code, outcome.message))),
         }
+    }
+
+    /// Somebody rewrites a line of the compliance log; the next backup finds it.
+    async fn alter_the_log(&mut self, settings: &Settings, log: &ComplianceLog) -> Result<Altered, Failure> {
+        let since = Stopwatch::start();
+        let evidence = self.stage.audit_evidence();
+        self.stage.make(crate::world::files::parent(&evidence))?;
+        std::fs::copy(log.file(), &evidence).map_err(|error| failed("keep", &evidence, &error))?;
+        let tampering = log.tamper()?;
+        let sources = std::slice::from_ref(&self.audit);
+        let mut result = runs::backup_sources(settings, self.world, sources, false, self.progress.as_ref()).await?;
+        let outcome = result.sources.pop().ok_or_else(|| Failure::internal("a backup has an outcome"))?;
+        self.tell(
+            "tampering",
+            &format!(
+                "line {} of the audit log is rewritten, {} to {};\nthe next backup ends with exit {}: {}",
+                number(tampering.line as u64),
+                action(&tampering.was),
+                action(&tampering.is_now),
+                outcome.exit_code.number(),
+                outcome.alterations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        );
+        let checked = check::check(settings, self.world, sources).await?;
+        let said = checked.findings.iter().any(|finding| finding.id == FindingId::LogAltered);
+        let found = format!("exit {}, check {}", outcome.exit_code.number(), checked.status);
+        let caught = Check::new(
+            "the altered log was caught, and both versions are held",
+            Verdict::FailIntegrity,
+            outcome.exit_code == Code::LogAltered && said,
+            "exit 18, check critical".to_owned(),
+            found,
+        );
+        self.done("catch the altered log", since);
+        Ok(Altered { before: outcome.altered_since, caught })
+    }
+
+    /// Restores the compliance log as it was before somebody altered it.
+    async fn recover_the_log(&mut self, settings: &Settings, altered: Altered) -> Result<Vec<Check>, Failure> {
+        let since = Stopwatch::start();
+        let before = altered.before.ok_or_else(|| Failure::internal("the altered log has no snapshot before"))?;
+        let identity = self.stage.identity();
+        let identities = open::read_identities(&config::IdentityInput::File(identity.clone())).await?;
+        let repository = open::open_bare(&settings.stores, &config::signers_beside(&identity)).await?;
+        let (target, to) = (Target::SnapshotId(before), self.stage.restored_audit());
+        let request = RestoreRequest::new(self.audit.clone(), target, to.clone());
+        restore::restore(&repository, Arc::new(identities), &request, self.progress.as_ref()).await?;
+        let digest = |path: &std::path::Path| {
+            std::fs::read(path).map(|bytes| format::sha256(&bytes)).map_err(|error| failed("read", path, &error))
+        };
+        let (expected, actual) = (digest(&self.stage.audit_evidence())?, digest(&to.join("audit.log"))?);
+        let same = Check::equal(
+            "the audit log came back as it was before it was altered",
+            Verdict::FailIntegrity,
+            expected.to_string(),
+            actual.to_string(),
+        );
+        self.tell("audit log", &format!("restored as snapshot {} has it: before it was altered", before.seq));
+        self.done("restore the log", since);
+        Ok(vec![altered.caught, same])
     }
 
     /// Stops the writer, keeps a copy to measure by, and then destroys. The clock of the recovery starts there.
@@ -337,6 +455,11 @@ impl Story<'_> {
             Healing { stores: copied.stores, verified_objects: verified.objects, verified_bytes: verified.bytes };
         Ok((healing, check))
     }
+}
+
+/// The word of a line that was rewritten.
+fn action(line: &str) -> &str {
+    line.split(' ').nth(3).unwrap_or(line)
 }
 
 fn newest(traffic: &Traffic) -> Result<Acknowledged, Failure> {

@@ -11,8 +11,8 @@ use crate::{
         failure::Failure,
         id::{RepositoryId, Sha256},
         result::{
-            CheckResult, CheckStatus, CopiedStore, DemoResult, DemoSchema, Head, InitResult, RestoreResult,
-            SnapshotEntry, Verdict, WentRound,
+            CheckResult, CheckStatus, CopiedStore, DemoResult, DemoSchema, DrillResult, Head, InitResult,
+            RestoreResult, SnapshotEntry, Verdict, WentRound,
         },
         time::Timestamp,
     },
@@ -26,7 +26,8 @@ use std::{fs, path::Path};
 /// What was done; whether it held is for the checks to say.
 const WHAT: &str = "A ledger was written to all the time and backed up to three stores; then it was deleted together with one \
     store, and an object of another store was damaged. The newest snapshot was restored with the custodian's files from \
-    what was left, and checked; then the stores were healed and every byte of them was read again.";
+    what was left, and checked; then the stores were healed and every byte of them was read again. A compliance log was \
+    altered in between, caught, and restored as it was before; a drill was judged by a policy.";
 
 /// What a reader of the summary must not take it for.
 const DOES_NOT_SHOW: &[&str] = &[
@@ -85,6 +86,7 @@ pub(super) struct Report<'a> {
     pub(super) rto_seconds: f64,
     pub(super) checks: &'a [Check],
     pub(super) healing: &'a Healing,
+    pub(super) drill: &'a DrillResult,
     pub(super) phases: &'a [Phase],
 }
 
@@ -113,6 +115,7 @@ struct Summary<'a> {
     at_disaster: LedgerFile,
     checks: Vec<&'a CheckResult>,
     healing: &'a Healing,
+    drill: &'a DrillResult,
     phases: &'a [Phase],
     does_not_show: &'a [&'a str],
     remarks: &'a [String],
@@ -180,6 +183,7 @@ impl Report<'_> {
             at_disaster: LedgerFile::new(stage, &stage.evidence(), self.at_disaster)?,
             checks: self.checks.iter().map(|check| &check.result).collect(),
             healing: self.healing,
+            drill: self.drill,
             phases: self.phases,
             does_not_show: DOES_NOT_SHOW,
             remarks: &self.init.remarks,
@@ -207,9 +211,12 @@ impl Report<'_> {
             dir: text(stage.dir()),
             source_ledger: text(&stage.evidence()),
             restored_ledger: text(&stage.restored_ledger()),
-            restored_log: None,
-            report: text(&stage.summary()),
-            signature: text(&stage.signature()),
+            restored_log: Some(text(&stage.restored_audit())),
+            // The report follows: it rests on what is signed here, too.
+            report: String::new(),
+            signature: String::new(),
+            summary: text(&stage.summary()),
+            summary_signature: text(&stage.signature()),
             rpo_seconds: summary.rpo_seconds,
             rto_seconds: summary.rto_seconds,
             verdict: summary.verdict,

@@ -78,19 +78,23 @@ fn foreign_file(directory: &Path, user: u32) -> Option<PathBuf> {
 
 /// Whoever takes this host must not get the key that opens the snapshots with it.
 fn examine_identities(settings: &Settings, findings: &mut Findings) {
-    let Ok(recipients) = Recipients::parse(&settings.recipients) else { return };
+    for path in identities_on_host(settings) {
+        let message = format!(
+            "the identity {} opens the snapshots and lies beside the configuration: move it off this host",
+            path.display()
+        );
+        findings.add("identity-on-host", Severity::Note, None, message, None);
+    }
+}
+
+/// Files beside the configuration that hold an identity of one of the recipients.
+pub(in crate::ops) fn identities_on_host(settings: &Settings) -> Vec<PathBuf> {
+    let Ok(recipients) = Recipients::parse(&settings.recipients) else { return Vec::new() };
     let mut paths: Vec<PathBuf> =
         fs::read_dir(settings.dir()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    for path in paths {
-        if opens_one_of(&path, &recipients) {
-            let message = format!(
-                "the identity {} opens the snapshots and lies beside the configuration: move it off this host",
-                path.display()
-            );
-            findings.add("identity-on-host", Severity::Note, None, message, None);
-        }
-    }
+    paths.retain(|path| opens_one_of(path, &recipients));
+    paths
 }
 
 /// Whether a file holds an identity of one of the recipients. What it holds is never shown.

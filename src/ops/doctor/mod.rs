@@ -3,6 +3,8 @@
 mod host;
 mod sources;
 
+pub(in crate::ops) use host::identities_on_host;
+
 use super::open;
 use crate::{
     config::Settings,

@@ -5,6 +5,7 @@ use crate::{
     config::{Settings, SourceSettings},
     core::result::Severity,
     ops::{backup, clock, open},
+    sources::log,
     world::World,
 };
 
@@ -30,7 +31,9 @@ pub(super) async fn examine(settings: &Settings, world: &World, findings: &mut F
 /// Looks whether the source could be read. What a crashed writer left is reported and stays as it is.
 async fn probe(settings: &Settings, source: &SourceSettings, world: &World, findings: &mut Findings) {
     let scratch_dir = settings.host.state_dir.join("sources").join(source.name.as_str()).join("scratch");
-    let opened = match open::open_database(source, world, scratch_dir) {
+    let opened = open::refuse_own_files(source, &settings.stores, &[&settings.host.state_dir])
+        .and_then(|()| open::open_database(source, world, scratch_dir));
+    let opened = match opened {
         Ok(opened) => opened,
         Err(failure) => return findings.failure("source", None, &failure),
     };
@@ -38,6 +41,10 @@ async fn probe(settings: &Settings, source: &SourceSettings, world: &World, find
         Ok(Ok(remarks)) => {
             for remark in remarks {
                 let message = format!("source {}: {remark}", source.name);
+                if source.kind == log::KIND {
+                    findings.add("left-out", Severity::Note, None, message, None);
+                    continue;
+                }
                 let next_step = "find out why the writer ended; opening the database with the application recovers it";
                 findings.add("crashed-writer", Severity::Warning, None, message, Some(next_step.to_owned()));
             }

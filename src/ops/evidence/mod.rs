@@ -12,7 +12,7 @@ pub mod verify;
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
-use super::host::Host;
+use super::{host::Host, restore};
 use crate::{
     config::Settings,
     core::{
@@ -150,7 +150,7 @@ impl Recorder {
         for (running, lock) in self.journal.dead() {
             let scratch = running.scratch.filter(|scratch| scratch.is_dir());
             if let Some(scratch) = &scratch {
-                std::fs::remove_dir_all(scratch).map_err(|error| {
+                restore::remove_directory(scratch).map_err(|error| {
                     Failure::new(Code::Failed, format!("cannot remove {}", scratch.display()))
                         .cause(error)
                         .safe("it holds plaintext that an interrupted command left")

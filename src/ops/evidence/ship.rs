@@ -90,6 +90,11 @@ impl Recorder {
         if let Some(why) = status.problem() {
             return (from, Err(NotTaken::Other(why)));
         }
+        if from > 0 && !has(store, writer, from).await {
+            // Records stay in order: what was lost comes back first.
+            let why = "it has lost records that it had; `recoup copy` brings them";
+            return (from, Err(NotTaken::Other(why.to_owned())));
+        }
         let mut newest = from;
         for number in from + 1..=to {
             let Some(local) = self.journal.local(writer, number) else {
@@ -107,6 +112,12 @@ impl Recorder {
         }
         (newest, Ok(()))
     }
+}
+
+/// Whether a store has a record, or does not say.
+async fn has(store: &Store, writer: WriterId, number: u64) -> bool {
+    let envelope = store.size(&layout::evidence(writer, number, "json")).await;
+    !envelope.is_err_and(|error| error.is_missing())
 }
 
 /// Body first, envelope last: where that is, the record counts.

@@ -320,11 +320,11 @@ impl Examined {
             let message = "this host has not written it: its state directory was copied, or set back".to_owned();
             self.find(EvidenceProblem::Forked, None, Some((own.writer, own.number() + 1)), message);
         }
-        if let (Some(head), Some((signed, _))) = (own.head, self.records.get(&(own.writer, own.number()))) {
-            if signed.sha256 != head.sha256 {
-                let message = "this host has written another record of this number".to_owned();
-                self.find(EvidenceProblem::Forked, None, Some((own.writer, head.number)), message);
-            }
+        if let (Some(head), Some((signed, _))) = (own.head, self.records.get(&(own.writer, own.number())))
+            && signed.sha256 != head.sha256
+        {
+            let message = "this host has written another record of this number".to_owned();
+            self.find(EvidenceProblem::Forked, None, Some((own.writer, head.number)), message);
         }
     }
 }

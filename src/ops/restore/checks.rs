@@ -5,7 +5,8 @@ use crate::{
     config,
     core::{
         failure::Failure,
-        policy::Assertion,
+        id::SourceName,
+        policy::Policy,
         result::{CheckResult, CheckStatus},
     },
     sources::{self, RestoredCheck},
@@ -16,28 +17,34 @@ pub(super) fn run(kind: &str, request: &RestoreRequest, manifest: &Manifest) -> 
     let mut checks = sources::check_restored(kind, &request.to, &manifest.entries)?;
     let kept = match &request.assertions {
         Some(assertions) => Ok(assertions.clone()),
-        None => kept_assertions(request, manifest),
+        None => kept_policy(&request.source, manifest).map(|policy| policy.assertions),
     };
     match kept {
         Ok(assertions) => checks.extend(sources::check_assertions(kind, &request.to, &manifest.entries, &assertions)),
-        Err(failure) => checks.push(RestoredCheck {
-            name: "assertions".to_owned(),
-            ok: false,
-            expected: "the assertions of the policy that was kept with the snapshot".to_owned(),
-            actual: format!("they could not be read: {failure}"),
-        }),
+        Err(failure) => checks.push(unread(&failure)),
     }
-    Ok(checks.into_iter().map(result).collect())
+    Ok(checks.into_iter().map(checked).collect())
 }
 
-/// The assertions of the source's policy when the snapshot was taken.
-fn kept_assertions(request: &RestoreRequest, manifest: &Manifest) -> Result<Vec<Assertion>, Failure> {
+/// A policy that cannot be read must not count as one without assertions.
+fn unread(failure: &Failure) -> RestoredCheck {
+    RestoredCheck {
+        name: "assertions".to_owned(),
+        ok: false,
+        expected: "the assertions of the policy that was kept with the snapshot".to_owned(),
+        actual: format!("they could not be read: {failure}"),
+    }
+}
+
+/// The source's policy when the snapshot was taken.
+pub fn kept_policy(source: &SourceName, manifest: &Manifest) -> Result<Policy, Failure> {
     let settings = config::parse_kept(&manifest.configuration)?;
-    let source = settings.source(request.source.as_str());
-    Ok(source.map(|source| settings.policy(source).assertions.clone()).unwrap_or_default())
+    let source = settings.source(source.as_str());
+    Ok(source.map(|source| settings.policy(source).clone()).unwrap_or_default())
 }
 
-fn result(check: RestoredCheck) -> CheckResult {
+/// A check as results have it.
+pub fn checked(check: RestoredCheck) -> CheckResult {
     CheckResult {
         name: check.name,
         status: if check.ok { CheckStatus::Passed } else { CheckStatus::Failed },

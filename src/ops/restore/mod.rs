@@ -2,9 +2,11 @@
 
 mod alternative;
 mod checks;
+pub mod evidence;
 mod fetch;
 mod manifest;
 mod select;
+mod steps;
 mod write;
 
 use super::progress::{Progress, Unit};
@@ -25,10 +27,13 @@ use crate::{
         layout,
     },
 };
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
+pub use checks::{checked, kept_policy};
 pub use manifest::{Manifest, PackContent, read_manifest};
 use select::Selected;
+pub use steps::{Fetched, Located, Restore};
+pub use write::{check_target, remove_directory};
 
 /// What to restore, and where to.
 #[derive(Clone, Debug)]
@@ -113,38 +118,34 @@ pub async fn restore(
     request: &RestoreRequest,
     progress: &dyn Progress,
 ) -> Result<RestoreResult, Failure> {
-    let staging = write::Staging::check(&request.to, &repository.stores)?;
+    let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
-    let catalogue = catalogue_of(repository, request).await?;
-    let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
-    let restored = restore_snapshot(repository, identities, &catalogue, id, staging, progress).await;
-    let restored = restored.map_err(|failure| alternative::name(&catalogue, request, id, failure))?;
-    notes.extend(restored.notes);
-    let inventory = &catalogue.snapshots[&id].inventory;
+    let mut located = restore.locate().await?;
+    let manifest = restore.read_manifest(&located, &identities).await?;
+    progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
+    let fetched = restore.fetch(&located, &manifest, identities, progress).await?;
+    progress.begin("making it durable", None, Unit::Items);
+    let published = restore.publish(&located, &manifest, fetched)?;
+    located.notes.extend(published);
     let mut checks = Vec::new();
     if request.check {
         progress.begin("checking the database", None, Unit::Items);
-        checks = checks::run(&inventory.source_kind, request, &restored.manifest)?;
+        checks = checks::run(&located.committed().inventory.source_kind, request, &manifest)?;
     }
-    let went_round = catalogue.detours.list().into_iter().map(|detour| WentRound {
-        store: detour.store,
-        object: detour.object,
-        problem: detour.problem,
-    });
-    let went_round: BTreeSet<WentRound> = went_round.chain(refused_copies(&catalogue, id)).collect();
+    let inventory = located.committed().inventory.clone();
     Ok(RestoreResult {
         schema: RestoreSchema,
-        snapshot: id,
-        files: restored.manifest.files(),
-        bytes: restored.manifest.bytes(),
-        went_round: went_round.into_iter().collect(),
+        snapshot: located.id(),
+        files: manifest.files(),
+        bytes: manifest.bytes(),
+        went_round: located.went_round(),
         checks,
         source: request.source.clone(),
         created_at: inventory.created_at,
         position: inventory.position.clone(),
         directory: request.to.display().to_string(),
-        notes,
-        warnings,
+        notes: located.notes,
+        warnings: located.warnings,
     })
 }
 
@@ -170,29 +171,6 @@ fn refused_copies(catalogue: &Catalogue, id: SnapshotId) -> impl Iterator<Item =
             _ => Problem::Damaged,
         },
     })
-}
-
-struct Restored {
-    manifest: Manifest,
-    notes: Vec<String>,
-}
-
-async fn restore_snapshot(
-    repository: &Repository,
-    identities: Arc<Identities>,
-    catalogue: &Catalogue,
-    id: SnapshotId,
-    staging: write::Staging,
-    progress: &dyn Progress,
-) -> Result<Restored, Failure> {
-    let manifest = read_manifest(repository, catalogue, id, &identities).await?;
-    staging.check_room(manifest.bytes_stored_raw())?;
-    let files = Arc::new(staging.create(&manifest)?);
-    progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
-    fetch::fetch_packs(repository, catalogue, &manifest, identities, files.clone(), progress).await?;
-    progress.begin("making it durable", None, Unit::Items);
-    let notes = staging.publish(&manifest, &files)?;
-    Ok(Restored { manifest, notes })
 }
 
 impl Manifest {

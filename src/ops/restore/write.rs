@@ -75,6 +75,23 @@ impl Drop for Staging {
     }
 }
 
+/// Refuses a directory that nothing may be restored into. Changes nothing.
+pub fn check_target(target: &Path, stores: &[Store]) -> Result<(), Failure> {
+    Staging::check(target, stores).map(drop)
+}
+
+/// Removes a directory of ours with everything in it, whatever modes its directories have. None is none to remove.
+pub fn remove_directory(path: &Path) -> io::Result<()> {
+    match held::open(CWD, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(directory) => {
+            held::empty(&directory)?;
+            fs::remove_dir(path)
+        }
+    }
+}
+
 /// What was moved to where it belongs.
 struct Moved {
     name: CString,

@@ -7,10 +7,11 @@ use crate::{
     world::files,
 };
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -23,6 +24,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub struct DigestFile {
     file: Option<File>,
     files: Vec<DigestedFile>,
+    /// Where each file stands in the list, and where its digests begin.
+    places: HashMap<StoredPath, (usize, u64)>,
     path: PathBuf,
     /// Why it is lost.
     lost: OnceLock<Failure>,
@@ -37,13 +40,13 @@ impl DigestFile {
             Ok(metadata) if metadata.len() == expected => {}
             _ => return Err(format!("{} is not as long as it should be", path.display())),
         }
-        Ok(DigestFile { file: Some(file), files, path, lost: OnceLock::new() })
+        Ok(DigestFile { file: Some(file), places: places(&files), files, path, lost: OnceLock::new() })
     }
 
     /// Makes the file of a new run.
     pub(super) fn create(path: PathBuf, files: Vec<DigestedFile>) -> Self {
         let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let digests = DigestFile { file: None, files, path, lost: OnceLock::new() };
+        let digests = DigestFile { file: None, places: places(&files), files, path, lost: OnceLock::new() };
         match created {
             Ok(file) => DigestFile { file: Some(file), ..digests },
             Err(error) => {
@@ -58,10 +61,15 @@ impl DigestFile {
         &self.files
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a file's digests begin, with its entry.
     pub fn find(&self, path: &StoredPath) -> Option<(u64, &DigestedFile)> {
-        let at = self.files.iter().position(|file| file.path == *path)?;
-        Some((self.files[..at].iter().map(|file| file.blocks * 16).sum(), &self.files[at]))
+        let (at, offset) = self.places.get(path)?;
+        Some((*offset, &self.files[*at]))
     }
 
     /// Reads the digests of `count` blocks of the file whose digests begin at `offset`.
@@ -69,6 +77,16 @@ impl DigestFile {
         let mut digests = vec![[0; 16]; count];
         self.opened()?.read_exact_at(digests.as_flattened_mut(), offset + first * 16)?;
         Ok(digests)
+    }
+
+    /// Takes the digests of the first `count` blocks of a file over from another file's record.
+    pub fn take_over(&self, offset: u64, old: &DigestFile, old_offset: u64, count: u64) -> io::Result<()> {
+        let piece = (CHUNK_BYTES / 16) as u64;
+        for first in (0..count).step_by(CHUNK_BYTES / 16) {
+            let digests = old.read(old_offset, first, usize::try_from((count - first).min(piece)).expect("a piece"))?;
+            self.write(offset, first, &digests);
+        }
+        Ok(())
     }
 
     /// Writes digests of consecutive blocks, unless the file is lost anyway.
@@ -142,4 +160,14 @@ impl DigestFile {
             }
         }
     }
+}
+
+fn places(files: &[DigestedFile]) -> HashMap<StoredPath, (usize, u64)> {
+    let mut offset = 0;
+    let place = |(at, file): (usize, &DigestedFile)| {
+        let place = (file.path.clone(), (at, offset));
+        offset += file.blocks * 16;
+        place
+    };
+    files.iter().enumerate().map(place).collect()
 }

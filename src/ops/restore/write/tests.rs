@@ -320,3 +320,20 @@ fn a_target_in_a_store_is_refused() {
         assert!(checked.is_ok() || outside == ".", "{outside}");
     }
 }
+
+#[test]
+fn directories_of_ours_are_removed_whatever_their_modes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, other) = (dir.path().join("ours"), dir.path().join("other"));
+    fs::create_dir_all(ours.join("closed/inner")).unwrap();
+    fs::write(ours.join("closed/inner/file"), "plaintext").unwrap();
+    fs::set_permissions(ours.join("closed"), fs::Permissions::from_mode(0o500)).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("kept"), "").unwrap();
+    symlink(&other, ours.join("link")).unwrap();
+    remove_directory(&ours).unwrap();
+    assert!(!ours.exists() && other.join("kept").exists());
+    remove_directory(&ours).unwrap();
+    symlink(&other, &ours).unwrap();
+    assert!(remove_directory(&ours).is_err() && other.join("kept").exists(), "a link is nobody's directory");
+}

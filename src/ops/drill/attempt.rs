@@ -1,0 +1,204 @@
+//! The part of a drill that is timed: locate, manifest, restore, publish, check, assert.
+
+use super::{DrillRequest, configured_policy, gather::Gathered, phases::Phases};
+use crate::{
+    config::Settings,
+    core::{
+        failure::Failure,
+        manifest::{Entry, EntryKind},
+        plan::drill::{COMPLETE, judge},
+        policy::Policy,
+        result::{CheckResult, CheckStatus, Verdict},
+        time::Timestamp,
+    },
+    ops::{
+        host::Host,
+        progress::{Progress, Unit},
+        restore::{self, Located, Manifest, Restore, RestoreRequest},
+    },
+    sources::{self, RestoredCheck},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What is tried out.
+pub(super) struct Trial<'a> {
+    pub(super) host: &'a Host,
+    pub(super) settings: &'a Settings,
+    pub(super) request: &'a DrillRequest,
+    pub(super) gathered: &'a Gathered,
+    pub(super) target: &'a Path,
+    pub(super) disaster_at: Timestamp,
+}
+
+/// What came of it so far: an interrupted one is told as far as it got.
+#[derive(Default)]
+pub(super) struct Attempt {
+    pub(super) phases: Phases,
+    pub(super) located: Option<Located>,
+    /// The policy that was kept with the snapshot, where this host has none for the source.
+    pub(super) kept_policy: Option<Policy>,
+    /// Whether files stand under their own names.
+    pub(super) published: bool,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) checks: Vec<CheckResult>,
+    /// From the start until everything was checked.
+    pub(super) rto_seconds: Option<f64>,
+    /// What was done otherwise than a drill should be.
+    pub(super) exceptions: Vec<String>,
+}
+
+impl Attempt {
+    /// Restores and checks. It may be dropped at any moment.
+    pub(super) async fn perform(&mut self, trial: &Trial<'_>, progress: &dyn Progress) -> Result<(), Failure> {
+        let (source, target) = (&trial.request.source, trial.target.to_owned());
+        let request = trial.gathered.restore_request(source, trial.disaster_at, target);
+        let manifest = self.restore(trial, &request, progress).await?;
+        let manifest = Arc::new(manifest);
+        self.check(trial, &manifest, progress).await
+    }
+
+    async fn restore(
+        &mut self,
+        trial: &Trial<'_>,
+        request: &RestoreRequest,
+        progress: &dyn Progress,
+    ) -> Result<Manifest, Failure> {
+        let identities = &trial.gathered.identities;
+        let restore = Restore::prepare(&trial.host.repository, request)?;
+        progress.begin("locating the snapshot", None, Unit::Objects);
+        self.phases.begin("locate");
+        let located = self.located.insert(restore.locate().await?);
+        self.phases.begin("manifest");
+        let manifest = restore.read_manifest(located, identities).await?;
+        progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
+        self.phases.begin("restore");
+        let fetched = restore.fetch(located, &manifest, identities.clone(), progress).await?;
+        progress.begin("making it durable", None, Unit::Items);
+        self.phases.begin("publish");
+        let notes = restore.publish(located, &manifest, fetched)?;
+        located.notes.extend(notes);
+        self.published = true;
+        (self.files, self.bytes) = (manifest.files(), manifest.bytes());
+        Ok(manifest)
+    }
+
+    /// Checks on threads of their own: a query may take long, and an interruption does not wait for it.
+    async fn check(
+        &mut self,
+        trial: &Trial<'_>,
+        manifest: &Arc<Manifest>,
+        progress: &dyn Progress,
+    ) -> Result<(), Failure> {
+        progress.begin("checking what was restored", None, Unit::Items);
+        self.phases.begin("check");
+        let kind = self.located.as_ref().map(|located| located.committed().inventory.source_kind.clone());
+        let kind = kind.unwrap_or_default();
+        self.checks.push(blocks_check(manifest));
+        let job = Job { kind: kind.clone(), target: trial.target.to_owned(), manifest: manifest.clone() };
+        self.checks.extend(on_a_thread(move || job.own_checks()).await??.into_iter().map(restore::checked));
+        self.phases.begin("assert");
+        let policy = match configured_policy(trial.settings, &trial.request.source) {
+            Some(policy) => policy.clone(),
+            None => {
+                let kept = restore::kept_policy(&trial.request.source, manifest)?;
+                self.exceptions.push(
+                    "it was judged by the policy that was kept with the snapshot: this host has none for the source"
+                        .to_owned(),
+                );
+                self.kept_policy.insert(kept).clone()
+            }
+        };
+        let job = Job { kind, target: trial.target.to_owned(), manifest: manifest.clone() };
+        let asserted = on_a_thread(move || {
+            sources::check_assertions(&job.kind, &job.target, &job.manifest.entries, &policy.assertions)
+        });
+        self.checks.extend(asserted.await?.into_iter().map(restore::checked));
+        Ok(())
+    }
+
+    /// What became of it, given that everything ran to its end.
+    pub(super) fn verdict(&self, rpo_seconds: f64, policy: &Policy) -> Verdict {
+        match self.rto_seconds {
+            Some(rto_seconds) => judge(&self.checks, rpo_seconds, rto_seconds, policy),
+            None => Verdict::Inconclusive,
+        }
+    }
+
+    /// Adds what was done otherwise than a drill should be.
+    pub(super) fn note_exceptions(&mut self, host: &Host, gathered: Option<&Gathered>) {
+        let Some(gathered) = gathered else { return };
+        if gathered.signed_here {
+            self.exceptions.push(format!(
+                "this host ({}) also signs the snapshots that it tries out: whoever takes it over now can read and \
+                 forge them; drills belong on another host",
+                host.world.invocation().host
+            ));
+        }
+        let Some(located) = &self.located else { return };
+        if gathered.chosen.is_some_and(|chosen| chosen.id != located.id()) {
+            let found = format!("the drill found snapshot {}, not the one that its start names", located.id());
+            self.exceptions.push(found);
+        }
+        self.exceptions.extend(located.warnings.iter().cloned());
+        if !located.is_durable(&host.repository, &gathered.copies) {
+            self.exceptions.push(format!("snapshot {} is not whole on enough stores to be durable", located.id()));
+        }
+    }
+}
+
+/// Checks that need nothing but what was restored.
+struct Job {
+    kind: String,
+    target: PathBuf,
+    manifest: Arc<Manifest>,
+}
+
+impl Job {
+    fn own_checks(&self) -> Result<Vec<RestoredCheck>, Failure> {
+        let mut checks = vec![files_check(&self.target, &self.manifest.entries)];
+        checks.extend(sources::check_restored(&self.kind, &self.target, &self.manifest.entries)?);
+        Ok(checks)
+    }
+}
+
+/// The restore has compared every block before it wrote it, and would have failed otherwise.
+fn blocks_check(manifest: &Manifest) -> CheckResult {
+    CheckResult {
+        name: "blocks".to_owned(),
+        status: CheckStatus::Passed,
+        expected: "every stored block has the digest that was recorded when it was read".to_owned(),
+        actual: format!("{} bytes of blocks were compared", manifest.bytes_stored_raw()),
+    }
+}
+
+/// Everything that the manifest names stands there, with its kind and size.
+fn files_check(target: &Path, entries: &[Entry]) -> RestoredCheck {
+    let is_there = |entry: &&Entry| {
+        let found = fs::symlink_metadata(target.join(entry.path.to_relative()));
+        found.is_ok_and(|found| match &entry.kind {
+            EntryKind::File { size, .. } => found.is_file() && found.len() == *size,
+            EntryKind::Directory => found.is_dir(),
+            EntryKind::Link { .. } => found.is_symlink(),
+        })
+    };
+    let missing: Vec<&Entry> = entries.iter().filter(|entry| !is_there(entry)).collect();
+    RestoredCheck {
+        name: COMPLETE.to_owned(),
+        ok: missing.is_empty(),
+        expected: format!("all {} entries of the manifest", entries.len()),
+        actual: match missing.first() {
+            None => format!("all {} entries", entries.len()),
+            Some(first) => format!("{} are missing or have another size, the first: {}", missing.len(), first.path),
+        },
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::internal(format!("a thread of the drill failed: {error}")))
+}

@@ -1,0 +1,132 @@
+//! What is known before a drill begins: the identity, what the stores hold, and with it the moment of the disaster.
+
+use super::{DrillRequest, configured_policy};
+use crate::{
+    config::Settings,
+    core::{
+        failure::Failure,
+        id::{SnapshotId, SourceName},
+        inventory::Parent,
+        plan::drill::{Window, interval, window},
+        policy::Copies,
+        target::Target,
+        time::Timestamp,
+    },
+    format::seal::Identities,
+    ops::{
+        host::Host,
+        list, open,
+        restore::{Restore, RestoreRequest},
+        runs,
+    },
+    repository::catalogue::Catalogue,
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// What a drill begins with.
+pub(super) struct Gathered {
+    pub(super) identities: Arc<Identities>,
+    /// The moment of the disaster: as given, or drawn.
+    pub(super) disaster_at: Timestamp,
+    /// What it was drawn from.
+    pub(super) window: Option<Window>,
+    /// The snapshot that it means, as far as can be told before the drill; the drill chooses again, timed.
+    pub(super) chosen: Option<Parent>,
+    /// When a snapshot is durable.
+    pub(super) copies: Copies,
+    /// The newest snapshot that this host knows of.
+    pub(super) known_head: Option<Parent>,
+    /// Snapshots that the stores show.
+    pub(super) snapshots: usize,
+    /// Whether this host's own key signed one of them.
+    pub(super) signed_here: bool,
+}
+
+/// Reads the identity and the catalogue, and declares the disaster.
+pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequest) -> Result<Gathered, Failure> {
+    let now = host.world.now();
+    let target = Target::Time(request.disaster_at.unwrap_or(now));
+    let known = runs::before_restore(settings, &request.source, &target, None)?;
+    let catalogue = host.repository.catalogue(&request.source).await;
+    refuse_mistyped(host, settings, request, &catalogue).await?;
+    let identities = Arc::new(open::read_identities(&request.identity).await?);
+    let window = match request.disaster_at {
+        Some(_) => None,
+        None => {
+            let policy = configured_policy(settings, &request.source);
+            window(now, &read_from(host, &catalogue, &known.copies), policy.and_then(interval))
+        }
+    };
+    let drawn = window.map(|window| window.at(u64::from_le_bytes(host.world.random())));
+    let disaster_at = request.disaster_at.or(drawn).unwrap_or(now);
+    let own = host.key.fingerprint();
+    let mut gathered = Gathered {
+        identities,
+        disaster_at,
+        window,
+        chosen: None,
+        copies: known.copies,
+        known_head: known.head,
+        snapshots: catalogue.snapshots.len(),
+        signed_here: catalogue.snapshots.values().any(|committed| committed.inventory.writer == own.as_str()),
+    };
+    // What cannot be chosen is found out again, and named, once the start is on record.
+    let restore = gathered.restore_request(&request.source, disaster_at, PathBuf::from("/"));
+    gathered.chosen = Restore::choose(&host.repository, &catalogue, &restore).await.ok();
+    Ok(gathered)
+}
+
+/// A source that is neither configured nor on any store that answers.
+async fn refuse_mistyped(
+    host: &Host,
+    settings: &Settings,
+    request: &DrillRequest,
+    catalogue: &Catalogue,
+) -> Result<(), Failure> {
+    let is_known = settings.source(request.source.as_str()).is_some() || !catalogue.snapshots.is_empty();
+    if is_known || catalogue.ready().next().is_none() {
+        return Ok(());
+    }
+    let on_stores = list::sources_on_stores(&host.repository).await?;
+    list::check_known(&request.source, &on_stores, &Default::default())
+}
+
+/// When the reads of the durable snapshots began; of all that there are where none is durable.
+fn read_from(host: &Host, catalogue: &Catalogue, copies: &Copies) -> Vec<Timestamp> {
+    let moments = |durable: bool| -> Vec<Timestamp> {
+        let all = catalogue.snapshots.values();
+        let found = all.filter(|committed| !durable || catalogue.is_durable(&host.repository, copies, committed));
+        found.map(|committed| committed.inventory.read_started_at).collect()
+    };
+    let durable = moments(true);
+    if durable.is_empty() { moments(false) } else { durable }
+}
+
+impl Gathered {
+    /// What is restored: the newest durable snapshot whose read began before the disaster.
+    pub(super) fn restore_request(&self, source: &SourceName, at: Timestamp, to: PathBuf) -> RestoreRequest {
+        RestoreRequest {
+            known_head: self.known_head,
+            copies: self.copies.clone(),
+            ..RestoreRequest::new(source.clone(), Target::Time(at), to)
+        }
+    }
+
+    /// The first steps of a plan.
+    pub(super) fn steps(&self, request: &DrillRequest) -> Vec<String> {
+        let declared = match (request.disaster_at, self.window) {
+            (Some(moment), _) => format!("declare {} lost at {moment}", request.source),
+            (None, Some(window)) => format!(
+                "declare {} lost at a moment drawn at random between {} and {}",
+                request.source, window.from, window.until
+            ),
+            (None, None) => format!("declare {} lost now: it has no snapshot yet", request.source),
+        };
+        let chosen: Option<SnapshotId> = self.chosen.filter(|_| request.disaster_at.is_some()).map(|chosen| chosen.id);
+        let snapshot = match chosen {
+            Some(id) => format!("fetch snapshot {id}, the newest that was read before"),
+            None => "fetch the newest durable snapshot that was read before".to_owned(),
+        };
+        vec![declared, snapshot]
+    }
+}

@@ -1,0 +1,86 @@
+//! Where the plaintext of a drill lies for a while.
+
+use super::DrillRequest;
+use crate::{
+    config::Settings,
+    core::{
+        failure::{Code, Failure, shell_word},
+        path::PARTIAL,
+    },
+    ops::{host::Host, restore},
+    world,
+};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The directory of a drill.
+pub(super) struct Place {
+    /// What is restored into.
+    pub(super) target: PathBuf,
+    /// What the next command removes if this process dies. Of a directory that the operator named only our own folder
+    /// in it: whatever else stands there by then is not ours.
+    pub(super) unfinished: PathBuf,
+    /// The directory above, where it is ours too and goes when it is empty.
+    above: Option<PathBuf>,
+}
+
+impl Place {
+    /// Chooses it, and refuses one in a store or a source. Makes nothing yet.
+    pub(super) fn choose(host: &Host, settings: &Settings, request: &DrillRequest) -> Result<Self, Failure> {
+        let place = match (&request.to, &request.scratch) {
+            (Some(to), _) => {
+                let target = world::absolute(to);
+                Place { unfinished: target.join(PARTIAL), target, above: None }
+            }
+            (None, scratch) => {
+                let own = host.state_dir.join("scratch");
+                let above = scratch.as_deref().map_or_else(|| own.clone(), world::absolute);
+                let target = above.join(format!("drill-{}", host.world.new_id()));
+                Place { unfinished: target.clone(), target, above: scratch.is_none().then_some(own) }
+            }
+        };
+        let flag = if request.to.is_some() { "--to" } else { "--scratch" };
+        restore::check_target(&place.target, &host.repository.stores)
+            .map_err(|failure| failure.next_step(format!("name another directory with {flag}")))?;
+        refuse_sources(&place.target, settings, flag)?;
+        Ok(place)
+    }
+
+    /// Removes what was restored.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        restore::remove_directory(&self.unfinished)?;
+        if let Some(above) = &self.above {
+            // Stays if another drill is in it.
+            let _ = fs::remove_dir(above);
+        }
+        Ok(())
+    }
+
+    /// What the operator is told of plaintext that could not be removed.
+    pub(super) fn left(&self, error: &io::Error) -> String {
+        let directory = self.unfinished.display();
+        format!(
+            "the plaintext in {directory} could not be removed ({error}): rm -r {}",
+            shell_word(self.unfinished.display())
+        )
+    }
+}
+
+/// Refuses a directory in one that is protected: plaintext of a drill would be in the next snapshot.
+fn refuse_sources(target: &Path, settings: &Settings, flag: &str) -> Result<(), Failure> {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let existing = target.ancestors().find_map(|above| above.canonicalize().ok()).unwrap_or_default();
+    for source in settings.sources.iter().filter(|source| source.path.is_dir()) {
+        let protected = identity(&source.path);
+        if existing.ancestors().any(|above| protected.is_some() && identity(above) == protected) {
+            return Err(Failure::new(Code::Refused, format!("will not restore into {}", target.display()))
+                .cause(format!("it lies in source {} ({})", source.name, source.path.display()))
+                .safe("nothing was written")
+                .next_step(format!("name a directory outside of every source with {flag}")));
+        }
+    }
+    Ok(())
+}

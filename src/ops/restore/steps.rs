@@ -1,0 +1,122 @@
+//! A restore step by step, for whoever times each of them: prepare, locate, read the manifest, fetch, publish.
+
+use super::{
+    Manifest, RestoreRequest, alternative, catalogue_of, fetch, read_manifest, refused_copies,
+    select::{self, Selected},
+    write,
+};
+use crate::{
+    core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
+    format::seal::Identities,
+    ops::progress::Progress,
+    repository::{
+        Repository,
+        catalogue::{Catalogue, Committed},
+    },
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// A restore under way. What was not published is removed when this is dropped.
+pub struct Restore<'a> {
+    repository: &'a Repository,
+    request: &'a RestoreRequest,
+    staging: write::Staging,
+}
+
+/// The snapshot that the request means, and what the stores hold.
+pub struct Located {
+    pub(super) catalogue: Catalogue,
+    id: SnapshotId,
+    /// What the operator should know about the choice.
+    pub notes: Vec<String>,
+    /// What has its part in the exit code.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that a snapshot holds, written and compared, and not yet under its own names.
+pub struct Fetched(Arc<write::OpenFiles>);
+
+impl<'a> Restore<'a> {
+    /// Looks at the target, which must be fit. Reads no store.
+    pub fn prepare(repository: &'a Repository, request: &'a RestoreRequest) -> Result<Self, Failure> {
+        let staging = write::Staging::check(&request.to, &repository.stores)?;
+        Ok(Restore { repository, request, staging })
+    }
+
+    /// Reads the catalogue and chooses the snapshot.
+    pub async fn locate(&self) -> Result<Located, Failure> {
+        let catalogue = catalogue_of(self.repository, self.request).await?;
+        let Selected { id, notes, warnings } = select::select(self.repository, &catalogue, self.request).await?;
+        Ok(Located { catalogue, id, notes, warnings })
+    }
+
+    /// The snapshot that a request means, going by a catalogue that was read already.
+    pub async fn choose(
+        repository: &Repository,
+        catalogue: &Catalogue,
+        request: &RestoreRequest,
+    ) -> Result<Parent, Failure> {
+        let Selected { id, .. } = select::select(repository, catalogue, request).await?;
+        Ok(Parent { id, sha256: catalogue.snapshots[&id].sha256 })
+    }
+
+    /// Reads the manifest, and makes sure that there is room for what it names.
+    pub async fn read_manifest(&self, located: &Located, identities: &Identities) -> Result<Manifest, Failure> {
+        let read = read_manifest(self.repository, &located.catalogue, located.id, identities).await;
+        let checked = read.and_then(|manifest| self.staging.check_room(manifest.bytes_stored_raw()).map(|()| manifest));
+        checked.map_err(|failure| self.explained(located, failure))
+    }
+
+    /// Fetches every pack, from whichever store has it right, compares every block with its digest, and writes it.
+    pub async fn fetch(
+        &self,
+        located: &Located,
+        manifest: &Manifest,
+        identities: Arc<Identities>,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, Failure> {
+        let files = Arc::new(self.staging.create(manifest).map_err(|failure| self.explained(located, failure))?);
+        let fetching =
+            fetch::fetch_packs(self.repository, &located.catalogue, manifest, identities, files.clone(), progress);
+        fetching.await.map_err(|failure| self.explained(located, failure))?;
+        Ok(Fetched(files))
+    }
+
+    /// Makes it durable and moves it to where it belongs. Returns what the operator should know.
+    pub fn publish(self, located: &Located, manifest: &Manifest, fetched: Fetched) -> Result<Vec<String>, Failure> {
+        let published = self.staging.publish(manifest, &fetched.0);
+        published.map_err(|failure| self.explained(located, failure))
+    }
+
+    fn explained(&self, located: &Located, failure: Failure) -> Failure {
+        alternative::name(&located.catalogue, self.request, located.id, failure)
+    }
+}
+
+impl Located {
+    /// The snapshot.
+    pub fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    /// What is committed under it.
+    pub fn committed(&self) -> &Committed {
+        &self.catalogue.snapshots[&self.id]
+    }
+
+    /// Whether enough of the stores that answer hold all of it.
+    pub fn is_durable(&self, repository: &Repository, copies: &Copies) -> bool {
+        self.catalogue.is_durable(repository, copies, self.committed())
+    }
+
+    /// The damage that was gone round so far.
+    pub fn went_round(&self) -> Vec<WentRound> {
+        let detours = self.catalogue.detours.list().into_iter().map(|detour| WentRound {
+            store: detour.store,
+            object: detour.object,
+            problem: detour.problem,
+        });
+        let went_round: BTreeSet<WentRound> = detours.chain(refused_copies(&self.catalogue, self.id)).collect();
+        went_round.into_iter().collect()
+    }
+}
