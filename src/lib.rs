@@ -31,8 +31,9 @@
 //! 1. An inventory is written last, and only on a store that holds everything it names. Its existence is the commit.
 //! 2. Nothing is overwritten. The one exception is healing, which keeps the damaged bytes where the store can.
 //! 3. What a command calls done is on stable storage.
-//! 4. Nothing is believed because it lies on a store: a trusted signature vouches for the inventory, the inventory by
-//!    SHA-256 for every other object, and a keyed digest for every stored block. Every byte read is hostile until then.
+//! 4. Nothing is believed because it lies on a store: a trusted signature vouches for the inventory (of a revoked signer,
+//!    a trusted vouch, by SHA-256), the inventory by SHA-256 for every other object, and a keyed digest for every stored
+//!    block. Every byte read is hostile until then.
 //! 5. The backup host holds no key that opens content.
 //! 6. Packs and digests are sealed to the custodians only; roots, parts and indexes also to the host's catalogue key.
 //! 7. A block is used again only while its pack is intact somewhere and sealed to every configured recipient.

@@ -34,13 +34,14 @@ impl Help {
 /// The definition of the whole command line.
 pub fn command() -> clap::Command {
     commands::HELP.iter().fold(CommandLine::command(), |command, help| {
-        let mut path = help.command.split(' ');
-        match (path.next(), path.next()) {
-            (Some(""), _) | (None, _) => command.after_help(help.text()),
-            (Some(name), None) => command.mut_subcommand(name, |command| command.after_help(help.text())),
-            (Some(name), Some(inner)) => command.mut_subcommand(name, |command| {
-                command.mut_subcommand(inner, |command| command.after_help(help.text()))
-            }),
-        }
+        let path: Vec<&str> = help.command.split(' ').filter(|name| !name.is_empty()).collect();
+        with_help(command, &path, help)
     })
+}
+
+fn with_help(command: clap::Command, path: &[&str], help: &Help) -> clap::Command {
+    match path {
+        [] => command.after_help(help.text()),
+        [name, inner @ ..] => command.mut_subcommand(name, |command| with_help(command, inner, help)),
+    }
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod document;
+mod edit;
 mod identity;
 mod kept;
 mod lookup;
@@ -20,6 +21,7 @@ mod write;
 
 pub use access::{Access, parse_store_argument};
 pub use document::FILE_BYTES_MAX;
+pub use edit::{RecipientChange, by_hand, edit_recipients};
 pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity, signers_beside};
 pub use kept::parse_kept;
 pub use lookup::{CONFIG, find, find_for_init};

@@ -74,6 +74,8 @@ pub struct ControlState {
     open_restores: BTreeSet<(WriterId, u64)>,
     /// When each recipient was last proven.
     pub proven_recipients: BTreeMap<String, Timestamp>,
+    /// Where that is recorded, by writer and number: the sealed body there says who showed it.
+    pub proof_records: BTreeMap<String, (WriterId, u64)>,
     /// SHA-256 of the configuration that each writer recorded last.
     pub configurations: BTreeMap<WriterId, Sha256>,
     /// Signers that were revoked.
@@ -144,7 +146,10 @@ impl ControlState {
             }
             Control::RecipientProven { recipient } => {
                 let newest = self.proven_recipients.entry(recipient.clone()).or_insert(record.recorded_at);
-                *newest = record.recorded_at.max(*newest);
+                if record.recorded_at >= *newest {
+                    *newest = record.recorded_at;
+                    self.proof_records.insert(recipient.clone(), (record.writer, record.number));
+                }
             }
             Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}

@@ -247,7 +247,8 @@ pub enum Control {
         signer: String,
         /// Its newest evidence that is vouched for, by writer.
         evidence: Vec<SeenHead>,
-        /// SHA-256 of the list of inventories that are vouched for, which is in the body.
+        /// SHA-256 of the list of vouches, a line `SHA256  keys/ID.json` for each: they name every inventory that is
+        /// vouched for.
         inventories_sha256: Sha256,
     },
 }

@@ -20,3 +20,4 @@ pub mod statistics;
 pub mod target;
 pub mod time;
 pub mod verdicts;
+pub mod vouch;

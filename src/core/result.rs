@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod drill;
 mod evidence;
+mod keys;
 mod points;
 mod prune;
 mod report;
@@ -19,6 +20,7 @@ pub use check::{
 pub use demo::{DemoResult, Verdict};
 pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
+pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
 pub use prune::{PruneResult, PrunedSource, PrunedStore};
 pub use report::{ReportResult, ReportVerification};
@@ -72,6 +74,7 @@ schemas! {
     DrillSchema = "recoup.drill/1",
     EvidenceSchema = "recoup.evidence/1",
     HoldsSchema = "recoup.holds/1",
+    KeysSchema = "recoup.keys/1",
     CheckSchema = "recoup.check/1",
     StatusSchema = "recoup.status/1",
     PointsSchema = "recoup.points/1",

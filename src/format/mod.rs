@@ -13,6 +13,7 @@ pub mod report;
 pub mod seal;
 pub mod signature;
 pub mod signers;
+pub mod vouch;
 
 use sha2::Digest;
 

@@ -149,6 +149,13 @@ impl Identities {
         &self.recipients
     }
 
+    /// Each of these identities by itself, with the recipient that it belongs to. One whose recipient is not known is
+    /// left out.
+    pub fn each(self) -> Vec<(String, Identities)> {
+        let pairs = self.recipients.into_iter().zip(self.keys);
+        pairs.map(|(name, key)| (name.clone(), Identities { keys: vec![key], recipients: vec![name] })).collect()
+    }
+
     pub(crate) fn open<R: Read>(&self, sealed: R) -> Result<age::stream::StreamReader<R>, FormatError> {
         let decryptor = age::Decryptor::new(sealed).map_err(FormatError::damaged)?;
         let keys = self.keys.iter().map(|key| &**key as &dyn age::Identity);

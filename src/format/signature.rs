@@ -35,6 +35,11 @@ pub fn principal(source: &SourceName, repository: &RepositoryId) -> String {
     format!("{source}@{repository}")
 }
 
+/// Who signs what belongs to a whole repository, in a role: `keys@<repository id>`.
+pub fn role_principal(role: &str, repository: &RepositoryId) -> String {
+    format!("{role}@{repository}")
+}
+
 /// The SHA-256 fingerprint of a signer's public key, as `ssh-keygen -l` prints it: `SHA256:...`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignerFingerprint(String);
@@ -205,6 +210,16 @@ pub enum SignatureError {
     /// The signature is of other bytes.
     #[error("the signature of {0} does not match the bytes")]
     Mismatch(SignerFingerprint),
+}
+
+impl SignatureError {
+    /// Whether all that is wrong is that the signer may not sign so.
+    pub fn is_of_trust(&self) -> bool {
+        matches!(
+            self,
+            SignatureError::UnknownSigner(_) | SignatureError::Principal { .. } | SignatureError::Role { .. }
+        )
+    }
 }
 
 /// A signature that was read, and neither believed nor checked.

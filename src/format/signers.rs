@@ -113,13 +113,37 @@ impl Signers {
         if signature.matches(bytes, namespace) { Ok(signer) } else { Err(SignatureError::Mismatch(signer)) }
     }
 
-    /// Whether a signature claims to be of a key that some line names. Nothing is proven by that.
-    pub fn know(&self, signature_pem: &str) -> Result<(), SignatureError> {
+    /// Whether a signature claims to be of a key that may sign in the namespace as the principal. Nothing is proven by
+    /// that.
+    pub fn permits(&self, signature_pem: &str, namespace: &str, principal: &str) -> Result<(), SignatureError> {
         let signature = Unchecked::parse(signature_pem)?;
-        if self.signers.iter().any(|line| line.key == *signature.key()) {
-            return Ok(());
+        if signature.namespace() != namespace {
+            let found = signature.namespace().chars().take(80).collect();
+            return Err(SignatureError::Namespace { found, wanted: namespace.to_owned() });
         }
-        Err(SignatureError::UnknownSigner(SignerFingerprint::of(signature.key())))
+        self.permit(signature.key(), &SignerFingerprint::of(signature.key()), namespace, principal)
+    }
+
+    /// What the lines let each key do: fingerprint, principals and namespaces, in their order.
+    pub fn lines(&self) -> impl Iterator<Item = (SignerFingerprint, &str, Option<&str>)> {
+        self.signers
+            .iter()
+            .map(|line| (SignerFingerprint::of(&line.key), line.principals.as_str(), line.namespaces.as_deref()))
+    }
+
+    /// Whether the key of a fingerprint may sign in the namespace as the principal.
+    pub fn may(&self, signer: &str, namespace: &str, principal: &str) -> bool {
+        let mut keys = self.signers.iter().map(|line| (line.key, SignerFingerprint::of(&line.key)));
+        let found = keys.find(|(_, fingerprint)| fingerprint.as_str() == signer);
+        found.is_some_and(|(key, fingerprint)| self.permit(&key, &fingerprint, namespace, principal).is_ok())
+    }
+
+    /// All of them but one.
+    #[must_use]
+    pub fn without(&self, signer: &str) -> Self {
+        let mut others = self.clone();
+        others.signers.retain(|line| SignerFingerprint::of(&line.key).as_str() != signer);
+        others
     }
 
     /// Whether some line lets the key sign in the namespace as the principal.
@@ -146,6 +170,54 @@ impl Signers {
         let (principal, namespace) = (principal.to_owned(), namespace.to_owned());
         Err(SignatureError::Role { signer: signer.clone(), principal, namespace })
     }
+}
+
+/// Who signed exactly `bytes` in `namespace`, trusted or not.
+pub fn signed_by(bytes: &[u8], signature_pem: &str, namespace: &str) -> Result<SignerFingerprint, SignatureError> {
+    let signature = Unchecked::parse(signature_pem)?;
+    let signer = SignerFingerprint::of(signature.key());
+    if signature.namespace() == namespace && signature.matches(bytes, namespace) {
+        Ok(signer)
+    } else {
+        Err(SignatureError::Mismatch(signer))
+    }
+}
+
+/// The key of a `.pub` file, as the line of one.
+pub fn public_key(text: &str) -> Result<(SignerFingerprint, String), String> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err("it does not hold exactly one public key".to_owned());
+    };
+    if line.contains("PRIVATE KEY") {
+        return Err("it is a private key; name the file that ends in .pub".to_owned());
+    }
+    let found = first_word(line);
+    if found != "ssh-ed25519" {
+        return Err(if is_key_type(found) {
+            format!("it holds a key of type {}; only ssh-ed25519 is used", shortened(found))
+        } else {
+            "it is no OpenSSH public key (ssh-ed25519 AAAA...)".to_owned()
+        });
+    }
+    if !line.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) || line.len() > MAX_PATTERN_BYTES {
+        return Err("it holds more than a key and a comment of printable ASCII".to_owned());
+    }
+    match parse_line(&format!("* {line}"))? {
+        Line::Signer(signer) => Ok((SignerFingerprint::of(&signer.key), line.to_owned())),
+        Line::Skipped(why) => Err(why),
+    }
+}
+
+/// The text of a file of signers without the lines of one of them; everything else stays as it is.
+pub fn text_without(text: &str, signer: &str) -> String {
+    let is_of_signer = |line: &str| {
+        let line = line.trim_matches([' ', '\t', '\r', '\n']);
+        let is_comment = line.is_empty() || line.starts_with('#');
+        let parsed = if is_comment { None } else { parse_line(line).ok() };
+        matches!(parsed, Some(Line::Signer(found)) if SignerFingerprint::of(&found.key).as_str() == signer)
+    };
+    text.split_inclusive('\n').filter(|line| !is_of_signer(line)).collect()
 }
 
 enum Line {

@@ -14,6 +14,7 @@ pub mod findings;
 pub mod hold;
 pub mod host;
 pub mod init;
+pub mod key;
 pub mod list;
 pub mod open;
 pub mod points;

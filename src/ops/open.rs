@@ -13,7 +13,7 @@ use crate::{
         signature::HostKey,
         signers::Signers,
     },
-    repository::{Repository, head},
+    repository::{Repository, head, vouch::Vouches},
     sources::{Limits, Source, log, sqlite},
     stores::{self, Store, StoreSpec, refuse_aliases},
     world::{self, World, files},
@@ -95,7 +95,7 @@ pub fn host_failures(settings: &Settings) -> Vec<Failure> {
 pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
     let id = repository_id(settings)?;
     let signers = read_signers(&settings.host.allowed_signers, SIGNERS_STEP)?;
-    Ok(Repository { id, stores: open_stores(&settings.stores), signers })
+    Ok(Repository { id, stores: open_stores(&settings.stores), signers, vouches: Vouches::default() })
 }
 
 fn repository_id(settings: &Settings) -> Result<RepositoryId, Failure> {
@@ -148,7 +148,7 @@ pub async fn open_bare(stores: &[StoreSettings], signers: &Path) -> Result<Repos
         failures.sort_by_key(|failure| failure.code);
         return Err(failures.into_iter().next().unwrap_or_else(|| Failure::new(Code::Usage, "no store is named")));
     };
-    Ok(Repository { id, stores, signers })
+    Ok(Repository { id, stores, signers, vouches: Vouches::default() })
 }
 
 /// A source with its policy.
@@ -259,7 +259,7 @@ fn unusable_state(directory: &Path, cause: impl std::fmt::Display) -> Failure {
         .next_step("make it again, mode 0700, owned by the user who runs recoup; the next snapshot is then a full")
 }
 
-fn read_host_key(path: &Path) -> Result<HostKey, Failure> {
+pub(super) fn read_host_key(path: &Path) -> Result<HostKey, Failure> {
     let text = read_secret(path, "the signing key")?;
     HostKey::from_openssh(&text).map_err(|error| unusable_key(path, "the signing key", &error.to_string()))
 }

@@ -213,8 +213,8 @@ impl Repository {
 
     /// Reads one inventory from one store: signature first, then content, then whether it is where it belongs.
     ///
-    /// What has no signature of a signer that is known here is not even fetched: anybody who can write to a store can
-    /// put any number of large ones there.
+    /// What has no signature of a signer that is known here, and is not vouched for, is not even fetched: anybody who
+    /// can write to a store can put any number of large ones there.
     pub(crate) async fn read_snapshot(
         &self,
         store: usize,
@@ -236,8 +236,10 @@ impl Repository {
             }
             Err(error) => return Err(unreadable(error)),
         };
-        self.signers.know(text_of(&signature)?).map_err(|error| Refusal::Untrusted(error.to_string()))?;
         let key = format!("{folder}{}", layout::snapshot_object(id, layout::INVENTORY));
+        let principal = signature::principal(source, &self.id);
+        let known = self.may_be_trusted(&key, text_of(&signature)?, signature::INVENTORY, &principal).await;
+        known.map_err(|error| Refusal::Untrusted(error.to_string()))?;
         let bytes = store.get(&key, inventory_format::MAX_BYTES).await.map_err(unreadable)?;
         self.accept(source, id, bytes, signature)
     }
@@ -252,9 +254,9 @@ impl Repository {
     ) -> Result<Committed, Refusal> {
         let text = text_of(&signature)?;
         let principal = signature::principal(source, &self.id);
+        let name = format!("{}{}", layout::source_folder(source), layout::snapshot_object(id, layout::INVENTORY));
         let signer = self
-            .signers
-            .verify(&bytes, text, signature::INVENTORY, &principal)
+            .verify_signed(&name, &bytes, text, signature::INVENTORY, &principal)
             .map_err(|error| Refusal::Untrusted(error.to_string()))?;
         let inventory = inventory_format::parse(&bytes).map_err(|error| match error {
             FormatError::Newer { .. } => Refusal::Newer(error.to_string()),

@@ -155,7 +155,14 @@ impl Repository {
             return Ok(None);
         };
         match get(store, writer, number, "sig", MAX_SIGNATURE_BYTES as u64).await? {
-            Some(signature) => self.accept_record(writer, number, bytes, signature).map(Some),
+            Some(signature) => {
+                let name = layout::evidence(writer, number, "json");
+                if let Ok(text) = std::str::from_utf8(&signature) {
+                    // Says why in a moment, if not.
+                    let _ = self.may_be_trusted(&name, text, signature::EVIDENCE, &principal(&self.id)).await;
+                }
+                self.accept_record(writer, number, bytes, signature).map(Some)
+            }
             None => Err(Refusal::Untrusted("it has no signature".to_owned())),
         }
     }
@@ -172,8 +179,13 @@ impl Repository {
         let text = std::str::from_utf8(&signature)
             .map_err(|_| untrusted("its signature is not one of ssh-keygen's".to_owned()))?;
         let signer = self
-            .signers
-            .verify(&bytes, text, signature::EVIDENCE, &principal(&self.id))
+            .verify_signed(
+                &layout::evidence(writer, number, "json"),
+                &bytes,
+                text,
+                signature::EVIDENCE,
+                &principal(&self.id),
+            )
             .map_err(|error| untrusted(error.to_string()))?;
         let record = evidence_format::parse(&bytes).map_err(|error| match error {
             FormatError::Newer { .. } => Refusal::Newer(error.to_string()),

@@ -6,6 +6,7 @@ use crate::core::{
     inventory::Inventory,
     manifest::PartId,
     prune::Stage,
+    vouch::VouchId,
 };
 use crate::format::objects::ObjectKind;
 
@@ -33,6 +34,19 @@ pub const SOURCES: &str = "sources/";
 
 /// The folder of the control log, with its slash.
 pub const EVIDENCE: &str = "evidence/";
+
+/// The folder of vouches for what revoked signers signed, with its slash.
+pub const KEYS: &str = "keys/";
+
+/// An object of a vouch: the list itself, or its signature.
+pub fn vouch(id: VouchId, ending: &str) -> String {
+    format!("{KEYS}{id}.{ending}")
+}
+
+/// The vouch that a full name is the list of, if it is one.
+pub fn vouch_of(name: &str) -> Option<VouchId> {
+    name.strip_prefix(KEYS)?.strip_suffix(".json")?.parse().ok()
+}
 
 /// An object of an evidence record: its envelope, its signature or its body.
 pub fn evidence(writer: WriterId, number: u64, ending: &str) -> String {

@@ -10,6 +10,7 @@ mod lost_head;
 pub mod prunes;
 pub mod recovery;
 pub mod survey;
+pub mod vouch;
 
 use crate::{
     core::{id::RepositoryId, policy::Place},
@@ -17,6 +18,7 @@ use crate::{
     stores::Store,
 };
 use std::collections::BTreeMap;
+use vouch::Vouches;
 
 /// A repository: one id, mirrored on its stores, and the signers that are trusted for it.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Repository {
     pub stores: Vec<Store>,
     /// Who may sign what.
     pub signers: Signers,
+    /// What is good though its signer is not trusted any more. Read when something asks for it, and once.
+    pub vouches: Vouches,
 }
 
 impl Repository {

@@ -262,10 +262,12 @@ impl Repository {
         plan: RunId,
         stage: Stage,
     ) -> Result<Bytes, Refusal> {
-        let key = format!("{}{}.sig", layout::source_folder(source), layout::prune_object(plan, stage));
-        match self.stores[store].get(&key, MAX_SIGNATURE_BYTES as u64).await {
+        let name = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
+        match self.stores[store].get(&format!("{name}.sig"), MAX_SIGNATURE_BYTES as u64).await {
             Ok(signature) => {
-                self.signers.know(text_of(&signature)?).map_err(|error| Refusal::Untrusted(error.to_string()))?;
+                let principal = prune_format::principal(&self.id);
+                let known = self.may_be_trusted(&name, text_of(&signature)?, signature::PRUNE, &principal).await;
+                known.map_err(|error| Refusal::Untrusted(error.to_string()))?;
                 Ok(signature)
             }
             Err(error) if error.is_missing() => Err(Refusal::Untrusted("it has no signature".to_owned())),
@@ -297,9 +299,9 @@ impl Repository {
         signature: Bytes,
     ) -> Result<SignedPrune, Refusal> {
         let principal = prune_format::principal(&self.id);
+        let name = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
         let signer = self
-            .signers
-            .verify(&bytes, text_of(&signature)?, signature::PRUNE, &principal)
+            .verify_signed(&name, &bytes, text_of(&signature)?, signature::PRUNE, &principal)
             .map_err(|error| Refusal::Untrusted(error.to_string()))?;
         let record = prune_format::parse(&bytes).map_err(|error| match error {
             FormatError::Newer { .. } => Refusal::Newer(error.to_string()),

@@ -16,7 +16,7 @@ use recoup::{
     format::{
         digests, index, inventory, manifest,
         objects::{self, ObjectKind},
-        pack, prune, signature, signers,
+        pack, prune, signature, signers, vouch,
     },
 };
 use std::{
@@ -228,6 +228,8 @@ fn every_field_is_described() {
         json(&["config", "check"], 0),
         json(&["config", "rescue"], 0),
         json(&["copy"], 0),
+        json(&["key", "list"], 0),
+        json(&["key", "prove"], 0),
         json(&["drill", "ledger"], 0),
         json(&["check"], 1),
         json(&["status"], 1),
@@ -306,6 +308,8 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("snapshots that a plan condemns", core::prune::MAX_SNAPSHOTS as u64),
         ("runs or folders that a prune record names", core::prune::MAX_RUNS as u64),
         ("bytes of a file of signers", signers::MAX_SIGNERS_BYTES as u64),
+        ("bytes of a vouch", vouch::MAX_BYTES),
+        ("objects that a vouch names", core::vouch::OBJECTS_MAX as u64),
         ("runs that an inventory uses", core::inventory::MAX_USES as u64),
         ("smallest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.start())),
         ("largest block in bytes", u64::from(*core::manifest::BLOCK_SIZES.end())),
@@ -323,6 +327,7 @@ fn the_limits_of_the_format_are_those_of_the_code() {
     for name in [
         core::inventory::FORMAT,
         core::prune::FORMAT,
+        core::vouch::FORMAT,
         objects::FORMAT,
         index::FORMAT,
         digests::FORMAT,

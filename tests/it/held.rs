@@ -172,3 +172,33 @@ fn an_alarm_that_a_killed_run_could_not_give_is_given_by_the_next() {
     let holds = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
     assert_eq!(holds["holds"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_a_revoked_key_has_pruned_stays_deleted() {
+    if !crate::needs::needs("ssh-keygen") {
+        return;
+    }
+    let house = house_of(4);
+    // One store lags: it still shows what is deleted.
+    crate::house::copy_tree(&house.path("c/sources"), &house.path("older"));
+    prune(&house).expect_code(0);
+    fs::remove_dir_all(house.path("c/sources")).unwrap();
+    fs::rename(house.path("older"), house.path("c/sources")).unwrap();
+    let fingerprint = {
+        let keys = run(&mut house.recoup(["key", "list", "--json"])).expect_code(0).json();
+        keys["signers"][0]["fingerprint"].as_str().unwrap().to_owned()
+    };
+    let keygen = ["-q", "-t", "ed25519", "-N", "", "-f", "R/new_ed25519"];
+    run(crate::support::program("ssh-keygen", &house.path("")).args(keygen)).expect_code(0);
+    run(&mut house.recoup(["key", "signer", "add", "R/new_ed25519.pub", "--reason", "new host key"])).expect_code(0);
+    house.edit_configuration("host_ed25519", "new_ed25519");
+    let confirm = format!("--confirm={fingerprint}");
+    run(&mut house.recoup(["key", "signer", "revoke", &fingerprint, &confirm, "--reason", "stolen"])).expect_code(0);
+    assert_eq!(numbers(&house), [4], "what was deleted is back");
+    run(&mut house.recoup(["copy"])).expect_code(0);
+    assert_eq!(numbers(&house), [4]);
+    house.change_and_backup();
+    house.assert_restores("latest", &house.ledger());
+    let verified = run(&mut house.recoup(["verify", "--all", "--json"])).expect_code(0).json();
+    assert_eq!(verified["status"], "ok");
+}

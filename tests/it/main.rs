@@ -20,6 +20,7 @@ mod full_disk;
 mod golden;
 mod held;
 mod house;
+mod keys;
 mod kill;
 mod known_damage;
 mod listing;

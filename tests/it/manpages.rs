@@ -23,13 +23,16 @@ fn pages() -> BTreeMap<String, String> {
 
 /// Gives a command its description, which `--help` does without.
 fn describe(root: clap::Command, help: &Help) -> clap::Command {
-    let text = help.description.replace('\n', "\n\n");
-    let mut path = help.command.split(' ').filter(|name| !name.is_empty());
-    match (path.next(), path.next()) {
-        (None, _) => root.long_about(text),
-        (Some(name), None) => root.mut_subcommand(name, |command| command.long_about(text)),
-        (Some(name), Some(inner)) => root.mut_subcommand(name, |command| {
-            command.disable_help_subcommand(true).mut_subcommand(inner, |command| command.long_about(text))
+    let path: Vec<&str> = help.command.split(' ').filter(|name| !name.is_empty()).collect();
+    described(root, &path, &help.description.replace('\n', "\n\n"))
+}
+
+fn described(command: clap::Command, path: &[&str], text: &str) -> clap::Command {
+    match path {
+        [] => command.long_about(text.to_owned()),
+        [name, inner @ ..] => command.mut_subcommand(name, |command| {
+            let command = if inner.is_empty() { command } else { command.disable_help_subcommand(true) };
+            described(command, inner, text)
         }),
     }
 }
@@ -77,12 +80,12 @@ const ENVIRONMENT: &[(&str, &str, &[&str])] = &[
         "RECOUP_IDENTITY_FILE",
         "The custodian's identity, where --identity names none. With --store, the signers that lie beside it are \
          trusted unless --signers names others.",
-        &["restore", "drill", "report", "config rescue", "list", "points", "verify"],
+        &["restore", "drill", "report", "config rescue", "list", "points", "verify", "key prove", "key list"],
     ),
     (
         "RECOUP_IDENTITY_COMMAND",
         "A command, run by /bin/sh, that prints the custodian's identity, where nothing names a file.",
-        &["restore", "drill", "report", "config rescue"],
+        &["restore", "drill", "report", "config rescue", "key prove"],
     ),
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",

@@ -11,6 +11,7 @@ pub mod drill;
 pub mod evidence;
 pub mod hold;
 pub mod init;
+pub mod key;
 pub mod list;
 mod main_page;
 pub mod points;
@@ -55,6 +56,8 @@ pub enum Command {
     Evidence(evidence::Arguments),
     /// Keep snapshots from being pruned, or no longer
     Hold(hold::Arguments),
+    /// List, add, prove and remove keys: who can read, and whose word counts
+    Key(key::Arguments),
     /// Write a signed report on the restores of a source, or check one
     Report(report::Arguments),
     /// Delete the snapshots that the policy keeps no longer
@@ -90,6 +93,14 @@ pub const HELP: &[Help] = &[
     hold::HELP_ADD,
     hold::HELP_LIST,
     hold::HELP_RELEASE,
+    key::HELP,
+    key::HELP_LIST,
+    key::HELP_PROVE,
+    key::HELP_ADD,
+    key::HELP_REMOVE,
+    key::HELP_SIGNER,
+    key::HELP_SIGNER_ADD,
+    key::HELP_SIGNER_REVOKE,
     report::HELP,
     prune::HELP,
     doctor::HELP,
@@ -118,6 +129,7 @@ impl Command {
             Command::Copy(_) => "copy",
             Command::Evidence(_) => "evidence",
             Command::Hold(_) => "hold",
+            Command::Key(_) => "key",
             Command::Report(_) => "report",
             Command::Prune(_) => "prune",
             Command::Doctor(_) => "doctor",
@@ -136,6 +148,7 @@ impl Command {
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
             Command::Evidence(arguments) => Some(arguments.access()),
             Command::Hold(arguments) => arguments.stores().map(|stores| (stores, None)),
+            Command::Key(arguments) => arguments.access(),
             Command::Config(arguments) => arguments.access(),
             _ => None,
         }
@@ -156,6 +169,7 @@ impl Command {
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
+            Command::Key(arguments) => key::run(arguments, context),
             Command::Report(arguments) => report::run(arguments, context),
             Command::Prune(arguments) => prune::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),

@@ -125,16 +125,20 @@ fn the_doctor_names_the_worst_first() {
     ");
 }
 
+fn add_names(command: &clap::Command, path: &str, names: &mut Vec<String>) {
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        let name = format!("{path}{}", inner.get_name());
+        names.push(name.clone());
+        add_names(inner, &format!("{name} "), names);
+    }
+}
+
 #[test]
 fn every_command_has_help_beyond_its_flags() {
     let mut root = crate::cli::command();
     root.build();
     let mut names: Vec<String> = vec![String::new()];
-    for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
-        names.push(command.get_name().to_owned());
-        let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help");
-        names.extend(inner.map(|inner| format!("{} {}", command.get_name(), inner.get_name())));
-    }
+    add_names(&root, "", &mut names);
     let explained: Vec<String> = HELP.iter().map(|help| help.command.to_owned()).collect();
     assert_eq!(names, explained);
     for help in HELP {

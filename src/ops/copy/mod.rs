@@ -8,6 +8,7 @@ mod evidence;
 mod level;
 mod prunes;
 mod seed;
+mod vouches;
 
 use super::{
     findings::{Findings, Losses},
@@ -80,6 +81,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
     copy.findings = examination.findings;
     copy.losses = examination.losses;
     copy.forget_founded();
+    copy.level_vouches().await;
     // A store that has its recoup.json again may have sources that no other has.
     let mut sources = list::sources_on_stores(repository).await?;
     sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));

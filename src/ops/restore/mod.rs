@@ -30,7 +30,7 @@ use crate::{
 use std::{path::PathBuf, sync::Arc};
 
 pub use checks::{checked, kept_policy};
-pub use manifest::{Manifest, read_manifest};
+pub use manifest::{Manifest, PackContent, read_manifest};
 use select::Selected;
 pub use steps::{Fetched, Located, Restore};
 pub use write::{check_target, remove_directory};

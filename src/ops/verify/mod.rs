@@ -2,6 +2,7 @@
 
 mod clear;
 pub(in crate::ops) mod prunes;
+mod vouches;
 
 use super::{
     findings::{Findings, Losses},
@@ -117,6 +118,7 @@ pub async fn examine(
     if !examination.any_ready {
         return Ok(examination);
     }
+    vouches::examine(repository, &mut examination).await;
     let mut sources = super::list::sources_on_stores(repository).await?;
     sources.extend(request.known.keys().cloned());
     sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));

@@ -34,7 +34,7 @@ use recoup::{
         state::SourceState,
         verify::{self, VerifyRequest},
     },
-    repository::{Repository, head::Head, layout, recovery},
+    repository::{Repository, head::Head, layout, recovery, vouch::Vouches},
     stores::{
         Store,
         fault::{Faults, Operations},
@@ -226,7 +226,12 @@ impl Process {
         let (key, catalogue_key) = &keys.hosts[machine.number];
         let host = Host {
             world: machine.world.clone(),
-            repository: Repository { id: keys.repository, stores, signers: keys.signers.clone() },
+            repository: Repository {
+                id: keys.repository,
+                stores,
+                signers: keys.signers.clone(),
+                vouches: Vouches::default(),
+            },
             state_dir: machine.state.path().to_owned(),
             key: key.clone(),
             recipients: keys.recipients.clone(),
