@@ -75,11 +75,16 @@ impl Recorder {
     pub fn new(host: &Host, settings: &Settings) -> Self {
         let policy =
             |source: &crate::config::SourceSettings| Some((source.name.clone(), settings.policy(source).sha256?));
+        Recorder::with_policies(host, settings.sources.iter().filter_map(policy).collect())
+    }
+
+    /// The recorder of a host whose sources have these policies, by their digests.
+    pub fn with_policies(host: &Host, policies: BTreeMap<SourceName, Sha256>) -> Self {
         let configuration = Configuration {
             sha256: format::sha256(host.configuration.as_bytes()),
             stores: host.repository.stores.iter().map(|store| store.name().to_owned()).collect(),
             recipients: host.recipients.names().to_vec(),
-            policies: settings.sources.iter().filter_map(policy).collect(),
+            policies,
         };
         let journal = Journal::new(&host.state_dir, host.repository.id);
         Recorder { host: host.clone(), journal, configuration }

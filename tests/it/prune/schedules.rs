@@ -17,6 +17,7 @@ use crate::{
 };
 use recoup::{
     core::{
+        evidence::HoldId,
         failure::{Code, Failure},
         id::SnapshotId,
         result::{Problem, PrunedSource, Status},
@@ -44,6 +45,8 @@ struct Simulation {
     keep_last: u64,
     acknowledged: BTreeMap<SnapshotId, Files>,
     buried: BTreeSet<SnapshotId>,
+    /// Holds that are in force, and those that somebody tried to add or release and may be in force.
+    held: BTreeMap<HoldId, SnapshotId>,
     audit: Audit,
     trace: Trace,
 }
@@ -61,6 +64,7 @@ impl Simulation {
             keep_last: 1 + rng.below(3),
             acknowledged: BTreeMap::new(),
             buried: BTreeSet::new(),
+            held: BTreeMap::new(),
             audit: Audit::default(),
             rng,
             trace,
@@ -123,7 +127,9 @@ impl Simulation {
                 self.note(format!("host {host} loses its state"));
                 self.machines[host].lose_state();
             }
-            91..95 => self.verify(host),
+            91..93 => self.verify(host),
+            93..95 => self.release(host),
+            95..98 => self.hold(host),
             _ => {
                 let seconds = self.rng.below(400_000) as i64 - 200_000;
                 self.note(format!("the clock of host {host} jumps by {seconds} s"));
@@ -166,6 +172,32 @@ impl Simulation {
                 self.note(format!("host {host} {what}: {failure}"));
                 assert!(disturbed && failure.code != Code::Internal, "{failure}");
             }
+        }
+    }
+
+    fn hold(&mut self, host: usize) {
+        let live_ones: Vec<SnapshotId> =
+            self.acknowledged.keys().filter(|id| !self.buried.contains(id)).copied().collect();
+        if live_ones.is_empty() {
+            return;
+        }
+        let id = *self.rng.pick(&live_ones);
+        let held = live(self.process(host).hold(id));
+        self.note(format!("host {host} holds {id}: {held:?}"));
+        match held {
+            Ok(hold) => drop(self.held.insert(hold, id)),
+            Err(failure) => assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}"),
+        }
+    }
+
+    fn release(&mut self, host: usize) {
+        let Some(hold) = self.held.keys().next().copied() else { return };
+        // Whatever comes of it, it may count from now on.
+        self.held.remove(&hold);
+        let released = live(self.process(host).release(hold));
+        self.note(format!("host {host} releases {hold}: {:?}", released.as_ref().err()));
+        if let Err(failure) = released {
+            assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}");
         }
     }
 
@@ -251,6 +283,7 @@ impl Simulation {
         assert!(lost.is_empty(), "{lost:?} use what was pruned");
         let committed: BTreeSet<SnapshotId> = (0..3).flat_map(|store| self.site.committed(store)).collect();
         for id in buried.difference(&self.buried).filter(|id| self.acknowledged.contains_key(id)) {
+            assert!(!self.held.values().any(|held| held == id), "{id} went, and is held");
             let newer = committed.difference(&buried).filter(|other| *other > id).count() as u64;
             assert!(newer >= self.keep_last, "{id} went, and only {newer} newer ones are left");
         }
@@ -281,6 +314,10 @@ impl Simulation {
         }
         self.check();
         assert_eq!(leftovers(&self.site), Vec::<String>::new());
+        for host in [0, 1] {
+            let evidence = live(self.process(host).evidence());
+            assert_eq!((evidence.status, &evidence.findings[..]), (Status::Ok, &[][..]), "host {host}");
+        }
         let process = self.process(0);
         for (id, files) in self.acknowledged.iter().filter(|(id, _)| !self.buried.contains(id)) {
             process.expect_restored(*id, files);

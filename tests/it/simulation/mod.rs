@@ -12,11 +12,12 @@ use content::{Database, Files};
 use object_store::memory::InMemory;
 use recoup::{
     core::{
+        evidence::{HoldCause, HoldId},
         failure::{Code, Failure},
         id::{RepositoryId, RunId, SnapshotId, SourceName},
         policy::Policy,
-        result::{CopyResult, PrunedSource, RestoreResult, VerifyResult},
-        target::Target,
+        result::{CopyResult, EvidenceResult, PrunedSource, RestoreResult, VerifyResult},
+        target::{SnapshotName, Target},
     },
     format::{
         prune as prune_format,
@@ -27,6 +28,8 @@ use recoup::{
     ops::{
         backup::{self, Snapshot},
         copy::{self, CopyRequest},
+        evidence::{Recorder, journal::Journal, verify as evidence_verify},
+        hold::{self, HoldRequest},
         host::{CatalogueKey, Host, Protected},
         progress::NoProgress,
         prune::{self, PruneRequest},
@@ -34,7 +37,7 @@ use recoup::{
         state::SourceState,
         verify::{self, VerifyRequest},
     },
-    repository::{Repository, head::Head, layout, recovery, vouch::Vouches},
+    repository::{Repository, evidence, head::Head, layout, recovery, vouch::Vouches},
     stores::{
         Store,
         fault::{Faults, Operations},
@@ -80,6 +83,8 @@ pub(crate) fn keys() -> &'static Keys {
             signers.push_str(&key.signers_line(&principal, &[signature::INVENTORY]));
             signers.push('\n');
             signers.push_str(&key.signers_line(&prune_format::principal(&repository), &[signature::PRUNE]));
+            signers.push('\n');
+            signers.push_str(&key.signers_line(&evidence::principal(&repository), &[signature::EVIDENCE]));
             signers.push('\n');
             let (text, public) = new_identity("now");
             let identities = Identities::parse(&text).unwrap();
@@ -288,6 +293,30 @@ impl Process {
     pub(crate) async fn prune(&self, request: PruneRequest) -> Result<PrunedSource, Failure> {
         let prepared = prune::prepare(&self.host, &self.protected, request, true).await?;
         prune::execute(&self.host, &self.protected, prepared, &NoProgress).await
+    }
+
+    /// Holds a snapshot, as the command does.
+    pub(crate) async fn hold(&self, id: SnapshotId) -> Result<HoldId, Failure> {
+        let request =
+            HoldRequest { source: source_name(), snapshots: vec![SnapshotName::Id(id)], cause: HoldCause::Operator };
+        let held = hold::add(&self.host.repository, &self.recorder(), &self.host.world, &request).await?;
+        Ok(held.holds[0].hold)
+    }
+
+    /// Releases a hold, as the command does.
+    pub(crate) async fn release(&self, id: HoldId) -> Result<(), Failure> {
+        let Host { repository, world, state_dir, .. } = &self.host;
+        hold::release(repository, &self.recorder(), world, state_dir, id).await.map(drop)
+    }
+
+    /// Whether the control log is whole on every store, as the command says.
+    pub(crate) async fn evidence(&self) -> EvidenceResult {
+        let journal = Journal::new(&self.host.state_dir, self.host.repository.id);
+        evidence_verify::verify(&self.host.repository, Some(&journal)).await
+    }
+
+    fn recorder(&self) -> Recorder {
+        Recorder::with_policies(&self.host, BTreeMap::new())
     }
 
     /// Restores into a new directory and reads back what came.
