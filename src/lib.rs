@@ -40,7 +40,9 @@
 //! 8. Local state describes the one inventory whose digest it names, and is replaced after that is committed. All of
 //!    it may be lost: the next snapshot is then a full.
 //! 9. Nothing read through a view is committed before the view has said that it was one consistent state.
-//! 10. One failing part never stops the rest: what is wrong is named, with the next step, and has its exit code.
+//! 10. Nothing is deleted but by an executed, signed plan, which was published before it was looked again at what is in
+//!     use. A backup uses nothing that a plan condemns, and lists plans after its commit.
+//! 11. One failing part never stops the rest: what is wrong is named, with the next step, and has its exit code.
 //!
 //! The format is described for other readers in recoup-repository(7).
 

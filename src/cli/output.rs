@@ -14,7 +14,7 @@ use crate::{
 use serde::Serialize;
 use std::{
     borrow::Cow,
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
 };
 
 const RED: &str = "\x1b[1;31m";
@@ -87,6 +87,20 @@ impl Output {
     /// Prints a result that nobody waits for: as text only to a person at a terminal.
     pub fn summary<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         if self.json || (self.terminal && !self.quiet) { self.result(value, text) } else { Ok(()) }
+    }
+
+    /// Asks a person at a terminal, after showing what there is to do. `None` where nobody can be asked.
+    pub fn ask(&self, steps: &[String], question: &str) -> Option<bool> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return None;
+        }
+        for step in steps {
+            print_error(&format!("{}\n", printable(step)));
+        }
+        print_error(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        let read = io::stdin().lock().take(64).read_line(&mut answer);
+        Some(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     /// Prints what `--dry-run` would do.

@@ -96,6 +96,55 @@ impl PackSet {
         self.0.get(from).is_some_and(|(first, _)| *first <= pack)
     }
 
+    /// Whether nothing is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the sets have a pack in common.
+    pub fn intersects(&self, other: &PackSet) -> bool {
+        let mut others = other.0.iter().peekable();
+        self.0.iter().any(|(first, last)| {
+            while others.next_if(|(_, before)| before < first).is_some() {}
+            others.peek().is_some_and(|(from, _)| from <= last)
+        })
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub fn union(&self, other: &PackSet) -> PackSet {
+        let mut all: Vec<(u32, u32)> = self.0.iter().chain(&other.0).copied().collect();
+        all.sort_unstable();
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for (first, last) in all {
+            match ranges.last_mut() {
+                Some((_, before)) if first <= before.saturating_add(1) => *before = last.max(*before),
+                _ => ranges.push((first, last)),
+            }
+        }
+        PackSet(ranges)
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn without(&self, other: &PackSet) -> PackSet {
+        let mut ranges = Vec::new();
+        for (first, last) in &self.0 {
+            let mut from = u64::from(*first);
+            let overlapping = other.0.partition_point(|(_, end)| end < first);
+            for (cut, end) in other.0[overlapping..].iter().take_while(|(cut, _)| cut <= last) {
+                if u64::from(*cut) > from {
+                    ranges.push((from as u32, cut - 1));
+                }
+                from = u64::from(*end) + 1;
+            }
+            if from <= u64::from(*last) {
+                ranges.push((from as u32, *last));
+            }
+        }
+        PackSet(ranges)
+    }
+
     /// How many packs are in the set.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(first, last)| u64::from(last - first) + 1).sum()
@@ -275,6 +324,25 @@ mod tests {
             assert!(bad.parse::<PackSet>().is_err(), "{bad}");
         }
         assert_eq!("0-4294967295".parse::<PackSet>().unwrap().count(), 1 << 32);
+    }
+
+    #[test]
+    fn pack_sets_as_sets() {
+        let sets = ["", "0", "1-3", "0-2,4", "3", "5-9", "0-4294967295", "4294967295", "2-6,8,10-12"];
+        let member = |set: &PackSet, pack: u32| set.contains(pack);
+        for a in sets.map(|text| text.parse::<PackSet>().unwrap()) {
+            for b in sets.map(|text| text.parse::<PackSet>().unwrap()) {
+                let (union, rest) = (a.union(&b), a.without(&b));
+                for set in [&union, &rest] {
+                    assert_eq!(set.to_string().parse::<PackSet>().as_ref(), Ok(set), "{a} {b}");
+                }
+                for pack in (0..15).chain([u32::MAX - 1, u32::MAX]) {
+                    assert_eq!(member(&union, pack), member(&a, pack) || member(&b, pack), "{a} {b} {pack}");
+                    assert_eq!(member(&rest, pack), member(&a, pack) && !member(&b, pack), "{a} {b} {pack}");
+                }
+                assert_eq!(a.intersects(&b), a.without(&b) != a, "{a} {b}");
+            }
+        }
     }
 
     #[test]

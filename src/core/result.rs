@@ -8,6 +8,7 @@ mod drill;
 mod evidence;
 mod keys;
 mod points;
+mod prune;
 mod report;
 mod stores;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
+pub use prune::{PruneResult, PrunedSource, PrunedStore};
 pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
@@ -65,6 +67,7 @@ schemas! {
     RestoreSchema = "recoup.restore/1",
     VerifySchema = "recoup.verify/1",
     CopySchema = "recoup.copy/1",
+    PruneSchema = "recoup.prune/1",
     DoctorSchema = "recoup.doctor/1",
     ConfigSchema = "recoup.config/1",
     DemoSchema = "recoup.demo/1",

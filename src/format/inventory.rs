@@ -20,9 +20,13 @@ pub fn parse(bytes: &[u8]) -> Result<Inventory, FormatError> {
     struct Head {
         format: String,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
-    check_format(&head.format, FORMAT)?;
-    let inventory: Inventory = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+    let read = serde_json::from_slice::<Inventory>(bytes);
+    // Of what is not understood the format alone says whether it is newer.
+    if !read.as_ref().is_ok_and(|inventory| inventory.format == FORMAT) {
+        let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+        check_format(&head.format, FORMAT)?;
+    }
+    let inventory = read.map_err(FormatError::damaged)?;
     match inventory.contradiction() {
         Some(why) => Err(FormatError::damaged(why)),
         None => Ok(inventory),

@@ -7,6 +7,7 @@ pub mod inventory;
 pub mod manifest;
 pub mod objects;
 pub mod pack;
+pub mod prune;
 pub mod ranged;
 pub mod report;
 pub mod seal;

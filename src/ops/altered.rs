@@ -34,7 +34,7 @@ pub(super) fn answer(host: &Host, recorder: &Recorder, source: &SourceName) -> A
         match hold::keep_what_was(recorder, &host.world, source, &altered) {
             Ok(hold) => {
                 answer.notes.push(format!(
-                    "{source}: snapshots {} and {} are held ({hold}) until `recoup hold release` says why not",
+                    "{source}: snapshots {} and {} are held ({hold}) until recoup hold release says why not",
                     altered.since.seq, altered.found_in.seq
                 ));
                 let forget = |state: SourceState| state.update_known(|known| known.altered.retain(|of| *of != altered));

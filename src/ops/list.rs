@@ -185,7 +185,7 @@ fn missing_head(catalogue: &Catalogue, known: &Known) -> Option<String> {
     let all_asked = catalogue.ready().count() == catalogue.listings.len();
     let shown = catalogue.snapshots.get(&head.id).is_some_and(|committed| committed.sha256 == head.sha256);
     let refused = catalogue.refused.iter().any(|refused| refused.id == head.id);
-    (all_asked && !shown && !refused).then(|| {
+    (all_asked && !shown && !refused && !catalogue.is_settled(head.id)).then(|| {
         format!(
             "snapshot {} of {}, which this host has committed, is on no store: deleted, or the stores were rolled back",
             head.id, catalogue.source

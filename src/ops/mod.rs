@@ -19,6 +19,7 @@ pub mod list;
 pub mod open;
 pub mod points;
 pub mod progress;
+pub mod prune;
 pub mod report;
 pub mod rescue;
 pub mod restore;

@@ -151,6 +151,19 @@ impl SourceState {
         }
     }
 
+    /// Takes the source's lock for prunes; backups and copies are not kept waiting by it.
+    pub fn lock_prunes(&self, source: &SourceName) -> Result<Lock, Failure> {
+        let path = self.directory.join("prune.lock");
+        match files::try_lock(&path) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(Failure::new(Code::Locked, format!("another prune of {source} is running"))
+                .cause(format!("{} is locked", path.display()))
+                .safe("the other run goes on undisturbed")
+                .next_step("wait until it has finished, then run the same command again")),
+            Err(error) => Err(state_failure("lock", &path, &error)),
+        }
+    }
+
     /// The record of the last committed snapshot; says why there is none that can be used.
     pub fn base(&self) -> Result<BaseRecord, String> {
         let record: BaseRecord = match read_json(&self.directory.join("base.json")) {

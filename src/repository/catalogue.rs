@@ -5,12 +5,14 @@ use super::{
     fetch::{Detours, Wanted},
     head::{self, StoreStatus},
     layout,
+    prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
         policy::{Copies, is_durable},
+        prune::CondemnedSet,
     },
     format::{
         self, FormatError, inventory as inventory_format,
@@ -104,8 +106,15 @@ pub struct Catalogue {
     pub source: SourceName,
     /// One listing a store, in the repository's order.
     pub listings: Vec<StoreListing>,
-    /// Committed, signed snapshots.
+    /// Committed, signed snapshots. Those that were pruned are none any more, wherever they still lie.
     pub snapshots: BTreeMap<SnapshotId, Committed>,
+    /// Snapshots that use what an executed plan has deleted, and what of it: they were never acknowledged.
+    pub spoilt: BTreeMap<SnapshotId, (Committed, String)>,
+    /// Prune plans and tombstones.
+    pub prunes: Prunes,
+    /// What executed plans have deleted.
+    pub tombstones: CondemnedSet,
+    deleted: BTreeMap<SnapshotId, Pruned>,
     /// What was not accepted.
     pub refused: Vec<Refused>,
     /// Object lists of used runs, checked against the digests in signed inventories.
@@ -124,6 +133,15 @@ impl Repository {
 
     /// The same, as it will be once the stores at the positions `founded` have their `recoup.json` again.
     pub async fn catalogue_with(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Catalogue {
+        let mut catalogue = self.inventories(source, founded).await;
+        let used = |committed: &Committed| committed.inventory.uses.clone();
+        let wanted = catalogue.snapshots.values().flat_map(used).collect::<Vec<_>>();
+        self.read_runs(&mut catalogue, &wanted).await;
+        catalogue
+    }
+
+    /// The same without the object lists of runs: enough to know what uses what.
+    pub async fn inventories(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Catalogue {
         let listings = futures_util::future::join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
             let mut listing =
                 StoreListing { store: store.name().to_owned(), status: StoreStatus::Ready, objects: HashMap::new() };
@@ -143,24 +161,30 @@ impl Repository {
             listing
         }))
         .await;
+        let prunes = self.read_prunes(source, &listings).await;
         let mut catalogue = Catalogue {
             source: source.clone(),
             listings,
             snapshots: BTreeMap::new(),
+            spoilt: BTreeMap::new(),
+            tombstones: prunes.tombstones(),
+            deleted: prunes.deleted(),
+            prunes,
             refused: Vec::new(),
             runs: BTreeMap::new(),
             list_bytes: BTreeMap::new(),
             detours: Detours::default(),
         };
         self.read_snapshots(&mut catalogue).await;
-        self.read_runs(&mut catalogue).await;
+        catalogue.set_spoilt_aside();
         catalogue
     }
 
     async fn read_snapshots(&self, catalogue: &mut Catalogue) {
         let mut holders: BTreeMap<SnapshotId, Vec<usize>> = BTreeMap::new();
         for (at, listing) in catalogue.listings.iter().enumerate() {
-            for id in listing.objects.keys().filter_map(|name| layout::committed_snapshot(name)) {
+            let committed = listing.objects.keys().filter_map(|name| layout::committed_snapshot(name));
+            for id in committed.filter(|id| !catalogue.tombstones.has_snapshot(*id)) {
                 holders.entry(id).or_default().push(at);
             }
         }
@@ -255,11 +279,12 @@ impl Repository {
         Ok(Committed { sha256: format::sha256(&bytes), inventory, bytes, signature })
     }
 
-    async fn read_runs(&self, catalogue: &mut Catalogue) {
-        let wanted: BTreeSet<(RunId, Sha256)> = catalogue
-            .snapshots
-            .values()
-            .flat_map(|committed| committed.inventory.uses.iter().map(|used| (used.run, used.objects_sha256)))
+    /// Reads the object lists of what is used, as far as they are not known.
+    pub async fn read_runs(&self, catalogue: &mut Catalogue, used: &[Use]) {
+        let wanted: BTreeSet<(RunId, Sha256)> = used
+            .iter()
+            .map(|used| (used.run, used.objects_sha256))
+            .filter(|run| !catalogue.runs.contains_key(run))
             .collect();
         let (source, listings, detours) = (&catalogue.source, &catalogue.listings, &catalogue.detours);
         let budget = &Budget::new();
@@ -284,7 +309,7 @@ impl Repository {
     }
 }
 
-fn text_of(signature: &[u8]) -> Result<&str, Refusal> {
+pub(super) fn text_of(signature: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(signature)
         .map_err(|_| Refusal::Untrusted("its signature is not one of ssh-keygen's".to_owned()))
 }
@@ -306,6 +331,36 @@ impl Budget {
 }
 
 impl Catalogue {
+    /// Takes out what cannot be whole any more because an executed plan has deleted a part of it.
+    fn set_spoilt_aside(&mut self) {
+        if self.tombstones.is_empty() {
+            return;
+        }
+        let tombstones = &self.tombstones;
+        let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
+        let spoilt: BTreeMap<SnapshotId, String> =
+            self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
+        for (id, part) in spoilt {
+            let committed = self.snapshots.remove(&id).expect("it was just looked at");
+            self.spoilt.insert(id, (committed, part));
+        }
+    }
+
+    /// When a snapshot was pruned, if it was.
+    pub fn pruned(&self, id: SnapshotId) -> Option<Pruned> {
+        self.deleted.get(&id).filter(|_| !self.snapshots.contains_key(&id)).copied()
+    }
+
+    /// The snapshots that were pruned.
+    pub fn all_pruned(&self) -> impl Iterator<Item = SnapshotId> + '_ {
+        self.deleted.keys().filter(|id| !self.snapshots.contains_key(id)).copied()
+    }
+
+    /// Whether it is known what became of a snapshot that the stores do not show as whole.
+    pub fn is_settled(&self, id: SnapshotId) -> bool {
+        self.pruned(id).is_some() || self.spoilt.contains_key(&id)
+    }
+
     /// The object list of a used run; `None` when no store gave it intact.
     pub fn run(&self, used: &Use) -> Option<&RunObjects> {
         self.runs.get(&(used.run, used.objects_sha256))

@@ -5,6 +5,7 @@ use crate::core::{
     id::{RunId, SnapshotId, SourceName},
     inventory::Inventory,
     manifest::PartId,
+    prune::Stage,
     vouch::VouchId,
 };
 use crate::format::objects::ObjectKind;
@@ -22,6 +23,11 @@ pub const INVENTORY: &str = "inventory.json";
 pub const SIGNATURE: &str = "inventory.json.sig";
 /// Name of a run's object list in its folder.
 pub const OBJECTS: &str = "objects.json";
+
+/// The folder of a source's prune plans.
+pub const PRUNES: &str = "prunes";
+const PLAN: &str = "plan.json";
+const EXECUTED: &str = "executed.json";
 
 /// The folder of all sources, with its slash.
 pub const SOURCES: &str = "sources/";
@@ -95,6 +101,31 @@ pub fn snapshot_of(name: &str) -> Option<SnapshotId> {
     name.strip_prefix("snapshots/")?.split_once('/')?.0.parse().ok()
 }
 
+/// The run whose folder an object lies in, if it is one.
+pub fn run_of(name: &str) -> Option<RunId> {
+    name.strip_prefix("packs/")?.split_once('/')?.0.parse().ok()
+}
+
+/// A record of a prune plan; its signature has `.sig` after it.
+pub fn prune_object(plan: RunId, stage: Stage) -> String {
+    let name = match stage {
+        Stage::Planned => PLAN,
+        Stage::Executed => EXECUTED,
+    };
+    format!("{PRUNES}/{plan}/{name}")
+}
+
+/// The plan and the record whose JSON a name is, if it is one.
+pub fn prune_record(name: &str) -> Option<(RunId, Stage)> {
+    let (plan, record) = name.strip_prefix(PRUNES)?.strip_prefix('/')?.split_once('/')?;
+    let stage = match record {
+        PLAN => Stage::Planned,
+        EXECUTED => Stage::Executed,
+        _ => return None,
+    };
+    Some((plan.parse().ok()?, stage))
+}
+
 /// Names of the clear and sealed objects in a snapshot's own folder that its inventory needs.
 pub fn commit_names(inventory: &Inventory) -> [String; 3] {
     let id = inventory.id();
@@ -115,5 +146,18 @@ mod tests {
         {
             assert_eq!(committed_snapshot(&other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn prune_records() {
+        let plan: RunId = "aaaaaaaaaaaaaaaa".parse().unwrap();
+        for stage in [Stage::Planned, Stage::Executed] {
+            assert_eq!(prune_record(&prune_object(plan, stage)), Some((plan, stage)));
+        }
+        for other in ["prunes/aaaaaaaaaaaaaaaa/plan.json.sig", "prunes/x/plan.json", "prunes/plan.json", "plan.json"] {
+            assert_eq!(prune_record(other), None, "{other}");
+        }
+        assert_eq!(run_of("packs/aaaaaaaaaaaaaaaa/0.age"), Some(plan));
+        assert_eq!(run_of("packs/aaaaaaaaaaaaaaaa"), None);
     }
 }

@@ -7,6 +7,7 @@ pub mod head;
 pub mod heal;
 pub mod layout;
 mod lost_head;
+pub mod prunes;
 pub mod recovery;
 pub mod survey;
 pub mod vouch;

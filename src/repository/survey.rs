@@ -1,13 +1,21 @@
-//! What the stores show at a glance: which snapshots are committed where. Nothing that lies in them is read.
+//! What the stores show at a glance: which snapshots are committed where. Nothing that lies in them is read, but the
+//! records of what was pruned where the stores do not show the same.
 
 use super::{
     Repository,
     head::{self, StoreStatus},
     layout,
+    prunes::Prunes,
 };
-use crate::core::id::{SnapshotId, SourceName};
+use crate::core::{
+    id::{RunId, SnapshotId, SourceName},
+    prune::Stage,
+};
 use futures_util::future::join_all;
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
 
 /// A look at the stores. A store that fails once is not asked again: it costs its patience once, not for every source.
 pub struct Survey<'a> {
@@ -34,8 +42,51 @@ impl Survey<'_> {
     }
 
     /// The snapshots of a source whose inventory each store shows; `None` for a store that cannot be used.
+    ///
+    /// What an executed plan has deleted is not there, though a store that lagged still shows it.
     pub async fn committed(&self, source: &SourceName) -> Vec<Option<BTreeSet<SnapshotId>>> {
-        join_all((0..self.repository.stores.len()).map(|at| self.committed_on(at, source))).await
+        let mut committed = join_all((0..self.repository.stores.len()).map(|at| self.committed_on(at, source))).await;
+        let mut shown = committed.iter().flatten();
+        let first = shown.next().cloned();
+        // Where all show the same there is nothing that some have deleted.
+        if shown.any(|other| Some(other) != first.as_ref()) {
+            let deleted = self.deleted(source, &committed).await;
+            committed.iter_mut().flatten().for_each(|ids| ids.retain(|id| !deleted.contains(id)));
+        }
+        committed
+    }
+
+    /// What executed plans have deleted, as far as the stores that answer show them.
+    async fn deleted(&self, source: &SourceName, committed: &[Option<BTreeSet<SnapshotId>>]) -> BTreeSet<SnapshotId> {
+        let folder = layout::source_folder(source);
+        let readable = (0..committed.len()).filter(|at| committed[*at].is_some());
+        let listings =
+            join_all(
+                readable.map(|at| {
+                    let folder = &folder;
+                    async move {
+                        (at, self.repository.stores[at].list(&format!("{folder}prunes")).await.unwrap_or_default())
+                    }
+                }),
+            )
+            .await;
+        let mut executed: BTreeMap<RunId, BTreeSet<usize>> = BTreeMap::new();
+        for (at, names) in listings {
+            let names = names.iter().filter_map(|(key, _)| layout::prune_record(key.strip_prefix(&folder)?));
+            for (plan, _) in names.filter(|(_, stage)| *stage == Stage::Executed) {
+                executed.entry(plan).or_default().insert(at);
+            }
+        }
+        let mut deleted = BTreeSet::new();
+        for (plan, stores) in executed {
+            // One that cannot be read deletes nothing here: what it would explain is found as it is.
+            let records = self.repository.executed_records(source, plan, &stores).await.unwrap_or_default();
+            let mut prunes = Prunes::default();
+            prunes.executed.insert(plan, records);
+            let tombstones = prunes.tombstones();
+            deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.has_snapshot(**id)));
+        }
+        deleted
     }
 
     async fn committed_on(&self, at: usize, source: &SourceName) -> Option<BTreeSet<SnapshotId>> {

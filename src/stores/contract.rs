@@ -154,6 +154,30 @@ async fn healing_keeps_what_it_replaces_where_it_can() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_is_gone_and_nothing_else() {
+    for store in every_kind().0 {
+        for key in ["a/b/c", "a/b", "a/bc", "d"] {
+            // A directory cannot hold an object and a folder of one name.
+            let _ = create(&store, key, b"x").await;
+        }
+        let before = store.list("").await.unwrap();
+        for key in ["a/b/c", "a/b/c", "nothing/here", "a/b/c/d", "e"] {
+            assert_eq!(store.delete(key).await, Ok(()), "{store:?} {key}");
+        }
+        assert_eq!(problem(store.get("a/b/c", 1).await), Problem::Missing, "{store:?}");
+        let mut left = before.clone();
+        left.retain(|(key, _)| key != "a/b/c");
+        assert_eq!(store.list("").await.unwrap(), left, "{store:?}");
+        assert!(left.len() + 1 == before.len() && left.len() >= 2, "{store:?}: {left:?}");
+        // What is deleted may come back, as new.
+        assert_eq!(create(&store, "a/b/c", b"y").await, Ok(Created::Created), "{store:?}");
+        for key in ["", "../a", "/etc/passwd", "A"] {
+            assert_eq!(problem(store.delete(key).await), Problem::InvalidKey, "{store:?} {key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_many_writers_one_wins_and_the_rest_hear_of_it() {
     for store in every_kind().0 {
         if !store.facts().conditional_create {

@@ -2,13 +2,15 @@
 //!
 //! A store knows keys and bytes, and nothing about what they mean. Two rules hold for every operation here:
 //!
-//! - Nothing is overwritten, except by [`Store::replace`], which heals what is damaged.
+//! - Nothing is overwritten, except by [`Store::replace`], which heals what is damaged. Nothing is deleted, except by
+//!   [`Store::delete`], which an executed prune plan asks for.
 //! - What an operation reports as written is on stable storage and was not written by luck: a doubtful answer is
 //!   settled by reading back.
 //!
 //! A store that hangs is told apart from one that is slow by [`Patience`], and costs the caller no more than that.
 
 mod absent;
+mod deleting;
 mod directory;
 mod error;
 pub mod fault;

@@ -66,6 +66,7 @@ fn help_texts() {
         ("help_hold_add", &["hold", "add", "--help"]),
         ("help_copy", &["copy", "--help"]),
         ("help_report", &["report", "--help"]),
+        ("help_prune", &["prune", "--help"]),
         ("help_doctor", &["doctor", "--help"]),
         ("help_config", &["config", "--help"]),
         ("help_config_show", &["config", "show", "--help"]),

@@ -16,7 +16,7 @@ use recoup::{
     format::{
         digests, index, inventory, manifest,
         objects::{self, ObjectKind},
-        pack, signature, signers, vouch,
+        pack, prune, signature, signers, vouch,
     },
 };
 use std::{
@@ -236,6 +236,7 @@ fn every_field_is_described() {
         json(&["points"], 0),
         json(&["report", "ledger", "--out", "report"], 0),
         json(&["report", "--verify", "report"], 0),
+        json(&["prune", "--yes"], 0),
     ];
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
@@ -303,6 +304,9 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("bytes of objects.json", objects::MAX_BYTES),
         ("bytes of inventory.json", inventory::MAX_BYTES),
         ("bytes of inventory.json.sig", signature::MAX_SIGNATURE_BYTES as u64),
+        ("bytes of a prune record", prune::MAX_BYTES),
+        ("snapshots that a plan condemns", core::prune::MAX_SNAPSHOTS as u64),
+        ("runs or folders that a prune record names", core::prune::MAX_RUNS as u64),
         ("bytes of a file of signers", signers::MAX_SIGNERS_BYTES as u64),
         ("bytes of a vouch", vouch::MAX_BYTES),
         ("objects that a vouch names", core::vouch::OBJECTS_MAX as u64),
@@ -322,6 +326,7 @@ fn the_limits_of_the_format_are_those_of_the_code() {
     }
     for name in [
         core::inventory::FORMAT,
+        core::prune::FORMAT,
         core::vouch::FORMAT,
         objects::FORMAT,
         index::FORMAT,

@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
 }
 
 /// The sources that are named, or all of them.
-fn chosen_sources(named: &[SourceName], settings: &Settings) -> Result<Vec<SourceName>, Failure> {
+pub(super) fn chosen_sources(named: &[SourceName], settings: &Settings) -> Result<Vec<SourceName>, Failure> {
     let known: Vec<SourceName> = settings.sources.iter().map(|source| source.name.clone()).collect();
     if let Some(unknown) = named.iter().find(|name| !known.contains(name)) {
         let names: Vec<&str> = known.iter().map(SourceName::as_str).collect();

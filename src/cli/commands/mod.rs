@@ -15,6 +15,7 @@ pub mod key;
 pub mod list;
 mod main_page;
 pub mod points;
+pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod status;
@@ -59,6 +60,8 @@ pub enum Command {
     Key(key::Arguments),
     /// Write a signed report on the restores of a source, or check one
     Report(report::Arguments),
+    /// Delete the snapshots that the policy keeps no longer
+    Prune(prune::Arguments),
     /// Check that this host is set up right
     Doctor(doctor::Arguments),
     /// Show, find, check or rescue the configuration
@@ -99,6 +102,7 @@ pub const HELP: &[Help] = &[
     key::HELP_SIGNER_ADD,
     key::HELP_SIGNER_REVOKE,
     report::HELP,
+    prune::HELP,
     doctor::HELP,
     config::HELP,
     config::HELP_SHOW,
@@ -127,6 +131,7 @@ impl Command {
             Command::Hold(_) => "hold",
             Command::Key(_) => "key",
             Command::Report(_) => "report",
+            Command::Prune(_) => "prune",
             Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Completions(_) => "completions",
@@ -166,6 +171,7 @@ impl Command {
             Command::Hold(arguments) => hold::run(arguments, context),
             Command::Key(arguments) => key::run(arguments, context),
             Command::Report(arguments) => report::run(arguments, context),
+            Command::Prune(arguments) => prune::run(arguments, context),
             Command::Doctor(arguments) => doctor::run(arguments, context),
             Command::Config(arguments) => config::run(arguments, context),
             Command::Completions(arguments) => completions::run(arguments, context),

@@ -3,4 +3,5 @@
 pub mod backup;
 pub mod drill;
 pub mod merge;
+pub mod prune;
 pub mod restore;

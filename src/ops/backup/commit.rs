@@ -7,16 +7,17 @@ use super::{
 use crate::{
     core::{
         failure::Failure,
-        id::SourceName,
+        id::{RunId, SourceName},
         inventory::{Inventory, Parent},
         policy::is_durable,
+        prune::{CondemnedSet, PruneRecord},
     },
     format::{seal::SealedObject, signature},
     repository::layout,
     stores::Store,
     world::Stopwatch,
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use std::{collections::BTreeSet, time::Duration};
 
 /// Once a snapshot is durable, slower stores are waited for this long at least ...
@@ -39,6 +40,61 @@ pub(super) struct CommitOutcome {
     pub(super) stores: Vec<String>,
     pub(super) behind: Vec<(String, String)>,
     pub(super) durable: bool,
+    /// Whether a prune plan that nobody had seen before condemns something that the snapshot uses.
+    pub(super) condemned: bool,
+}
+
+impl CommitOutcome {
+    /// Lists the prune plans on every store that has the inventory now, and counts none where a plan condemns something
+    /// that the snapshot uses. A prune publishes its plan, then lists inventories: one of the two sees the other.
+    pub(super) async fn heed_plans(
+        mut self,
+        host: &Host,
+        protected: &Protected,
+        seen: &BTreeSet<RunId>,
+        avoided: &CondemnedSet,
+    ) -> Self {
+        let counted = host
+            .repository
+            .stores
+            .iter()
+            .enumerate()
+            .filter(|(_, store)| self.stores.contains(&store.name().to_owned()));
+        let inventory = &self.inventory;
+        let verdicts = join_all(counted.map(|(at, store)| async move {
+            let unknown = host.repository.unknown_prunes(at, &protected.name, seen).await;
+            let verdict = match unknown {
+                Ok(records) => condemned_by(inventory, avoided, &records).map(|why| (why, true)),
+                Err(why) => Some((format!("its prune plans cannot be read: {why}"), false)),
+            };
+            (store.name().to_owned(), verdict)
+        }))
+        .await;
+        for (store, verdict) in verdicts {
+            let Some((why, condemned)) = verdict else { continue };
+            self.stores.retain(|counted| *counted != store);
+            self.behind.push((store, why));
+            self.condemned |= condemned;
+        }
+        self.behind.sort();
+        let counted = self.stores.iter().cloned().collect();
+        self.durable = is_durable(&protected.policy.copies, &host.repository.places(), &counted);
+        self
+    }
+}
+
+/// Why a snapshot must not be acknowledged, if so.
+fn condemned_by(inventory: &Inventory, avoided: &CondemnedSet, records: &[PruneRecord]) -> Option<String> {
+    let why = |part: String| format!("a prune plan condemns {part}, which the snapshot uses");
+    if let Some(part) = avoided.used_by(inventory) {
+        return Some(why(part));
+    }
+    let mut unknown = CondemnedSet::default();
+    for record in records {
+        unknown.add(&record.condemned);
+        unknown.add(&record.dropped);
+    }
+    unknown.used_by(inventory).map(why)
 }
 
 impl Commit {
@@ -123,6 +179,7 @@ impl Commit {
             head: self.head,
             stores: complete.into_iter().collect(),
             behind,
+            condemned: false,
         })
     }
 

@@ -7,11 +7,12 @@ use super::{
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::SEQ_MAX,
+        id::{RunId, SEQ_MAX},
         inventory::Parent,
         manifest::PackId,
         plan::backup::{Approach, BaseFacts, FullReason, approach},
         policy::is_durable,
+        prune::CondemnedSet,
         time::Timestamp,
     },
     format::{objects::ObjectKind, signature},
@@ -49,6 +50,9 @@ pub(super) struct Gathered {
     pub(super) warnings: Vec<String>,
     /// What the operator should know, and what changes no exit code.
     pub(super) notes: Vec<String>,
+    /// The prune plans that were seen, and what they condemn: nothing of it is used.
+    pub(super) plans_seen: BTreeSet<RunId>,
+    pub(super) avoided: CondemnedSet,
 }
 
 /// The base of an incremental.
@@ -83,6 +87,7 @@ pub(super) async fn gather(
         return Err(no_store(&catalogue));
     }
     let known = state.known();
+    let avoided = catalogue.prunes.avoided();
     let looked_at = host.world.now();
     let (found, none_because) = match find_base(state, &catalogue) {
         Ok(base) => (Some(base), String::new()),
@@ -95,7 +100,7 @@ pub(super) async fn gather(
         .map(|committed| committed.inventory.created_at)
         .max();
     let mut reuse = match &found {
-        Some(base) => Some(Reuse::assess(host, protected, &catalogue, &known, base, repair).await),
+        Some(base) => Some(Reuse::assess(host, protected, &catalogue, &known, &avoided, base, repair).await),
         None => None,
     };
     let facts = found.as_ref().zip(reuse.as_ref()).map(|(base, reuse)| BaseFacts {
@@ -142,6 +147,8 @@ pub(super) async fn gather(
         looked_at,
         warnings: warnings(&catalogue, &known),
         notes: clock::suspicion(looked_at, &catalogue).into_iter().collect(),
+        plans_seen: catalogue.prunes.known(),
+        avoided,
     })
 }
 
@@ -164,7 +171,9 @@ async fn read_base(
 /// What nobody signed counts only near the others, or anybody who can write to a store could use up all numbers.
 fn next_seq(catalogue: &Catalogue, last_seq: u64) -> Result<u64, Failure> {
     let newest = catalogue.snapshots.keys().next_back();
-    let accepted = newest.map_or(0, |id| id.seq).max(last_seq);
+    let pruned = catalogue.all_pruned().last().into_iter().chain(catalogue.spoilt.keys().next_back().copied());
+    let gone = pruned.map(|id| id.seq).max().unwrap_or(0);
+    let accepted = newest.map_or(0, |id| id.seq).max(last_seq).max(gone);
     let listed = catalogue.listings.iter().flat_map(|listing| listing.objects.keys());
     let claimed = listed.filter_map(|name| layout::snapshot_of(name)).map(|id| id.seq);
     let largest = claimed.filter(|seq| *seq <= accepted.saturating_add(CLAIMED_SEQ_LEAD_MAX)).max();
@@ -232,7 +241,7 @@ fn behind(catalogue: &Catalogue, takers: &BTreeSet<usize>) -> Vec<(String, Strin
 fn warnings(catalogue: &Catalogue, known: &Known) -> Vec<String> {
     let all_ready = catalogue.ready().count() == catalogue.listings.len();
     match known.head {
-        Some(head) if all_ready && !catalogue.snapshots.contains_key(&head.id) => {
+        Some(head) if all_ready && !catalogue.snapshots.contains_key(&head.id) && !catalogue.is_settled(head.id) => {
             vec![format!(
                 "snapshot {}, which this host has committed, is on no store: deleted, or the stores were rolled back",
                 head.id
@@ -246,6 +255,18 @@ fn warnings(catalogue: &Catalogue, known: &Known) -> Vec<String> {
 fn find_base(state: &SourceState, catalogue: &Catalogue) -> Result<Base, String> {
     let record = state.base()?;
     let committed = catalogue.snapshots.get(&record.snapshot);
+    if let Some(pruned) = catalogue.pruned(record.snapshot) {
+        return Err(format!(
+            "prune plan {} has deleted the last snapshot of this host, {}",
+            pruned.plan, record.snapshot
+        ));
+    }
+    if let Some((_, part)) = catalogue.spoilt.get(&record.snapshot) {
+        return Err(format!(
+            "a prune has deleted {part}, which the last snapshot of this host, {}, uses",
+            record.snapshot
+        ));
+    }
     let committed =
         committed.ok_or_else(|| format!("no store shows the last snapshot of this host, {}", record.snapshot))?;
     if committed.sha256 != record.inventory_sha256 {
@@ -281,26 +302,31 @@ impl Reuse {
         protected: &Protected,
         catalogue: &Catalogue,
         known: &Known,
+        avoided: &CondemnedSet,
         base: &Base,
         repair: bool,
     ) -> Self {
+        if avoided.has_snapshot(base.record.snapshot) {
+            let unusable = Some(format!("a prune plan condemns the base, {}", base.record.snapshot));
+            return Reuse { complete: BTreeSet::new(), lost: BTreeSet::new(), unusable };
+        }
         let Some(needed) = needed_of_base(catalogue, base) else {
             let unusable = Some("an object list that the base needs is on no store".to_owned());
             return Reuse { complete: BTreeSet::new(), lost: BTreeSet::new(), unusable };
         };
         let mut lacking: BTreeMap<usize, BTreeSet<String>> =
             catalogue.ready().map(|store| (store, lacking(catalogue, known, store, &needed))).collect();
-        let lost_names: BTreeSet<String> = needed
-            .iter()
-            .filter(|object| lacking.values().all(|names| names.contains(&object.name)))
-            .map(|object| object.name.clone())
-            .collect();
+        // What is condemned goes the way of what is lost: it is captured again.
+        let is_lost = |name: &String| avoided.has_object(name) || lacking.values().all(|names| names.contains(name));
+        let lost_names: BTreeSet<String> = needed.iter().map(|object| object.name.clone()).filter(is_lost).collect();
         let mut lost = BTreeSet::new();
         for name in &lost_names {
             match pack_of(name) {
                 Some(pack) => drop(lost.insert(pack)),
                 None => {
-                    let unusable = Some(format!("{name}, which the base needs, is on no store that answers"));
+                    let why =
+                        if avoided.has_object(name) { "condemned by a prune plan" } else { "on no store that answers" };
+                    let unusable = Some(format!("{name}, which the base needs, is {why}"));
                     return Reuse { complete: BTreeSet::new(), lost, unusable };
                 }
             }

@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub alterations: Vec<Alteration>,
     /// The snapshot before, which holds what they were; `None` where nothing was altered.
     pub altered_since: Option<SnapshotId>,
+    /// Whether a prune plan that was published meanwhile condemns something that it uses.
+    pub condemned: bool,
     /// Why it is a full, if it is one.
     pub full_because: Option<String>,
     /// What the operator should know.
@@ -119,15 +121,35 @@ pub async fn backup(
 ) -> Result<Snapshot, Failure> {
     let state = SourceState::open(host.source_state_dir(&protected.name), host.repository.id)?;
     let _lock = state.lock(&protected.name)?;
+    let first = undisturbed_attempt(host, protected, &state, full, progress).await?;
+    if !first.condemned {
+        return Ok(first);
+    }
+    // A prune that ran at the same time condemns something that it uses. The second attempt has seen the plan.
+    let mut again = undisturbed_attempt(host, protected, &state, full, progress).await?;
+    again.notes.push(format!("snapshot {} uses what a prune condemned meanwhile; it was taken again", first.head.id));
+    if again.alterations.is_empty() {
+        (again.alterations, again.altered_since) = (first.alterations, first.altered_since);
+    }
+    Ok(again)
+}
+
+/// As many attempts as it takes to read one state. Somebody may open a database that nobody had open: the next attempt
+/// reads it beside them. Or logs are rotated.
+async fn undisturbed_attempt(
+    host: &Host,
+    protected: &Protected,
+    state: &SourceState,
+    full: bool,
+    progress: &dyn Progress,
+) -> Result<Snapshot, Failure> {
     for _ in 1..protected.source.attempts() {
-        match attempt(host, protected, &state, full, progress).await {
-            // Somebody opened a database that nobody had open: the next attempt reads it beside them. Or logs were
-            // rotated.
+        match attempt(host, protected, state, full, progress).await {
             Err(failure) if failure.message.contains(CHANGED_WHILE_READ) => {}
             outcome => return outcome,
         }
     }
-    attempt(host, protected, &state, full, progress).await
+    attempt(host, protected, state, full, progress).await
 }
 
 async fn attempt(
@@ -167,6 +189,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
     let commit = Commit::new(host, &protected.name, inventory, Vec::new())?;
     let shipment = shipment(host, protected, &gathered, id.run);
     let outcome = commit.run(host, protected, shipment, gathered.behind.clone()).await?;
+    let outcome = outcome.heed_plans(host, protected, &gathered.plans_seen, &gathered.avoided).await;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
     finish(&state, &gathered, outcome, Ok(record), Vec::new(), None)
 }
@@ -252,7 +275,7 @@ async fn active(
     if record.is_err() || !outcome.as_ref().is_ok_and(|outcome| !outcome.stores.is_empty()) {
         capture.new_digests.discard();
     }
-    let outcome = outcome?;
+    let outcome = outcome?.heed_plans(host, protected, &gathered.plans_seen, &gathered.avoided).await;
     let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
     let altered_since = altered_since.filter(|_| !capture.alterations.is_empty());
     let altered = altered_since.map(|since| Altered {
@@ -441,6 +464,7 @@ fn finish(
         durable: outcome.durable,
         alterations: Vec::new(),
         altered_since: None,
+        condemned: outcome.condemned,
         notes,
         warnings,
     })

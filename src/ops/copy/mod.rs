@@ -6,6 +6,7 @@
 
 mod evidence;
 mod level;
+mod prunes;
 mod seed;
 mod vouches;
 
@@ -96,6 +97,8 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             }
         }
         for store in catalogue.ready().collect::<Vec<_>>() {
+            // Tombstones first: a store that has one is never brought what it names.
+            copy.carry_prunes(&catalogue, store).await;
             copy.level(&catalogue, store, &damaged, progress).await;
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     core::{
         evidence::{Action, Draft, Subject, Verdict},
         failure::{Code, Failure},
-        result::{BackupResult, CopyResult, ErrorResult, Status},
+        result::{BackupResult, CopyResult, ErrorResult, PruneResult, PrunedSource, Status},
         time::Timestamp,
     },
     ops::open,
@@ -51,6 +51,16 @@ pub fn copy(result: &Result<CopyResult, Failure>, started_at: Timestamp) -> Draf
             Draft { result, ..Draft::new(Action::Copy, verdict, started_at) }
         }
         Err(failure) => failed(Action::Copy, failure, started_at),
+    }
+}
+
+/// Snapshots that were condemned or deleted, or not.
+pub fn prune(result: &PruneResult, started_at: Timestamp) -> Draft {
+    let subject = |of: &PrunedSource| Subject::new(of.source.clone(), verdict_of(of.exit_code));
+    Draft {
+        subjects: result.sources.iter().filter(|of| of.is_news()).map(subject).collect(),
+        result: serde_json::to_value(result).unwrap_or_default(),
+        ..Draft::new(Action::Prune, verdict_of(result.code()), started_at)
     }
 }
 

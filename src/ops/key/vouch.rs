@@ -9,12 +9,13 @@ use crate::{
         vouch::{FORMAT, OBJECTS_MAX, Vouch, VouchId},
     },
     format::{
-        self,
+        self, prune as prune_format,
         signature::{self, MAX_SIGNATURE_BYTES},
+        signers::Signers,
         vouch as vouch_format,
     },
     ops::{evidence::verify::examine, host::Host, list::sources_on_stores},
-    repository::{Repository, evidence, head, layout, vouch},
+    repository::{Repository, catalogue::Catalogue, evidence, head, layout, vouch},
     stores::Store,
 };
 use bytes::Bytes;
@@ -146,6 +147,7 @@ pub(super) async fn gather(
             gathered.objects.insert(format!("{}{name}", layout::source_folder(&source)), committed.sha256);
             gathered.sources.entry(source.clone()).or_default().insert(*id);
         }
+        gather_prunes(repository, &remaining, &catalogue, &mut gathered);
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {
         return Err(Failure::new(Code::NoRecoveryPoint, format!("there is no snapshot {unknown} to leave out"))
@@ -168,11 +170,20 @@ pub(super) async fn gather(
     Ok(gathered)
 }
 
-async fn gather_evidence(
-    repository: &Repository,
-    remaining: &crate::format::signers::Signers,
-    gathered: &mut Gathered,
-) -> Result<(), Failure> {
+/// Plans and what was executed of them: without these, what was deleted would be missed.
+fn gather_prunes(repository: &Repository, remaining: &Signers, catalogue: &Catalogue, gathered: &mut Gathered) {
+    let principal = prune_format::principal(&repository.id);
+    let (pending, executed) = (&catalogue.prunes.pending, &catalogue.prunes.executed);
+    for signed in pending.values().chain(executed.values().flatten()) {
+        let text = std::str::from_utf8(&signed.signature).unwrap_or_default();
+        if remaining.verify(&signed.bytes, text, signature::PRUNE, &principal).is_err() {
+            let name = layout::prune_object(signed.record.plan, signed.record.stage);
+            gathered.objects.insert(format!("{}{name}", layout::source_folder(&catalogue.source)), signed.sha256);
+        }
+    }
+}
+
+async fn gather_evidence(repository: &Repository, remaining: &Signers, gathered: &mut Gathered) -> Result<(), Failure> {
     let examined = examine(repository, None).await;
     enough(repository, examined.listed.len())?;
     let principal = evidence::principal(&repository.id);

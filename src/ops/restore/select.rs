@@ -222,6 +222,10 @@ fn is_vouched_for(catalogue: &Catalogue, head: KnownHead) -> bool {
     match catalogue.snapshots.get(&head.id) {
         Some(committed) => is_it(committed.sha256),
         None => {
+            // Deleted by a plan that is signed: nobody has rolled it back.
+            if catalogue.is_settled(head.id) {
+                return true;
+            }
             let mut parents = catalogue.snapshots.values().flat_map(|committed| &committed.inventory.parents);
             parents.any(|parent| parent.id == head.id && is_it(parent.sha256))
         }
@@ -279,6 +283,20 @@ fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option
         .next_step(next_step))
 }
 
+/// That what was asked for was pruned: when, and by which plan.
+fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<String> {
+    let is_it = |id: &&SnapshotId| match target {
+        Target::Snapshot(seq) => id.seq == *seq,
+        Target::SnapshotId(wanted) => *id == wanted,
+        Target::Latest | Target::Time(_) => false,
+    };
+    if let Some(pruned) = catalogue.all_pruned().find(|id| is_it(&id)).and_then(|id| catalogue.pruned(id)) {
+        return Some(format!("was pruned at {} by plan {}", pruned.at, pruned.plan));
+    }
+    let (_, (_, part)) = catalogue.spoilt.iter().find(|(id, _)| is_it(id))?;
+    Some(format!("was never acknowledged, and a prune has deleted {part}, which it uses"))
+}
+
 fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice) -> Failure {
     let command = |target: String| command(request, &target);
     let failure = |message: String| Failure::new(Code::NoRecoveryPoint, message).safe("nothing was written");
@@ -306,11 +324,16 @@ fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice
                 .next_step(command(format!("snapshot:{}", first.id.seq)))
         }
         NoChoice::NoSuchNumber { before, after } => {
+            let gone = what_became_of(catalogue, &request.target);
             let nearest: Vec<String> =
                 [before, after].into_iter().flatten().map(|id| command(format!("snapshot:{}", id.seq))).collect();
             let target = request.target.to_string();
             let wanted = target.strip_prefix("snapshot:").unwrap_or(&target);
-            failure(format!("source {} has no snapshot {wanted}", request.source)).next_step(if nearest.is_empty() {
+            let message = match gone {
+                Some(gone) => format!("snapshot {wanted} of {} {gone}", request.source),
+                None => format!("source {} has no snapshot {wanted}", request.source),
+            };
+            failure(message).next_step(if nearest.is_empty() {
                 "recoup list".to_owned()
             } else {
                 format!("the nearest: {}", nearest.join("   or   "))

@@ -1,6 +1,7 @@
 //! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
 
 mod clear;
+pub(in crate::ops) mod prunes;
 mod vouches;
 
 use super::{
@@ -179,6 +180,8 @@ async fn examine_source(
 ) {
     let catalogue = judged.catalogue;
     examine_refused(catalogue, examination);
+    prunes::examine_refused(catalogue, examination);
+    prunes::note_leftovers(catalogue, examination);
     // A store may have answered a moment ago, and may give its recoup.json and no listing.
     for listing in &catalogue.listings {
         let StoreStatus::Down(why) = &listing.status else { continue };
@@ -245,7 +248,8 @@ fn examine_head(judged: &Judged<'_>, examination: &mut Examination) {
     let Judged { catalogue, known, .. } = judged;
     let Some(head) = known.head.filter(|head| !catalogue.snapshots.contains_key(&head.id)) else { return };
     let name = full_name(catalogue, &layout::snapshot_object(head.id, layout::INVENTORY));
-    if catalogue.ready().count() < catalogue.listings.len() || examination.findings.names(&name) {
+    let unclear = catalogue.ready().count() < catalogue.listings.len();
+    if unclear || examination.findings.names(&name) || catalogue.is_settled(head.id) {
         return;
     }
     for store in catalogue.ready() {
@@ -310,11 +314,15 @@ fn wanted_on(
     let listing = &catalogue.listings[store];
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
+    let condemned = catalogue.prunes.condemned();
+    prunes::wanted_on(catalogue, store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));
         if !is_committed && !was_completed {
-            if durable.contains(id) {
+            if condemned.has_snapshot(*id) {
+                // It goes soon: no store gets it any more.
+            } else if durable.contains(id) {
                 examination.findings.add(&listing.store, None, Problem::Behind, [*id], None);
             } else {
                 examination
@@ -340,7 +348,8 @@ fn wanted_on(
             }
         }
     }
-    for id in completed.into_iter().flatten().filter(|id| !catalogue.snapshots.contains_key(id)) {
+    let is_unaccounted = |id: &&SnapshotId| !catalogue.snapshots.contains_key(id) && !catalogue.is_settled(**id);
+    for id in completed.into_iter().flatten().filter(is_unaccounted) {
         let name = layout::snapshot_object(*id, layout::INVENTORY);
         // What lies there and was refused has its own finding.
         if !listing.objects.contains_key(&name) {

@@ -76,7 +76,7 @@ impl Refusal<'_> {
             (416, _) => Trouble::Damaged("it ends before the bytes that were asked for".to_owned()),
             (_, "InvalidObjectState") => Trouble::Denied(self.told("it lies in an archive; have it restored there")),
             (403, _) => Trouble::Denied(self.told(&format!(
-                "the credentials need s3:ListBucket on bucket {}, s3:GetObject and s3:PutObject on what is in it",
+                "the credentials need s3:ListBucket on bucket {}, s3:GetObject and s3:PutObject on what is in it; prune needs s3:DeleteObject, too",
                 server.bucket()
             ))),
             (507, _) | (_, "QuotaExceeded" | "XMinioStorageFull") => Trouble::Full(self.told("there is no room")),

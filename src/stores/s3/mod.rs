@@ -83,6 +83,8 @@ fn connected(spec: &StoreSpec, address: &Address, credentials: Credentials) -> o
         .with_checksum_algorithm(Checksum::SHA256)
         .with_client_options(options)
         .with_retry(retry)
+        // One request for one object: every server knows it, and its answer says which object is kept.
+        .with_disable_bulk_delete(true)
         .with_http_connector(connect::Connector::new(server));
     credentials.give_to(builder).build()
 }

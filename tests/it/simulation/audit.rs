@@ -1,6 +1,6 @@
 //! What the stores really hold, read behind the library's back: raw objects and plain JSON.
 
-use super::{FOLDER, STORES, Site};
+use super::{FOLDER, STORES, Site, graves::Graves};
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -16,7 +16,7 @@ impl Site {
         keys.map(|key| (key.clone(), self.get(store, &key).unwrap())).collect()
     }
 
-    fn keys(&self, store: usize) -> Vec<String> {
+    pub(super) fn keys(&self, store: usize) -> Vec<String> {
         let listed: Vec<_> = self.backends[store].list(None).try_collect().now_or_never().unwrap().unwrap();
         listed.into_iter().map(|object| object.location.to_string()).collect()
     }
@@ -59,7 +59,8 @@ fn sha256(bytes: &[u8]) -> String {
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Watches the stores of a site: objects never change, and no inventory is without its objects.
+/// Watches the stores of a site: objects never change, and no inventory is without its objects. What an executed prune
+/// plan names may go.
 #[derive(Default)]
 pub(crate) struct Audit {
     seen: Vec<BTreeMap<String, Bytes>>,
@@ -70,19 +71,32 @@ impl Audit {
     /// Looks at every store; says what must not be.
     pub(crate) fn faults(&mut self, site: &Site) -> Vec<String> {
         let mut faults = Vec::new();
+        let graves = Graves::of(site);
+        let is_deleted = |key: &str| key.strip_prefix(FOLDER).is_some_and(|name| graves.name(name));
         self.seen.resize(site.backends.len(), BTreeMap::new());
         for (store, name) in STORES.iter().enumerate().take(site.backends.len()) {
             let objects = site.objects(store);
             for (key, before) in &self.seen[store] {
                 match objects.get(key) {
+                    None if is_deleted(key) => {}
                     None => faults.push(format!("{name}: {key} is gone")),
+                    // The signature of a record that was never finished.
+                    Some(_)
+                        if key.contains("/prunes/")
+                            && key.strip_suffix(".sig").is_some_and(|json| !self.seen[store].contains_key(json)) => {}
                     Some(now) if now != before => faults.push(format!("{name}: {key} was overwritten")),
                     Some(_) => {}
                 }
             }
             for key in objects.keys() {
-                if key.strip_prefix(FOLDER).and_then(layout_snapshot).is_some() {
-                    faults.extend(self.inventory_faults(store, key, &objects));
+                if key.strip_prefix(FOLDER).and_then(layout_snapshot).is_some() && !is_deleted(key) {
+                    let lacking = self.inventory_faults(store, key, &objects);
+                    let of_store = |fault: &String| {
+                        fault.strip_prefix(name).and_then(|fault| fault.strip_prefix(": ")).map(str::to_owned)
+                    };
+                    faults.extend(
+                        lacking.into_iter().filter(|fault| !of_store(fault).is_some_and(|key| is_deleted(&key))),
+                    );
                 }
             }
             self.seen[store] = objects;
@@ -141,6 +155,21 @@ pub(crate) fn needed(inventory: &[u8], objects: &BTreeMap<String, Bytes>) -> Opt
     Some(needed)
 }
 
+/// Snapshots that need something that a prune has deleted, and are not deleted themselves.
+pub(crate) fn spoilt(site: &Site, graves: &Graves) -> BTreeSet<SnapshotId> {
+    let mut spoilt = BTreeSet::new();
+    for store in 0..site.backends.len() {
+        let objects = site.objects(store);
+        for id in site.committed(store).difference(&graves.snapshots()) {
+            let needed = needed(&objects[&format!("{FOLDER}snapshots/{id}/inventory.json")], &objects);
+            if needed.unwrap().iter().any(|(name, _)| graves.name(name.trim_end_matches(" (not listed)"))) {
+                spoilt.insert(*id);
+            }
+        }
+    }
+    spoilt
+}
+
 /// The heads: snapshots on any store that no other names as its parent.
 pub(crate) fn heads(site: &Site) -> BTreeSet<SnapshotId> {
     let mut all = BTreeSet::new();
@@ -161,7 +190,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn pack_numbers(ranges: &str) -> BTreeSet<u32> {
+pub(super) fn pack_numbers(ranges: &str) -> BTreeSet<u32> {
     let numbers = ranges.split(',').filter(|range| !range.is_empty()).map(|range| match range.split_once('-') {
         Some((first, last)) => first.parse().unwrap()..=last.parse().unwrap(),
         None => range.parse().unwrap()..=range.parse().unwrap(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod content;
+pub(crate) mod graves;
 pub(crate) mod random;
 
 use content::{Database, Files};
@@ -14,10 +15,11 @@ use recoup::{
         failure::{Code, Failure},
         id::{RepositoryId, RunId, SnapshotId, SourceName},
         policy::Policy,
-        result::{CopyResult, RestoreResult, VerifyResult},
+        result::{CopyResult, PrunedSource, RestoreResult, VerifyResult},
         target::Target,
     },
     format::{
+        prune as prune_format,
         seal::{Identities, Recipients, new_identity},
         signature::{self, HostKey},
         signers::Signers,
@@ -27,6 +29,7 @@ use recoup::{
         copy::{self, CopyRequest},
         host::{CatalogueKey, Host, Protected},
         progress::NoProgress,
+        prune::{self, PruneRequest},
         restore::{self, RestoreRequest},
         state::SourceState,
         verify::{self, VerifyRequest},
@@ -75,6 +78,8 @@ pub(crate) fn keys() -> &'static Keys {
         for number in 0..2_u8 {
             let key = HostKey::generate([number + 1; 32], "simulated");
             signers.push_str(&key.signers_line(&principal, &[signature::INVENTORY]));
+            signers.push('\n');
+            signers.push_str(&key.signers_line(&prune_format::principal(&repository), &[signature::PRUNE]));
             signers.push('\n');
             let (text, public) = new_identity("now");
             let identities = Identities::parse(&text).unwrap();
@@ -271,6 +276,18 @@ impl Process {
             })?;
         }
         Ok(copied.result)
+    }
+
+    /// The same process under a policy that keeps so many snapshots.
+    pub(crate) fn keeping(mut self, last: u64) -> Self {
+        self.protected.policy.keep_last = Some(last);
+        self
+    }
+
+    /// Prunes, as the command with `--yes` does.
+    pub(crate) async fn prune(&self, request: PruneRequest) -> Result<PrunedSource, Failure> {
+        let prepared = prune::prepare(&self.host, &self.protected, request, true).await?;
+        prune::execute(&self.host, &self.protected, prepared, &NoProgress).await
     }
 
     /// Restores into a new directory and reads back what came.

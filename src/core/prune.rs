@@ -1,0 +1,359 @@
+//! Prune records: what a plan condemns, and what an executed plan has deleted for good.
+//!
+//! A plan is published before anything is deleted, so that every backup can see it. Once it is executed, a second
+//! record says what went and what was dropped from the plan. That record is kept for the life of the repository: what
+//! it names is a tombstone, and never comes back.
+
+use super::{
+    id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
+    inventory::{Inventory, PackSet, TEXT_BYTES_MAX},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The value of `format` in every record that this version reads and writes.
+pub const FORMAT: &str = "recoup-prune/1";
+/// The most snapshots that one plan condemns; the next run condemns the rest.
+pub const MAX_SNAPSHOTS: usize = 20_000;
+/// The most runs and folders that one record names.
+pub const MAX_RUNS: usize = 60_000;
+
+/// Which of the two records it is. It is signed, so that a plan cannot be passed off as executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Nothing is deleted yet.
+    Planned,
+    /// What it condemns is deleted, or will be by the next run.
+    Executed,
+}
+
+/// Why a snapshot is condemned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Because {
+    /// The policy's retention keeps it no longer.
+    Retention,
+    /// It uses what an executed plan has deleted: it was never acknowledged.
+    UsesPruned,
+    /// No store has it whole, and the operator has acknowledged the loss.
+    Forgotten,
+}
+
+/// One condemned snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CondemnedSnapshot {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// SHA-256 of its inventory, where some store has it.
+    pub inventory_sha256: Option<Sha256>,
+    /// Why.
+    pub because: Because,
+}
+
+/// What is condemned of one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedRun {
+    /// The run.
+    pub run: RunId,
+    /// These packs.
+    pub packs: PackSet,
+    /// Whether it is everything in the run's folder.
+    pub whole: bool,
+}
+
+/// What a plan condemns.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Condemned {
+    /// Snapshots: their inventories and signatures.
+    pub snapshots: Vec<CondemnedSnapshot>,
+    /// Snapshot folders whose manifest root no kept snapshot names.
+    pub roots: Vec<SnapshotId>,
+    /// Objects of runs, orphan runs included.
+    pub runs: Vec<CondemnedRun>,
+    /// Snapshot folders that never got an inventory.
+    pub folders: Vec<SnapshotId>,
+}
+
+impl Condemned {
+    /// Whether nothing is condemned.
+    pub fn is_empty(&self) -> bool {
+        self.snapshots.is_empty() && self.roots.is_empty() && self.runs.is_empty() && self.folders.is_empty()
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.snapshots.len() > MAX_SNAPSHOTS
+            || [self.roots.len(), self.runs.len(), self.folders.len()].into_iter().any(|count| count > MAX_RUNS)
+    }
+}
+
+/// The largest number that a writer had when the plan was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WriterSeen {
+    /// The writer, as the fingerprint of its key.
+    pub writer: String,
+    /// The sequence number of its newest durable snapshot.
+    pub seq: u64,
+}
+
+/// A prune record, as `plan.json` and `executed.json` hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneRecord {
+    /// [`FORMAT`].
+    pub format: String,
+    /// Planned or executed.
+    pub stage: Stage,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The source.
+    pub source: SourceName,
+    /// The plan's id.
+    pub plan: RunId,
+    /// The host key that signed the record, as its SHA-256 fingerprint.
+    pub writer: String,
+    /// When the record was made, by the writer's clock.
+    pub created_at: Timestamp,
+    /// SHA-256 of the policy that was applied.
+    pub policy_sha256: Option<Sha256>,
+    /// Its `keep_within`, in seconds.
+    pub keep_within_seconds: Option<u64>,
+    /// Its `keep_last`.
+    pub keep_last: Option<u64>,
+    /// What goes.
+    pub condemned: Condemned,
+    /// What an executed plan had condemned and did not delete, because it is in use, held, or kept again.
+    pub dropped: Condemned,
+    /// Runs that nothing committed used when the plan was made; a later plan may condemn them.
+    pub orphans_seen: Vec<RunId>,
+    /// Every writer of the source, as it stood then.
+    pub writers_seen: Vec<WriterSeen>,
+}
+
+impl PruneRecord {
+    /// Why the record cannot be what it claims to be, if so. Its signature is another matter.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let is_plain = |text: &str| {
+            text.len() <= TEXT_BYTES_MAX && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        };
+        if self.format != FORMAT {
+            Some("its format is not the one this version reads")
+        } else if self.condemned.is_too_large() || self.dropped.is_too_large() {
+            Some("it condemns more than any plan does")
+        } else if self.orphans_seen.len() > MAX_RUNS || self.writers_seen.len() > MAX_RUNS {
+            Some("it names more runs or writers than any record does")
+        } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
+            Some("it is a plan and drops something already")
+        } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {
+            Some("one of its texts is not of printable characters, or too long")
+        } else {
+            None
+        }
+    }
+}
+
+/// Everything that some records condemn, ready to be asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CondemnedSet {
+    snapshots: BTreeSet<SnapshotId>,
+    roots: BTreeSet<SnapshotId>,
+    folders: BTreeSet<SnapshotId>,
+    whole: BTreeSet<RunId>,
+    packs: BTreeMap<RunId, PackSet>,
+}
+
+impl CondemnedSet {
+    /// Adds what a record condemns.
+    pub fn add(&mut self, condemned: &Condemned) {
+        self.snapshots.extend(condemned.snapshots.iter().map(|snapshot| snapshot.id));
+        self.roots.extend(&condemned.roots);
+        self.folders.extend(&condemned.folders);
+        for run in &condemned.runs {
+            if run.whole {
+                self.whole.insert(run.run);
+            }
+            let packs = self.packs.entry(run.run).or_default();
+            *packs = packs.union(&run.packs);
+        }
+    }
+
+    /// What both sets condemn.
+    #[must_use]
+    pub fn intersection(&self, other: &CondemnedSet) -> CondemnedSet {
+        let packs_of = |set: &CondemnedSet, run: &RunId| set.packs.get(run).cloned().unwrap_or_default();
+        let both = |run: &RunId| match (self.whole.contains(run), other.whole.contains(run)) {
+            (true, true) => packs_of(self, run).union(&packs_of(other, run)),
+            (true, false) => packs_of(other, run),
+            (false, true) => packs_of(self, run),
+            (false, false) => packs_of(self, run).without(&packs_of(self, run).without(&packs_of(other, run))),
+        };
+        let common = |a: &BTreeSet<SnapshotId>, b: &BTreeSet<SnapshotId>| a.intersection(b).copied().collect();
+        CondemnedSet {
+            snapshots: common(&self.snapshots, &other.snapshots),
+            roots: common(&self.roots, &other.roots),
+            folders: common(&self.folders, &other.folders),
+            whole: self.whole.intersection(&other.whole).copied().collect(),
+            packs: self.packs.keys().chain(other.packs.keys()).map(|run| (*run, both(run))).collect(),
+        }
+    }
+
+    /// Adds what another set condemns.
+    pub fn extend(&mut self, other: CondemnedSet) {
+        self.snapshots.extend(other.snapshots);
+        self.roots.extend(other.roots);
+        self.folders.extend(other.folders);
+        self.whole.extend(other.whole);
+        for (run, packs) in other.packs {
+            let known = self.packs.entry(run).or_default();
+            *known = known.union(&packs);
+        }
+    }
+
+    /// Whether nothing is condemned.
+    pub fn is_empty(&self) -> bool {
+        self == &CondemnedSet::default()
+    }
+
+    /// The condemned packs of a run that is not condemned as a whole.
+    pub fn packs_of(&self, run: RunId) -> PackSet {
+        self.packs.get(&run).cloned().unwrap_or_default()
+    }
+
+    /// The condemned snapshots.
+    pub fn snapshots(&self) -> &BTreeSet<SnapshotId> {
+        &self.snapshots
+    }
+
+    /// Whether a snapshot is condemned.
+    pub fn has_snapshot(&self, id: SnapshotId) -> bool {
+        self.snapshots.contains(&id)
+    }
+
+    /// Whether a run is condemned as a whole.
+    pub fn has_run(&self, run: RunId) -> bool {
+        self.whole.contains(&run)
+    }
+
+    /// Whether a pack is condemned.
+    pub fn has_pack(&self, run: RunId, pack: u32) -> bool {
+        self.whole.contains(&run) || self.packs.get(&run).is_some_and(|packs| packs.contains(pack))
+    }
+
+    /// Whether an object is condemned; `name` is relative to the source's folder.
+    pub fn has_object(&self, name: &str) -> bool {
+        let Some((folder, rest)) = name.split_once('/') else { return false };
+        let Some((owner, object)) = rest.split_once('/') else { return false };
+        match folder {
+            "packs" => owner.parse().is_ok_and(|run| match pack_number(object) {
+                Some(pack) => self.has_pack(run, pack),
+                None => self.whole.contains(&run),
+            }),
+            "snapshots" => owner.parse().is_ok_and(|id: SnapshotId| {
+                self.folders.contains(&id)
+                    || match object {
+                        "manifest.age" => self.roots.contains(&id),
+                        _ => self.snapshots.contains(&id),
+                    }
+            }),
+            _ => false,
+        }
+    }
+
+    /// What an inventory uses that is condemned, if anything: a name for people. That the snapshot itself is condemned
+    /// is another matter.
+    pub fn used_by(&self, inventory: &Inventory) -> Option<String> {
+        let root = &inventory.manifest.name;
+        if self.has_object(root) {
+            return Some(root.clone());
+        }
+        if self.folders.contains(&inventory.id()) {
+            return Some(format!("snapshots/{}", inventory.id()));
+        }
+        let used = inventory.uses.iter().find(|used| {
+            self.whole.contains(&used.run)
+                || self.packs.get(&used.run).is_some_and(|packs| packs.intersects(&used.packs))
+        });
+        used.map(|used| format!("packs/{}", used.run))
+    }
+}
+
+/// The number of the pack that an object of a run is, if it is one.
+fn pack_number(object: &str) -> Option<u32> {
+    let digits = object.strip_suffix(".age")?;
+    let canonical = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    if canonical { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(seq: u64) -> SnapshotId {
+        SnapshotId { seq, run: run(seq as u8) }
+    }
+
+    fn run(number: u8) -> RunId {
+        RunId::from_random([number; 16])
+    }
+
+    #[test]
+    fn what_is_condemned() {
+        let mut set = CondemnedSet::default();
+        assert!(set.is_empty());
+        set.add(&Condemned {
+            snapshots: vec![CondemnedSnapshot { id: id(1), inventory_sha256: None, because: Because::Retention }],
+            roots: vec![id(2)],
+            runs: vec![
+                CondemnedRun { run: run(1), packs: "0-2".parse().unwrap(), whole: true },
+                CondemnedRun { run: run(2), packs: "3,5".parse().unwrap(), whole: false },
+            ],
+            folders: vec![id(4)],
+        });
+        for (name, expected) in [
+            (format!("packs/{}/7.age", run(1)), true),
+            (format!("packs/{}/objects.json", run(1)), true),
+            (format!("packs/{}/3.age", run(2)), true),
+            (format!("packs/{}/4.age", run(2)), false),
+            (format!("packs/{}/m3.age", run(2)), false),
+            (format!("packs/{}/03.age", run(2)), false),
+            (format!("packs/{}/objects.json", run(2)), false),
+            (format!("packs/{}/3.age", run(3)), false),
+            (format!("snapshots/{}/inventory.json", id(1)), true),
+            (format!("snapshots/{}/inventory.json.sig", id(1)), true),
+            // An idle snapshot may still name the root.
+            (format!("snapshots/{}/manifest.age", id(1)), false),
+            (format!("snapshots/{}/manifest.age", id(2)), true),
+            (format!("snapshots/{}/inventory.json", id(2)), false),
+            (format!("snapshots/{}/inventory.json.sig", id(4)), true),
+            ("packs".to_owned(), false),
+            ("prunes/x/plan.json".to_owned(), false),
+            (format!("packs/{}", run(1)), false),
+        ] {
+            assert_eq!(set.has_object(&name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_two_records_differ_only_what_both_condemn_counts() {
+        let set = |packs: &str, whole: bool, roots: &[u64]| {
+            let mut set = CondemnedSet::default();
+            set.add(&Condemned {
+                roots: roots.iter().map(|seq| id(*seq)).collect(),
+                runs: vec![CondemnedRun { run: run(1), packs: packs.parse().unwrap(), whole }],
+                ..Condemned::default()
+            });
+            set
+        };
+        for (a, b, expected) in [
+            (set("0-3", true, &[1]), set("0-3", true, &[1]), set("0-3", true, &[1])),
+            (set("0-3", true, &[1, 2]), set("2", false, &[2, 3]), set("2", false, &[2])),
+            (set("0-3", false, &[1]), set("2-5", false, &[]), set("2-3", false, &[])),
+        ] {
+            assert_eq!(a.intersection(&b), expected);
+            assert_eq!(b.intersection(&a), expected);
+            let mut all = a.clone();
+            all.extend(b.clone());
+            assert_eq!(all.intersection(&a), a);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What `prune` did.
+
+use super::{PruneSchema, code_number};
+use crate::core::{
+    failure::{Code, Failure, combine},
+    id::{RunId, SnapshotId, SourceName},
+};
+use serde::Serialize;
+
+/// `recoup prune`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct PruneResult {
+    /// `recoup.prune/1`.
+    pub schema: PruneSchema,
+    /// What was done for each source.
+    pub sources: Vec<PrunedSource>,
+    /// What the operator should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl PruneResult {
+    /// The exit code over all sources.
+    pub fn code(&self) -> Code {
+        combine(&self.sources.iter().map(|source| source.exit_code).collect::<Vec<_>>())
+    }
+}
+
+/// What was done for one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrunedSource {
+    /// The source.
+    pub source: SourceName,
+    /// Its own exit code.
+    #[serde(serialize_with = "code_number")]
+    pub exit_code: Code,
+    /// What happened, in a line.
+    pub message: String,
+    /// The plan that was published, if any.
+    pub plan: Option<RunId>,
+    /// The snapshots that it condemns.
+    pub condemned: Vec<SnapshotId>,
+    /// The plans that were executed.
+    pub executed: Vec<RunId>,
+    /// The snapshots that they deleted.
+    pub pruned: Vec<SnapshotId>,
+    /// The snapshots that they had condemned and that are kept after all.
+    pub dropped: Vec<SnapshotId>,
+    /// What was done on each store.
+    pub stores: Vec<PrunedStore>,
+    /// What has its part in the exit code.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// What the operator should know.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+    /// What failed, in full.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+impl PrunedSource {
+    /// Whether anything was done, or went wrong.
+    pub fn is_news(&self) -> bool {
+        self.exit_code != Code::Done || self.plan.is_some() || !self.executed.is_empty()
+    }
+
+    /// The outcome of a source that failed.
+    pub fn failed(source: SourceName, failure: Failure) -> Self {
+        PrunedSource {
+            source,
+            exit_code: failure.code,
+            message: failure.to_string(),
+            plan: None,
+            condemned: Vec::new(),
+            executed: Vec::new(),
+            pruned: Vec::new(),
+            dropped: Vec::new(),
+            stores: Vec::new(),
+            warnings: Vec::new(),
+            notes: Vec::new(),
+            failure: Some(failure),
+        }
+    }
+}
+
+/// What was done on one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrunedStore {
+    /// The store, by name.
+    pub store: String,
+    /// Objects that were deleted.
+    pub deleted_objects: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Objects that the store did not delete; the next prune tries again.
+    pub kept_objects: u64,
+    /// Why, or why the store lags.
+    pub cause: Option<String>,
+}
+
+impl PrunedStore {
+    /// Nothing yet.
+    pub fn new(store: &str) -> Self {
+        PrunedStore { store: store.to_owned(), deleted_objects: 0, deleted_bytes: 0, kept_objects: 0, cause: None }
+    }
+}

@@ -1,0 +1,219 @@
+//! Retention: which snapshots the policy's rule keeps no longer, and when its clock cannot be believed.
+
+use super::{id::SnapshotId, policy::Policy, time::Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How far the clocks of hosts that are well may differ.
+const SLACK_SECONDS: f64 = 5.0;
+/// A snapshot is overdue after so many of the policy's intervals.
+const INTERVALS_ALLOWED: u32 = 2;
+
+/// The policy's rule. A snapshot is kept if any part of it keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// Snapshots no older than this are kept.
+    pub keep_within: Option<Duration>,
+    /// So many durable snapshots are kept, the newest ones, and what lies between them.
+    pub keep_last: Option<u64>,
+}
+
+impl Rule {
+    /// The rule of a policy.
+    pub fn of(policy: &Policy) -> Self {
+        Rule { keep_within: policy.keep_within, keep_last: policy.keep_last }
+    }
+
+    /// Whether it keeps everything.
+    pub fn keeps_all(&self) -> bool {
+        self.keep_within.is_none() && self.keep_last.is_none()
+    }
+}
+
+/// What retention has to know of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// When it was committed, by its writer's clock.
+    pub created_at: Timestamp,
+    /// The heads that its run saw.
+    pub parents: Vec<SnapshotId>,
+    /// Whether enough stores have committed it.
+    pub durable: bool,
+}
+
+/// The snapshots that the rule keeps no longer.
+///
+/// A snapshot's time is the later of its own and its parents', so that a clock that was behind for a while makes
+/// nothing old. Ages count from the earlier of the pruner's clock and the newest durable snapshot not later than it,
+/// so that a clock that is ahead makes nothing old either.
+pub fn expired(rule: &Rule, snapshots: &BTreeMap<SnapshotId, Dated>, now: Timestamp) -> BTreeSet<SnapshotId> {
+    if rule.keeps_all() {
+        return BTreeSet::new();
+    }
+    let durable = || snapshots.values().filter(|snapshot| snapshot.durable);
+    let Some(newest) = durable().map(|snapshot| snapshot.created_at).filter(|at| *at <= now).max() else {
+        return BTreeSet::new();
+    };
+    let times = times(snapshots);
+    let mut newer_durable = 0;
+    let mut expired = BTreeSet::new();
+    for (id, snapshot) in snapshots.iter().rev() {
+        let is_old = rule.keep_within.is_none_or(|within| newest.seconds_since(times[id]) > within.as_secs_f64());
+        let is_surplus = rule.keep_last.is_none_or(|last| newer_durable >= last);
+        if is_old && is_surplus {
+            expired.insert(*id);
+        }
+        newer_durable += u64::from(snapshot.durable);
+    }
+    expired
+}
+
+/// The time of each snapshot: the later of its own and those of all that came before it.
+fn times(snapshots: &BTreeMap<SnapshotId, Dated>) -> BTreeMap<SnapshotId, Timestamp> {
+    let mut times: BTreeMap<SnapshotId, Timestamp> =
+        snapshots.iter().map(|(id, snapshot)| (*id, snapshot.created_at)).collect();
+    // Parents have smaller numbers, and one pass does; whatever signed ones claim, times only grow, and never beyond
+    // the latest.
+    loop {
+        let mut changed = false;
+        for (id, snapshot) in snapshots {
+            let latest = snapshot.parents.iter().filter_map(|parent| times.get(parent)).max().copied();
+            let own = times.get_mut(id).expect("every snapshot has a time");
+            if latest.is_some_and(|latest| latest > *own) {
+                *own = latest.expect("it was just looked at");
+                changed = true;
+            }
+        }
+        if !changed {
+            return times;
+        }
+    }
+}
+
+/// How often the policy wants a snapshot, as far as it says.
+pub fn interval(policy: &Policy) -> Option<Duration> {
+    policy.incremental_interval.or(policy.full_interval).or(policy.rpo)
+}
+
+/// Why nothing should be pruned before somebody has looked, if so.
+///
+/// `condemned` are the snapshots that go and were not condemned before.
+pub fn doubts(
+    snapshots: &BTreeMap<SnapshotId, Dated>,
+    condemned: usize,
+    interval: Option<Duration>,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let durable = snapshots.iter().filter(|(_, snapshot)| snapshot.durable);
+    if let Some((id, newest)) = durable.max_by_key(|(id, snapshot)| (snapshot.created_at, **id)) {
+        let age = now.seconds_since(newest.created_at);
+        if age < -SLACK_SECONDS {
+            let created_at = newest.created_at;
+            doubts.push(format!(
+                "the clock says {now}, and snapshot {id} is from {created_at}, which lies in the future"
+            ));
+        }
+        if let Some(interval) = interval.filter(|interval| age > (*interval * INTERVALS_ALLOWED).as_secs_f64()) {
+            doubts.push(format!(
+                "the newest durable snapshot, {id}, is {} old, and the policy wants one every {}: either backups have \
+                 stopped, or this host's clock is ahead",
+                super::time::format_duration(Duration::from_secs(age as u64)),
+                super::time::format_duration(interval)
+            ));
+        }
+    }
+    if condemned * 2 > snapshots.len() {
+        doubts.push(format!("{condemned} of {} snapshots would go, more than half", snapshots.len()));
+    }
+    doubts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::RunId;
+
+    fn id(seq: u64) -> SnapshotId {
+        SnapshotId { seq, run: RunId::from_random([seq as u8; 16]) }
+    }
+
+    fn at(hour: i64) -> Timestamp {
+        let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        Timestamp::new(start.as_datetime() + chrono::Duration::hours(hour))
+    }
+
+    /// Snapshots from 1, each over the one before, at these hours; a negative hour is one that is not durable.
+    fn chain(hours: &[i64]) -> BTreeMap<SnapshotId, Dated> {
+        let dated = |(index, hour): (usize, &i64)| {
+            let seq = index as u64 + 1;
+            let parents = if seq > 1 { vec![id(seq - 1)] } else { Vec::new() };
+            (id(seq), Dated { created_at: at(hour.abs()), parents, durable: *hour >= 0 })
+        };
+        hours.iter().enumerate().map(dated).collect()
+    }
+
+    fn rule(within_hours: Option<u64>, keep_last: Option<u64>) -> Rule {
+        Rule { keep_within: within_hours.map(|hours| Duration::from_secs(hours * 3600)), keep_last }
+    }
+
+    #[test]
+    fn what_expires() {
+        type Case<'a> = (&'a [i64], Option<u64>, Option<u64>, i64, &'a [u64]);
+        let cases: &[Case] = &[
+            // Nothing said, nothing pruned.
+            (&[1, 2, 3], None, None, 1000, &[]),
+            (&[1, 2, 3, 4], Some(2), None, 4, &[1]),
+            (&[1, 2, 3, 4], None, Some(2), 4, &[1, 2]),
+            // Either part of the rule keeps.
+            (&[1, 2, 3, 4], Some(2), Some(1), 4, &[1]),
+            (&[1, 2, 30, 40], Some(2), Some(3), 40, &[1]),
+            // Ages count from the newest durable snapshot, not from a clock that runs ahead.
+            (&[1, 2, 3, 4], Some(2), None, 100_000, &[1]),
+            // A clock that is behind: what lies in the future dates nothing.
+            (&[1, 2, 3, 40], Some(1), None, 3, &[1]),
+            (&[10, 11], Some(1), None, 3, &[]),
+            // One that was dated far ahead keeps what came after it, until that moment has passed.
+            (&[1, 500, 3, 4, 5], Some(2), None, 5, &[1]),
+            // A clock that was behind for one snapshot does not make that one old.
+            (&[100, 1, 101], Some(10), None, 101, &[]),
+            // What is not durable counts for nothing, and goes with its neighbours.
+            (&[1, -2, 3, -4, 5], None, Some(2), 5, &[1, 2]),
+            (&[-1, -2], Some(1), Some(1), 100, &[]),
+            (&[1, 2, -300], Some(2), None, 300, &[]),
+        ];
+        for (hours, within, last, now, expected) in cases {
+            let found = expired(&rule(*within, *last), &chain(hours), at(*now));
+            let found: Vec<u64> = found.into_iter().map(|id| id.seq).collect();
+            assert_eq!(found, *expected, "{hours:?} {within:?} {last:?} {now}");
+        }
+    }
+
+    #[test]
+    fn times_go_by_all_that_came_before() {
+        let mut snapshots = chain(&[9, 1, 2]);
+        // Whatever is claimed, it ends.
+        snapshots.get_mut(&id(1)).unwrap().parents = vec![id(3), id(77)];
+        assert!(times(&snapshots).values().all(|time| *time == at(9)));
+    }
+
+    #[test]
+    fn what_raises_doubts() {
+        let hour = Some(Duration::from_secs(3600));
+        for (hours, condemned, interval, now, expected) in [
+            (&[1, 2][..], 1, hour, 3, 0),
+            (&[1, 2], 1, hour, 4, 0),
+            (&[1, 2], 1, hour, 5, 1),
+            (&[1, 2], 1, None, 5000, 0),
+            (&[1, 20], 1, hour, 3, 1),
+            (&[1, 2], 2, hour, 3, 1),
+            (&[1, -20], 1, hour, 3, 0),
+            (&[], 0, hour, 3, 0),
+        ] {
+            let found = doubts(&chain(hours), condemned, interval, at(now));
+            assert_eq!(found.len(), expected, "{hours:?} {condemned} {now}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Carrying prune plans and tombstones to every store: what was pruned must not come back from one that lagged.
+
+use super::Copying;
+use crate::{
+    core::result::Problem,
+    ops::verify::prunes::objects,
+    repository::{catalogue::Catalogue, layout},
+    stores::Replaced,
+};
+use bytes::Bytes;
+
+impl Copying<'_> {
+    /// Brings the records that a store lacks or has damaged; the signature first, as when they were written.
+    pub(super) async fn carry_prunes(&mut self, catalogue: &Catalogue, store: usize) {
+        let folder = layout::source_folder(&catalogue.source);
+        for (stage, signed) in catalogue.prunes.kept_on(store) {
+            let held = &catalogue.listings[store].objects;
+            for (object, bytes) in objects(stage, signed).zip([&signed.signature, &signed.bytes]) {
+                if self.stopped.contains_key(&store) {
+                    return;
+                }
+                let key = format!("{folder}{}", object.name);
+                self.carry(store, &key, bytes.clone(), &object.sha256, held.contains_key(&object.name)).await;
+            }
+        }
+    }
+
+    async fn carry(&mut self, at: usize, key: &str, bytes: Bytes, sha256: &crate::core::id::Sha256, is_there: bool) {
+        let size = bytes.len() as u64;
+        let name = self.stores[at].store.clone();
+        if self.request.dry_run {
+            let damaged = Problem::Damaged;
+            let is_wrong =
+                self.findings.list().iter().any(|found| {
+                    found.store == name && found.object.as_deref() == Some(key) && found.problem == damaged
+                });
+            if !is_there || is_wrong {
+                self.count(at, &Replaced::Filled, size);
+                self.findings.settle(&name, key);
+            }
+            return;
+        }
+        match self.repository.stores[at].replace(key, bytes, sha256).await {
+            Ok(replaced) => {
+                self.count(at, &replaced, size);
+                self.findings.settle(&name, key);
+            }
+            Err(error) => self.not_taken(at, &error, None),
+        }
+    }
+}

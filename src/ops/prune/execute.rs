@@ -1,0 +1,313 @@
+//! Publishing plans, the second look, and deleting.
+
+use super::{
+    PruneRequest,
+    gather::{self, Gathered, quorum},
+};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{RunId, SnapshotId},
+        plan::prune::second_look,
+        prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
+        result::PrunedStore,
+    },
+    format::{
+        self, prune as prune_format,
+        signature::{self, MAX_SIGNATURE_BYTES},
+    },
+    ops::{
+        host::{Host, Protected},
+        progress::{Progress, Unit},
+        state::SourceState,
+    },
+    repository::{
+        catalogue::Catalogue,
+        head, layout,
+        prunes::{Prunes, SignedPrune},
+    },
+    stores::{Problem, StoreError},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::join_all, stream};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many objects are deleted at once on one store.
+const CONCURRENT_DELETES: usize = 8;
+
+/// Names and sizes of what goes from a store, in three steps.
+type Phases = [Vec<(String, u64)>; 3];
+
+/// One source that is being pruned.
+pub(super) struct Pruning<'a> {
+    pub(super) host: &'a Host,
+    pub(super) protected: &'a Protected,
+    pub(super) state: &'a SourceState,
+    pub(super) request: &'a PruneRequest,
+    pub(super) progress: &'a dyn Progress,
+    /// What was done on each store, by name.
+    pub(super) stores: BTreeMap<String, PrunedStore>,
+    pub(super) executed: Vec<RunId>,
+    pub(super) pruned: BTreeSet<SnapshotId>,
+    pub(super) dropped: BTreeSet<SnapshotId>,
+    pub(super) warnings: BTreeSet<String>,
+}
+
+impl Pruning<'_> {
+    /// Signs a record.
+    pub(super) fn sign(&self, record: PruneRecord) -> Result<SignedPrune, Failure> {
+        if let Some(why) = record.contradiction() {
+            return Err(Failure::internal(format!("the prune record cannot be right: {why}")));
+        }
+        let bytes = Bytes::from(prune_format::to_bytes(&record));
+        let signature = self.host.key.sign(signature::PRUNE, &bytes);
+        let (sha256, stores) = (format::sha256(&bytes), BTreeSet::new());
+        Ok(SignedPrune { sha256, signature: signature.into_bytes().into(), bytes, record, stores })
+    }
+
+    /// Writes a record on every store that answers; says on which ones it is now. Too few are a failure: what is not
+    /// published is not acted upon.
+    pub(super) async fn publish(&mut self, signed: &SignedPrune) -> Result<BTreeSet<usize>, Failure> {
+        let this = &*self;
+        let stores = 0..self.host.repository.stores.len();
+        let results = join_all(stores.map(|at| async move { (at, this.publish_on(at, signed).await) })).await;
+        let (mut published, mut reasons) = (BTreeSet::new(), Vec::new());
+        for (at, result) in results {
+            match result {
+                Ok(()) => drop(published.insert(at)),
+                Err(why) => reasons.push((self.host.repository.stores[at].name().to_owned(), why)),
+            }
+        }
+        let wanted = quorum(self.host, self.protected);
+        if published.len() < wanted {
+            let reasons: Vec<String> = reasons.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
+            return Err(Failure::new(
+                Code::Store,
+                format!("prune plan {} of {} is on too few stores", signed.record.plan, self.protected.name),
+            )
+            .cause(format!("{} of {wanted} that are needed took it; {}", published.len(), reasons.join("; ")))
+            .safe("nothing of it was deleted")
+            .next_step("bring the stores back, then run the same command again: it goes on where this one stopped"));
+        }
+        for (store, why) in reasons {
+            self.lags(&store, &why);
+        }
+        Ok(published)
+    }
+
+    async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), String> {
+        let (repository, store) = (&self.host.repository, &self.host.repository.stores[at]);
+        let status = head::status(store, repository.id).await;
+        if let Some(problem) = status.problem() {
+            return Err(problem);
+        }
+        let (plan, stage) = (signed.record.plan, signed.record.stage);
+        let key = format!("{}{}", layout::source_folder(&self.protected.name), layout::prune_object(plan, stage));
+        let told = |error: StoreError| head::reason(&error);
+        let is_taken = |error: &StoreError| error.problem == Problem::Exists;
+        let name = &self.protected.name;
+        let (sig_key, sig_sha256) = (format!("{key}.sig"), format::sha256(&signed.signature));
+        let mut other = None;
+        match store.create(&sig_key, signed.signature.clone(), &sig_sha256).await {
+            Ok(_) => {}
+            // Another host has executed the same plan, and its record stands on this store.
+            Err(error) if is_taken(&error) && repository.read_prune(at, name, plan, stage).await.is_ok() => {
+                return Ok(());
+            }
+            // It died before it had, or what lies there is damaged.
+            Err(error) if is_taken(&error) => {
+                other = store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.ok();
+                store.replace(&sig_key, signed.signature.clone(), &sig_sha256).await.map_err(told)?;
+            }
+            Err(error) => return Err(told(error)),
+        }
+        match store.create(&key, signed.bytes.clone(), &signed.sha256).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(told(error)),
+        }
+        // It was only slow: its record is there now, and stays.
+        if let Some(other) = other
+            && let Ok(bytes) = store.get(&key, prune_format::MAX_BYTES).await
+            && repository.accept_prune(name, plan, stage, bytes, other.clone()).is_ok()
+        {
+            let sha256 = format::sha256(&other);
+            return store.replace(&sig_key, other, &sha256).await.map(drop).map_err(told);
+        }
+        store.replace(&key, signed.bytes.clone(), &signed.sha256).await.map(drop).map_err(told)
+    }
+
+    /// Executes a plan: publishes it where it lacks, looks again at what is committed, drops what is in use or kept,
+    /// records what goes, and only then deletes it.
+    pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
+        let published = self.publish(plan).await?;
+        let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        let seen = look.catalogue.ready().filter(|at| published.contains(at)).count();
+        if seen < quorum(self.host, self.protected) {
+            return Err(Failure::new(Code::Store, format!("too few stores show what {} has now", self.protected.name))
+                .cause(format!("{seen} of the stores that have plan {} can be listed", plan.record.plan))
+                .safe("nothing of the plan was deleted")
+                .next_step("bring the stores back, then run the same command again"));
+        }
+        let (condemned, dropped) = self.judge(plan, &look);
+        self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
+    }
+
+    /// What still goes, and what is dropped.
+    fn judge(&self, plan: &SignedPrune, look: &Gathered) -> (Condemned, Condemned) {
+        let mut keep = look.kept();
+        // What the operator gave up does not come back by the rule; protections hold all the same.
+        for snapshot in plan.record.condemned.snapshots.iter().filter(|one| one.because != Because::Retention) {
+            if !look.protected.contains_key(&snapshot.id) {
+                keep.remove(&snapshot.id);
+            }
+        }
+        second_look(&plan.record.condemned, &look.snapshots(), &keep)
+    }
+
+    async fn record_and_delete(
+        &mut self,
+        plan: &SignedPrune,
+        catalogue: &Catalogue,
+        condemned: Condemned,
+        dropped: Condemned,
+    ) -> Result<(), Failure> {
+        self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        let record = PruneRecord {
+            stage: Stage::Executed,
+            writer: self.host.key.fingerprint().to_string(),
+            created_at: self.host.world.now(),
+            condemned,
+            dropped,
+            ..plan.record.clone()
+        };
+        let signed = self.sign(record)?;
+        let published = self.publish(&signed).await?;
+        self.executed.push(plan.record.plan);
+        // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
+        // good, and what either of them drops stays.
+        let name = &self.protected.name;
+        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &published).await else {
+            self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
+            return Ok(());
+        };
+        let mut prunes = Prunes::default();
+        prunes.executed.insert(plan.record.plan, records);
+        let tombstones = prunes.tombstones();
+        self.pruned.extend(tombstones.snapshots());
+        self.delete(catalogue, &tombstones).await;
+        Ok(())
+    }
+
+    /// Drops all of a pending plan: it is executed, and deletes nothing.
+    pub(super) async fn cancel(&mut self, plan: &SignedPrune, catalogue: &Catalogue) -> Result<(), Failure> {
+        let dropped = plan.record.condemned.clone();
+        self.record_and_delete(plan, catalogue, Condemned::default(), dropped).await
+    }
+
+    /// Finishes executed plans on stores that lagged: their records first, then what they still hold.
+    pub(super) async fn finish_lagging(&mut self, catalogue: &Catalogue) {
+        let records: Vec<SignedPrune> = catalogue
+            .prunes
+            .executed
+            .values()
+            .filter_map(|records| records.first())
+            .filter(|signed| {
+                let name = layout::prune_object(signed.record.plan, Stage::Executed);
+                catalogue.ready().any(|at| !catalogue.listings[at].objects.contains_key(&name))
+            })
+            .cloned()
+            .collect();
+        for signed in records {
+            for at in catalogue.ready().collect::<Vec<_>>() {
+                let name = layout::prune_object(signed.record.plan, Stage::Executed);
+                if !catalogue.listings[at].objects.contains_key(&name)
+                    && let Err(why) = self.publish_on(at, &signed).await
+                {
+                    let store = catalogue.listings[at].store.clone();
+                    self.lags(&store, &why);
+                }
+            }
+        }
+        self.delete(catalogue, &catalogue.tombstones).await;
+    }
+
+    /// Deletes what is condemned from every store that shows it.
+    async fn delete(&mut self, catalogue: &Catalogue, condemned: &CondemnedSet) {
+        let has_work = |phases: &Phases| phases.iter().any(|phase| !phase.is_empty());
+        let work: Vec<(usize, Phases)> = catalogue
+            .ready()
+            .map(|at| (at, in_order(catalogue, at, condemned)))
+            .filter(|(_, phases)| has_work(phases))
+            .collect();
+        let objects: usize = work.iter().flat_map(|(_, phases)| phases).map(Vec::len).sum();
+        if objects == 0 {
+            return;
+        }
+        self.progress.begin(&format!("pruning {}", self.protected.name), Some(objects as u64), Unit::Objects);
+        let this = &*self;
+        let done = join_all(work.into_iter().map(|(at, phases)| async move {
+            let mut outcome = this.stores.get(this.host.repository.stores[at].name()).cloned();
+            let outcome_now = outcome.get_or_insert_with(|| PrunedStore::new(this.host.repository.stores[at].name()));
+            for phase in phases {
+                this.delete_on(at, phase, outcome_now).await;
+            }
+            outcome
+        }))
+        .await;
+        for outcome in done.into_iter().flatten() {
+            self.stores.insert(outcome.store.clone(), outcome);
+        }
+    }
+
+    async fn delete_on(&self, at: usize, objects: Vec<(String, u64)>, outcome: &mut PrunedStore) {
+        let store = &self.host.repository.stores[at];
+        let folder = layout::source_folder(&self.protected.name);
+        let deleting = stream::iter(objects).map(|(name, size)| {
+            let key = format!("{folder}{name}");
+            async move {
+                let deleted = store.delete(&key).await;
+                self.progress.advance(1);
+                (size, deleted)
+            }
+        });
+        let mut deleting = deleting.buffer_unordered(CONCURRENT_DELETES);
+        while let Some((size, deleted)) = deleting.next().await {
+            match deleted {
+                Ok(()) => {
+                    outcome.deleted_objects += 1;
+                    outcome.deleted_bytes += size;
+                }
+                Err(error) => {
+                    outcome.kept_objects += 1;
+                    outcome.cause.get_or_insert_with(|| head::reason(&error));
+                    // A store that is gone takes no other request either.
+                    if matches!(error.problem, Problem::Unreachable(_)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn lags(&mut self, store: &str, why: &str) {
+        let outcome = self.stores.entry(store.to_owned()).or_insert_with(|| PrunedStore::new(store));
+        outcome.cause.get_or_insert_with(|| why.to_owned());
+    }
+}
+
+/// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
+/// them. No store ever shows a committed inventory without what it uses.
+fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
+    let mut phases: Phases = Default::default();
+    for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
+        let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => 1,
+            (None, None) => 2,
+        };
+        phases[phase].push((name.clone(), *size));
+    }
+    phases.iter_mut().for_each(|phase| phase.sort_unstable());
+    phases
+}

@@ -1,0 +1,274 @@
+//! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
+
+use super::{
+    PruneRequest,
+    vetoes::{self, Vetoes},
+};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{RunId, SnapshotId},
+        plan::prune::{Known, Snapshots, writers},
+        policy::is_durable,
+        prune::{Because, WriterSeen},
+        retention::{Dated, Rule, doubts, expired, interval},
+        time::Timestamp,
+    },
+    format::{prune as prune_format, signature},
+    ops::{
+        host::{Host, Protected},
+        state::SourceState,
+    },
+    repository::{
+        catalogue::{Catalogue, Committed, Refusal},
+        head::StoreStatus,
+        layout,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that was found out about one source.
+pub(super) struct Gathered {
+    pub(super) catalogue: Catalogue,
+    pub(super) now: Timestamp,
+    /// What must not go, and why.
+    pub(super) protected: BTreeMap<SnapshotId, String>,
+    /// What goes, as far as nothing protects it.
+    pub(super) going: BTreeMap<SnapshotId, Because>,
+    pub(super) writers: Vec<WriterSeen>,
+    /// The newest snapshot that is whole on enough stores.
+    pub(super) newest_durable: Option<SnapshotId>,
+}
+
+/// How many stores have one in common with any that make a snapshot durable.
+pub(super) fn quorum(host: &Host, protected: &Protected) -> usize {
+    let stores = host.repository.stores.len();
+    (stores + 1).saturating_sub(protected.policy.copies.required_stores(stores)).max(1)
+}
+
+/// Gathers, and refuses what must not be acted upon.
+pub(super) async fn gather(
+    host: &Host,
+    protected: &Protected,
+    state: &SourceState,
+    request: &PruneRequest,
+) -> Result<Gathered, Failure> {
+    check_own_key(host)?;
+    let mut catalogue = host.repository.inventories(&protected.name, &BTreeSet::new()).await;
+    let ready: BTreeSet<usize> = catalogue.ready().collect();
+    if ready.len() < quorum(host, protected) {
+        return Err(too_few(host, protected, &catalogue, ready.len()));
+    }
+    // Dropping a plan deletes nothing.
+    if request.cancel.is_none() {
+        check_refused(&catalogue, request)?;
+    }
+    let vetoes = vetoes::read(host, &protected.name).await?;
+    let newest = newest_durable(host, protected, &mut catalogue).await;
+    let now = host.world.now();
+    let dated = dated(host, protected, &catalogue);
+    let keep = protections(&catalogue, &vetoes, &newest, state);
+    let rule = Rule::of(&protected.policy);
+    let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
+    let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
+    let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
+    going.retain(|id, _| !keep.contains_key(id));
+    if !request.confirmed && request.cancel.is_none() {
+        let condemned = catalogue.prunes.condemned();
+        let new = going.iter().filter(|(id, because)| **because == Because::Retention && !condemned.has_snapshot(**id));
+        let doubts = doubts(&dated, new.count(), interval(&protected.policy).filter(|_| !rule.keeps_all()), now);
+        // Without a rule nothing goes by time, and no clock matters.
+        if !doubts.is_empty() && !rule.keeps_all() {
+            return Err(doubtful(protected, &doubts));
+        }
+    }
+    let durable = |id: SnapshotId| dated.get(&id).is_some_and(|dated| dated.durable);
+    let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
+    let writers = writers(inventories);
+    let (newest_durable, _) = newest;
+    Ok(Gathered { writers, now, protected: keep, going, newest_durable, catalogue })
+}
+
+impl Gathered {
+    /// Everything that is committed, spoilt or not.
+    pub(super) fn snapshots(&self) -> Snapshots<'_> {
+        all_committed(&self.catalogue)
+            .map(|(id, committed)| (id, Known { inventory: &committed.inventory, sha256: committed.sha256 }))
+            .collect()
+    }
+
+    /// What a pending plan must not delete: what is protected, and what the rule keeps now.
+    pub(super) fn kept(&self) -> BTreeSet<SnapshotId> {
+        let all = all_committed(&self.catalogue).map(|(id, _)| id);
+        all.filter(|id| !self.going.contains_key(id)).collect()
+    }
+
+    /// The runs and the snapshot folders that the stores show.
+    pub(super) fn shown(&self) -> (BTreeSet<RunId>, BTreeSet<SnapshotId>) {
+        let names = || {
+            let listings = self.catalogue.ready().map(|at| &self.catalogue.listings[at]);
+            listings.flat_map(|listing| listing.objects.keys())
+        };
+        let committed: BTreeSet<SnapshotId> = names().filter_map(|name| layout::committed_snapshot(name)).collect();
+        let folders = names().filter_map(|name| layout::snapshot_of(name)).filter(|id| !committed.contains(id));
+        (names().filter_map(|name| layout::run_of(name)).collect(), folders.collect())
+    }
+}
+
+fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
+    let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, committed));
+    catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
+}
+
+/// A plan that no backup believes would be heeded by none.
+fn check_own_key(host: &Host) -> Result<(), Failure> {
+    let signature = host.key.sign(signature::PRUNE, b"recoup");
+    let principal = prune_format::principal(&host.repository.id);
+    let verified = host.repository.signers.verify(b"recoup", &signature, signature::PRUNE, &principal);
+    verified.map(drop).map_err(|error| {
+        Failure::new(Code::Configuration, "this host's signing key is not trusted to prune")
+            .cause(error)
+            .safe("nothing was planned or deleted")
+            .next_step(format!(
+                "prune on a host that may, or add to allowed_signers on every host a line that allows {principal}: {}",
+                host.key.public_line()
+            ))
+    })
+}
+
+fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize) -> Failure {
+    let problems = catalogue.listings.iter().filter_map(|listing| {
+        let problem = listing.status.problem()?;
+        Some(format!("store {}: {problem}", listing.store))
+    });
+    let stores = host.repository.stores.len();
+    Failure::new(Code::Store, format!("too few stores answer to prune {}", protected.name))
+        .cause(format!(
+            "{ready} of {stores} answer, and {} are needed to see every durable snapshot; {}",
+            quorum(host, protected),
+            problems.collect::<Vec<_>>().join("; ")
+        ))
+        .safe("nothing more was deleted")
+        .next_step("bring the stores back, then run the same command again")
+}
+
+/// What cannot be read may use anything.
+pub(super) fn check_refused(catalogue: &Catalogue, request: &PruneRequest) -> Result<(), Failure> {
+    let forgotten = |id: SnapshotId| request.forget == Some(id);
+    let unknown = catalogue.refused.iter().filter(|refused| {
+        !catalogue.snapshots.contains_key(&refused.id)
+            && !catalogue.spoilt.contains_key(&refused.id)
+            && !forgotten(refused.id)
+    });
+    let mut blocking = unknown.filter(|refused| !(request.confirmed && matches!(refused.why, Refusal::Untrusted(_))));
+    let Some(refused) = blocking.next() else { return Ok(()) };
+    let (source, id) = (&catalogue.source, refused.id);
+    let (code, next_step) = match &refused.why {
+        Refusal::Untrusted(_) => {
+            (Code::Refused, format!("find out who wrote it; to prune as if it were not there, add --confirm={source}"))
+        }
+        Refusal::Damaged(_) => (
+            Code::Refused,
+            format!(
+                "recoup copy heals it if a store has it right; if none has, give it up: recoup prune {source} \
+                 --forget {id} --confirm={source}"
+            ),
+        ),
+        Refusal::Newer(_) => (Code::Refused, "prune with the newer recoup".to_owned()),
+        Refusal::Unreadable(_) => (Code::Store, "recoup doctor, then run the same command again".to_owned()),
+    };
+    Err(Failure::new(code, format!("snapshot {id} of {source} on store {} cannot be read", refused.store))
+        .cause(format!("what it uses is not known, and would be deleted: {}", refused.why))
+        .safe("nothing more was deleted")
+        .next_step(next_step))
+}
+
+fn doubtful(protected: &Protected, doubts: &[String]) -> Failure {
+    let name = &protected.name;
+    Failure::new(Code::Refused, format!("{name} is not pruned without a second look"))
+        .cause(doubts.join("; "))
+        .safe("nothing was planned or deleted")
+        .next_step(format!(
+            "recoup prune {name} --dry-run --confirm={name} shows what would go; if that is right, add --confirm={name}"
+        ))
+}
+
+/// The stores that have committed a snapshot, and those that may have.
+fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
+    let name = layout::snapshot_object(id, layout::INVENTORY);
+    let holds = |status: &StoreStatus, shows: bool| match status {
+        StoreStatus::Ready => shows,
+        StoreStatus::Foreign(_) => false,
+        _ => true,
+    };
+    let listings = catalogue.listings.iter();
+    listings
+        .filter(|listing| holds(&listing.status, listing.objects.contains_key(&name)))
+        .map(|listing| listing.store.clone())
+        .collect()
+}
+
+fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
+    let places = host.repository.places();
+    let of = |(id, committed): (&SnapshotId, &Committed)| {
+        let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
+        let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
+        (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
+    };
+    catalogue.snapshots.iter().map(of).collect()
+}
+
+/// The newest snapshot that enough stores hold all of, and every newer one that they may hold all of.
+async fn newest_durable(
+    host: &Host,
+    protected: &Protected,
+    catalogue: &mut Catalogue,
+) -> (Option<SnapshotId>, BTreeSet<SnapshotId>) {
+    let places = host.repository.places();
+    let unasked: BTreeSet<String> = catalogue
+        .listings
+        .iter()
+        .filter(|listing| !matches!(listing.status, StoreStatus::Ready | StoreStatus::Foreign(_)))
+        .map(|listing| listing.store.clone())
+        .collect();
+    let mut perhaps = BTreeSet::new();
+    let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
+    for id in ids {
+        let uses = catalogue.snapshots[&id].inventory.uses.clone();
+        host.repository.read_runs(catalogue, &uses).await;
+        let complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
+        if is_durable(&protected.policy.copies, &places, &complete) {
+            return (Some(id), perhaps);
+        }
+        let at_most = complete.union(&unasked).cloned().collect();
+        if perhaps.is_empty() && is_durable(&protected.policy.copies, &places, &at_most) {
+            perhaps.insert(id);
+        }
+    }
+    (None, perhaps)
+}
+
+fn protections(
+    catalogue: &Catalogue,
+    vetoes: &Vetoes,
+    (newest, perhaps): &(Option<SnapshotId>, BTreeSet<SnapshotId>),
+    state: &SourceState,
+) -> BTreeMap<SnapshotId, String> {
+    let mut keep = BTreeMap::new();
+    // Of what was condemned by mistake the base would come back in full.
+    keep.extend(state.base().ok().map(|record| (record.snapshot, "this host's next snapshot builds on it".to_owned())));
+    keep.extend(vetoes.proven.map(|id| (id, "it is the newest that a drill has proven".to_owned())));
+    if !vetoes.everything.is_empty() {
+        let held = format!("all of the source is held: {}", vetoes.everything.join(", "));
+        keep.extend(catalogue.snapshots.keys().map(|id| (*id, held.clone())));
+    }
+    keep.extend(vetoes.holds.iter().map(|(id, holds)| (*id, format!("it is held: {}", holds.join(", ")))));
+    keep.extend(perhaps.iter().map(|id| (*id, "it may be the newest durable one".to_owned())));
+    keep.extend(newest.map(|id| (id, "it is the newest durable one".to_owned())));
+    // With nothing whole on enough stores, nothing is known to be dispensable.
+    if newest.is_none() && perhaps.is_empty() {
+        keep.extend(catalogue.snapshots.keys().map(|id| (*id, "no newer one is durable".to_owned())));
+    }
+    keep.retain(|id, _| !catalogue.spoilt.contains_key(id));
+    keep
+}

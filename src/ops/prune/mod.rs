@@ -1,0 +1,315 @@
+//! Deletes what the policy's retention keeps no longer: gather, plan, show, publish, look again, delete.
+//!
+//! A plan is signed and published on enough stores that every backup sees it, or is seen by the look that comes after.
+//! Deleting is for a later run, so that a wrong plan can be stopped; `now` does both at once. Whatever a run that died
+//! has left, the next one finishes: first pending plans, then executed ones on stores that lagged, then a new plan.
+
+mod execute;
+mod gather;
+mod sources;
+mod steps;
+mod vetoes;
+
+use super::{
+    host::{Host, Protected},
+    progress::Progress,
+    state::{Known, SourceState},
+};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{RunId, SnapshotId},
+        plan::prune::{Orphans, condemn},
+        prune::{Because, Condemned, FORMAT, PruneRecord, Stage},
+        result::{PrunedSource, PrunedStore},
+        retention::Rule,
+    },
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
+    world::files::Lock,
+};
+use execute::Pruning;
+use gather::Gathered;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use sources::{PreparedSources, PruneSources, execute_sources, prepare_sources};
+pub use vetoes::Vetoes;
+
+/// What to prune, and how far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Delete what is condemned in this run already.
+    pub now: bool,
+    /// Go on where the clock, the age of the newest snapshot or the amount raise doubts.
+    pub confirmed: bool,
+    /// Give up this snapshot, which no store has whole.
+    pub forget: Option<SnapshotId>,
+    /// Drop this pending plan.
+    pub cancel: Option<RunId>,
+}
+
+/// A plan for one source, ready to be shown and executed.
+pub struct Prepared {
+    request: PruneRequest,
+    state: SourceState,
+    gathered: Gathered,
+    /// The new plan, if there is anything to publish.
+    plan: Option<PruneRecord>,
+    /// What would be done, in order, a line each.
+    pub steps: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    _lock: Option<Lock>,
+}
+
+/// Finds out what there is to prune of a source. Changes nothing; with `locked`, no other prune does either until the
+/// plan is executed.
+pub async fn prepare(
+    host: &Host,
+    protected: &Protected,
+    request: PruneRequest,
+    locked: bool,
+) -> Result<Prepared, Failure> {
+    let directory = host.source_state_dir(&protected.name);
+    let (state, lock) = if locked {
+        let state = SourceState::open(directory, host.repository.id)?;
+        let lock = state.lock_prunes(&protected.name)?;
+        (state, Some(lock))
+    } else {
+        (SourceState::read_only(directory, host.repository.id), None)
+    };
+    let mut gathered = gather::gather(host, protected, &state, &request).await?;
+    if let Some(id) = request.forget {
+        check_forgotten(host, &mut gathered, &state, id).await?;
+    }
+    if let Some(plan) = request.cancel
+        && !gathered.catalogue.prunes.pending.contains_key(&plan)
+    {
+        return Err(no_such_plan(&gathered, protected, plan));
+    }
+    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request) };
+    let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
+    let notes = steps::notes(protected, &gathered);
+    Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
+}
+
+/// The new plan; `None` where there is nothing to say.
+fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
+    let prunes = &gathered.catalogue.prunes;
+    let before = prunes.condemned();
+    let snapshots = gathered.snapshots();
+    let mut going: BTreeMap<SnapshotId, Because> = gathered.going.clone();
+    if let Some(id) = request.forget {
+        going = [(id, Because::Forgotten)].into();
+    }
+    going.retain(|id, _| !before.has_snapshot(*id));
+    let mut condemned = condemn(&snapshots, &going, &before);
+    let (runs, folders) = gathered.shown();
+    let mut out_of_the_way = before;
+    out_of_the_way.extend(gathered.catalogue.tombstones.clone());
+    let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
+    let records: Vec<&PruneRecord> = prunes.records().collect();
+    if request.forget.is_none() {
+        orphans.abandoned(&records, &gathered.writers).condemn(&mut condemned);
+    }
+    let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
+    let rule = Rule::of(&protected.policy);
+    let orphans_seen = orphans.all_runs();
+    let says_nothing_new = orphans_seen.is_subset(&recorded) || request.forget.is_some();
+    if condemned.is_empty() && (says_nothing_new || rule.keeps_all()) {
+        return None;
+    }
+    Some(PruneRecord {
+        format: FORMAT.to_owned(),
+        stage: Stage::Planned,
+        repository: host.repository.id,
+        source: protected.name.clone(),
+        plan: host.world.new_id(),
+        writer: host.key.fingerprint().to_string(),
+        created_at: gathered.now,
+        policy_sha256: protected.policy.sha256,
+        keep_within_seconds: rule.keep_within.map(|within| within.as_secs()),
+        keep_last: rule.keep_last,
+        condemned,
+        dropped: Condemned::default(),
+        orphans_seen: orphans_seen.into_iter().take(crate::core::prune::MAX_RUNS).collect(),
+        writers_seen: gathered.writers.clone(),
+    })
+}
+
+/// Only what no store has whole can be given up; for that, every store must have been asked.
+async fn check_forgotten(
+    host: &Host,
+    gathered: &mut Gathered,
+    state: &SourceState,
+    id: SnapshotId,
+) -> Result<(), Failure> {
+    let source = gathered.catalogue.source.clone();
+    let refuse = |code, cause: String, next_step: &str| {
+        Failure::new(code, format!("snapshot {id} of {source} is not given up"))
+            .cause(cause)
+            .safe("nothing was planned or deleted")
+            .next_step(next_step)
+    };
+    if let Some(pruned) = gathered.catalogue.pruned(id) {
+        let cause = format!("it was pruned at {} by plan {}: nobody misses it", pruned.at, pruned.plan);
+        return Err(refuse(Code::Refused, cause, "recoup verify"));
+    }
+    let listings = gathered.catalogue.listings.iter();
+    let down: Vec<&str> =
+        listings.filter(|listing| listing.status != StoreStatus::Ready).map(|listing| listing.store.as_str()).collect();
+    if !down.is_empty() {
+        let cause = format!("{} cannot be read, and may have it whole", down.join(", "));
+        return Err(refuse(Code::Store, cause, "bring the stores back, then run the same command again"));
+    }
+    if let Some(why) = gathered.protected.get(&id).filter(|why| why.starts_with("it is held")) {
+        return Err(refuse(Code::Refused, why.clone(), "lift the hold first, if you may"));
+    }
+    let known = state.known();
+    let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {
+        if !is_heard_of(&gathered.catalogue, &known, id) {
+            let cause = "neither this host nor any store has ever heard of it".to_owned();
+            return Err(refuse(Code::Refused, cause, "recoup verify names what is missing; copy the id from there"));
+        }
+        gathered.protected.remove(&id);
+        return Ok(());
+    };
+    host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
+    let damaged = known.damaged;
+    let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
+    let is_whole = |at: &usize| {
+        let known = damaged.get(&gathered.catalogue.listings[*at].store);
+        !needed.iter().any(|object| known.is_some_and(|known| known.contains(&object.name)))
+    };
+    let whole: BTreeSet<usize> = gathered.catalogue.complete_on(&committed).into_iter().filter(is_whole).collect();
+    if !whole.is_empty() {
+        let stores = gathered.catalogue.names(&whole).into_iter().collect::<Vec<_>>().join(", ");
+        let cause = format!("it is whole on {stores}, as far as is known");
+        return Err(refuse(
+            Code::Refused,
+            cause,
+            "recoup verify --all finds out what is damaged; recoup copy heals it",
+        ));
+    }
+    gathered.protected.remove(&id);
+    Ok(())
+}
+
+/// Whether there is a trace of a snapshot that no store shows whole: a slip in its id must not pass for a loss.
+fn is_heard_of(catalogue: &Catalogue, known: &Known, id: SnapshotId) -> bool {
+    let mut parents = catalogue.snapshots.values().flat_map(|committed| &committed.inventory.parents);
+    let mut names = catalogue.listings.iter().flat_map(|listing| listing.objects.keys());
+    known.head.is_some_and(|head| head.id == id)
+        || known.completed.values().any(|ids| ids.contains(&id))
+        || parents.any(|parent| parent.id == id)
+        || names.any(|name| layout::snapshot_of(name) == Some(id))
+}
+
+fn no_such_plan(gathered: &Gathered, protected: &Protected, plan: RunId) -> Failure {
+    let pending: Vec<String> = gathered.catalogue.prunes.pending.keys().map(ToString::to_string).collect();
+    let executed = gathered.catalogue.prunes.executed.contains_key(&plan);
+    Failure::new(Code::Refused, format!("prune plan {plan} of {} is not pending", protected.name))
+        .cause(match (executed, pending.is_empty()) {
+            (true, _) => "it is executed already".to_owned(),
+            (false, true) => "no plan is".to_owned(),
+            (false, false) => format!("these are: {}", pending.join(", ")),
+        })
+        .safe("nothing was changed")
+        .next_step(format!("recoup prune {} --dry-run", protected.name))
+}
+
+/// Does what was prepared.
+pub async fn execute(
+    host: &Host,
+    protected: &Protected,
+    prepared: Prepared,
+    progress: &dyn Progress,
+) -> Result<PrunedSource, Failure> {
+    let Prepared { request, state, gathered, plan, .. } = &prepared;
+    let mut pruning = Pruning {
+        host,
+        protected,
+        state,
+        request,
+        progress,
+        stores: BTreeMap::new(),
+        executed: Vec::new(),
+        pruned: BTreeSet::new(),
+        dropped: BTreeSet::new(),
+        warnings: BTreeSet::new(),
+    };
+    let prunes = &gathered.catalogue.prunes;
+    if let Some(plan) = request.cancel.and_then(|plan| prunes.pending.get(&plan)) {
+        pruning.cancel(plan, &gathered.catalogue).await?;
+        return Ok(finish(pruning, gathered, None));
+    }
+    let mut pending: Vec<&SignedPrune> = prunes.pending.values().collect();
+    pending.sort_by_key(|signed| (signed.record.created_at, signed.record.plan));
+    for signed in pending {
+        pruning.execute(signed).await?;
+    }
+    pruning.finish_lagging(&gathered.catalogue).await;
+    if let Some(plan) = plan {
+        let signed = pruning.sign(plan.clone())?;
+        pruning.publish(&signed).await?;
+        if request.now {
+            pruning.execute(&signed).await?;
+        }
+    }
+    Ok(finish(pruning, gathered, plan.as_ref()))
+}
+
+/// Notes locally what is gone, and says what was done.
+fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneRecord>) -> PrunedSource {
+    for listing in &gathered.catalogue.listings {
+        if let Some(problem) = listing.status.problem() {
+            let outcome =
+                pruning.stores.entry(listing.store.clone()).or_insert_with(|| PrunedStore::new(&listing.store));
+            outcome.cause.get_or_insert(problem);
+        }
+    }
+    if let Err(failure) = forget_locally(&pruning, gathered) {
+        pruning.warnings.insert(format!("this host could not note what is gone: {failure}"));
+    }
+    let condemned = plan.map(|plan| plan.condemned.snapshots.iter().map(|one| one.id).collect()).unwrap_or_default();
+    let lagging = pruning.stores.values().any(|store| store.cause.is_some()) || !pruning.warnings.is_empty();
+    let mut result = PrunedSource {
+        source: pruning.protected.name.clone(),
+        exit_code: if lagging { Code::Warning } else { Code::Done },
+        message: String::new(),
+        plan: plan.map(|plan| plan.plan),
+        condemned,
+        executed: pruning.executed,
+        pruned: pruning.pruned.into_iter().collect(),
+        dropped: pruning.dropped.into_iter().collect(),
+        stores: pruning.stores.into_values().collect(),
+        warnings: pruning.warnings.into_iter().collect(),
+        notes: Vec::new(),
+        failure: None,
+    };
+    result.message = steps::summary(&result);
+    result
+}
+
+/// What this host knows of pruned snapshots would make them look lost.
+fn forget_locally(pruning: &Pruning<'_>, gathered: &Gathered) -> Result<(), Failure> {
+    let catalogue = &gathered.catalogue;
+    let gone = |id: &SnapshotId| pruning.pruned.contains(id) || catalogue.is_settled(*id);
+    let known = pruning.state.known();
+    let knows_of_any = known.head.is_some_and(|head| gone(&head.id))
+        || known.completed.values().flatten().any(gone)
+        || known.damaged.values().flatten().any(|name| catalogue.tombstones.has_object(name));
+    if !knows_of_any {
+        return Ok(());
+    }
+    let newest = gathered.newest_durable.and_then(|id| {
+        let sha256 = catalogue.snapshots.get(&id)?.sha256;
+        Some(crate::core::inventory::Parent { id, sha256 })
+    });
+    pruning.state.update_known(|known| {
+        if known.head.is_some_and(|head| gone(&head.id)) {
+            known.head = newest;
+        }
+        known.completed.values_mut().for_each(|ids| ids.retain(|id| !gone(id)));
+        known.damaged.values_mut().for_each(|names| names.retain(|name| !catalogue.tombstones.has_object(name)));
+    })
+}

@@ -1,0 +1,62 @@
+//! What keeps snapshots from being pruned whatever the policy says: holds, and the proof of the newest drill.
+
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{SnapshotId, SourceName},
+    },
+    ops::{evidence::read_control, host::Host},
+};
+use std::collections::BTreeMap;
+
+/// The vetoes of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Vetoes {
+    /// Held snapshots, each with its holds.
+    pub holds: BTreeMap<SnapshotId, Vec<String>>,
+    /// Holds on everything that the source has.
+    pub everything: Vec<String>,
+    /// The newest snapshot that a drill has proven.
+    pub proven: Option<SnapshotId>,
+}
+
+/// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
+/// be read from all that are needed are a failure: nothing is pruned then.
+pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Failure> {
+    let view = read_control(&host.repository, Some(&host.state_dir)).await;
+    if !view.complete {
+        return Err(Failure::new(Code::Store, format!("nobody can say what of {source} is held"))
+            .cause(format!(
+                "{} of {} stores gave the control log, {} must",
+                view.answered.len(),
+                host.repository.stores.len(),
+                host.repository.control_read_quorum()
+            ))
+            .safe("nothing was planned or deleted")
+            .next_step("bring the stores back, then run the same command again"));
+    }
+    // A chain that cannot be followed to its end may hide a hold.
+    let hides = view
+        .refused
+        .iter()
+        .find(|refused| view.state.heads.get(&refused.writer).is_none_or(|head| refused.number > head.number));
+    if let Some(refused) = hides {
+        return Err(Failure::new(Code::Refused, format!("nobody can say what of {source} is held"))
+            .cause(format!(
+                "evidence record {}/{} on store {}: {}",
+                refused.writer, refused.number, refused.store, refused.why
+            ))
+            .safe("nothing was planned or deleted")
+            .next_step("recoup evidence verify"));
+    }
+    let mut vetoes = Vetoes { proven: view.state.newest_proven(source), ..Vetoes::default() };
+    for (id, hold) in view.state.holds_of(source) {
+        if hold.snapshots.is_empty() {
+            vetoes.everything.push(id.to_string());
+        }
+        for snapshot in &hold.snapshots {
+            vetoes.holds.entry(*snapshot).or_default().push(id.to_string());
+        }
+    }
+    Ok(vetoes)
+}

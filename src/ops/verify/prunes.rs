@@ -1,0 +1,93 @@
+//! Prune plans and tombstones, and what executed plans have left on a store that lagged.
+
+use super::{Examination, full_name};
+use crate::{
+    core::{id::SnapshotId, prune::Stage, result::Problem},
+    format,
+    repository::{
+        catalogue::{Catalogue, Needed, Refusal},
+        layout,
+        prunes::SignedPrune,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was not accepted as a record of a prune.
+pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
+    for refused in &catalogue.prunes.refused {
+        let is_known = catalogue.prunes.knows(refused.plan, refused.stage);
+        let name = layout::prune_object(refused.plan, refused.stage);
+        let problem = match refused.why {
+            // With a good one elsewhere, this copy is just damaged.
+            Refusal::Untrusted(_) if !is_known => Problem::Foreign,
+            Refusal::Untrusted(_) | Refusal::Damaged(_) => Problem::Damaged,
+            Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
+        };
+        let object = full_name(catalogue, &name);
+        if problem == Problem::Damaged && !is_known {
+            examination.losses.objects.insert(object.clone());
+        }
+        let cause = Some(refused.why.to_string());
+        examination.findings.add(&refused.store, Some(object), problem, [], cause);
+        examination.note(format!("{name} on store {} is ignored: {}", refused.store, refused.why));
+    }
+}
+
+/// The records that a store holds or should hold: what it has is looked at like any other object.
+pub(super) fn wanted_on(
+    catalogue: &Catalogue,
+    store: usize,
+    examination: &mut Examination,
+    wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
+) {
+    let listing = &catalogue.listings[store];
+    for (stage, signed) in catalogue.prunes.kept_on(store) {
+        let name = layout::prune_object(signed.record.plan, stage);
+        let is_refused = |refused: &crate::repository::prunes::RefusedPrune| {
+            refused.store == listing.store && refused.plan == signed.record.plan && refused.stage == stage
+        };
+        if catalogue.prunes.refused.iter().any(is_refused) {
+            continue;
+        }
+        match listing.objects.get(&name) {
+            Some(_) => wanted.extend(objects(stage, signed).map(|object| (object, BTreeSet::new()))),
+            // A plan is carried while it is pending; a tombstone belongs everywhere.
+            None if stage == Stage::Executed => {
+                let cause = Some("it does not know what was pruned".to_owned());
+                examination.findings.add(&listing.store, Some(full_name(catalogue, &name)), Problem::Behind, [], cause);
+            }
+            None => {}
+        }
+    }
+}
+
+/// A record and its signature, as objects; the signature comes first.
+pub(in crate::ops) fn objects(stage: Stage, signed: &SignedPrune) -> impl Iterator<Item = Needed> {
+    let name = layout::prune_object(signed.record.plan, stage);
+    let needed =
+        |name: String, bytes: &[u8]| Needed { name, size: Some(bytes.len() as u64), sha256: format::sha256(bytes) };
+    [needed(format!("{name}.sig"), &signed.signature), needed(name, &signed.bytes)].into_iter()
+}
+
+/// Says what is no fault: leftovers of executed plans, and snapshots that a prune took away from an unlucky backup.
+pub(super) fn note_leftovers(catalogue: &Catalogue, examination: &mut Examination) {
+    for store in catalogue.ready() {
+        let listing = &catalogue.listings[store];
+        let left = listing.objects.keys().filter(|name| catalogue.tombstones.has_object(name)).count();
+        if left > 0 {
+            examination.note(format!(
+                "store {} still has {left} {} of pruned snapshots of {}; the next prune deletes them",
+                listing.store,
+                if left == 1 { "object" } else { "objects" },
+                catalogue.source
+            ));
+        }
+    }
+    for (id, (_, part)) in &catalogue.spoilt {
+        examination.note(format!(
+            "snapshot {id} of {} was never acknowledged: it uses {part}, which a prune has deleted; the next prune \
+             deletes the rest of it",
+            catalogue.source
+        ));
+    }
+}

@@ -1,0 +1,359 @@
+//! Prune plans and tombstones on the stores: `sources/<source>/prunes/<plan>/`.
+
+use super::{
+    Repository,
+    catalogue::{Refusal, StoreListing, text_of},
+    layout,
+};
+use crate::{
+    core::{
+        id::{RunId, Sha256, SnapshotId, SourceName},
+        prune::{CondemnedSet, PruneRecord, Stage},
+    },
+    format::{
+        self, FormatError, prune as prune_format,
+        signature::{self, MAX_SIGNATURE_BYTES},
+    },
+    stores::{Problem, StoreError},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::Semaphore;
+
+/// How many plans are read at once.
+const CONCURRENT_READS: usize = 16;
+/// How many records may be in memory while they are checked: each may be large.
+const LARGE_READS: usize = 2;
+
+/// A record that a trusted signer signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedPrune {
+    /// What it says.
+    pub record: PruneRecord,
+    /// The exact bytes.
+    pub bytes: Bytes,
+    /// SHA-256 of them.
+    pub sha256: Sha256,
+    /// The exact bytes of the signature.
+    pub signature: Bytes,
+    /// The stores, by position, that show this signature.
+    pub stores: BTreeSet<usize>,
+}
+
+/// A record that was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedPrune {
+    /// The store it lies on.
+    pub store: String,
+    /// The plan.
+    pub plan: RunId,
+    /// Which of its two records.
+    pub stage: Stage,
+    /// Why it is not accepted.
+    pub why: Refusal,
+}
+
+/// When a snapshot was pruned, and by which plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pruned {
+    /// The plan.
+    pub plan: RunId,
+    /// When it was executed.
+    pub at: crate::core::time::Timestamp,
+}
+
+/// The plans and tombstones of a source.
+#[derive(Clone, Debug, Default)]
+pub struct Prunes {
+    /// Plans that no record says are executed.
+    pub pending: BTreeMap<RunId, SignedPrune>,
+    /// Records of executed plans. Two hosts may have executed one plan at once: then both records hold.
+    pub executed: BTreeMap<RunId, Vec<SignedPrune>>,
+    /// What was not accepted.
+    pub refused: Vec<RefusedPrune>,
+}
+
+impl Prunes {
+    /// The plans that are known, pending or executed.
+    pub fn known(&self) -> BTreeSet<RunId> {
+        self.pending.keys().chain(self.executed.keys()).copied().collect()
+    }
+
+    /// All records that are believed.
+    pub fn records(&self) -> impl Iterator<Item = &PruneRecord> {
+        self.pending.values().chain(self.executed.values().flatten()).map(|signed| &signed.record)
+    }
+
+    /// What executed plans have deleted.
+    ///
+    /// Where two hosts executed one plan at once, and one of them dropped what the other deleted, only what both
+    /// deleted counts: the rest may be kept for good reason.
+    pub fn tombstones(&self) -> CondemnedSet {
+        let mut all = CondemnedSet::default();
+        for records in self.executed.values() {
+            let sets = records.iter().map(|signed| {
+                let mut set = CondemnedSet::default();
+                set.add(&signed.record.condemned);
+                set
+            });
+            all.extend(sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default());
+        }
+        all
+    }
+
+    /// What pending plans condemn.
+    pub fn condemned(&self) -> CondemnedSet {
+        let mut set = CondemnedSet::default();
+        self.pending.values().for_each(|signed| set.add(&signed.record.condemned));
+        set
+    }
+
+    /// What no new snapshot may use: whatever any plan has ever condemned. What one host has dropped from a plan,
+    /// another that executes the same plan may not have.
+    pub fn avoided(&self) -> CondemnedSet {
+        let mut set = CondemnedSet::default();
+        self.records().for_each(|record| {
+            set.add(&record.condemned);
+            set.add(&record.dropped);
+        });
+        set
+    }
+
+    /// Snapshots that any executed plan says are deleted: when, and by which.
+    pub fn deleted(&self) -> BTreeMap<SnapshotId, Pruned> {
+        let mut deleted = BTreeMap::new();
+        for record in self.executed.values().flatten().map(|signed| &signed.record) {
+            let pruned = Pruned { plan: record.plan, at: record.created_at };
+            deleted.extend(record.condemned.snapshots.iter().map(|snapshot| (snapshot.id, pruned)));
+        }
+        deleted
+    }
+
+    /// The records that a store should hold. Where two hosts executed one plan at once, each store keeps the one that it
+    /// has.
+    pub fn kept_on(&self, store: usize) -> impl Iterator<Item = (Stage, &SignedPrune)> {
+        let pending = self.pending.values().map(|signed| (Stage::Planned, signed));
+        let own = move |records: &&Vec<SignedPrune>| -> usize {
+            records.iter().position(|signed| signed.stores.contains(&store)).unwrap_or(0)
+        };
+        let executed = self.executed.values().filter_map(move |records| records.get(own(&records)));
+        pending.chain(executed.map(|signed| (Stage::Executed, signed)))
+    }
+
+    /// Whether a record of the plan at this stage, or at a later one, is believed.
+    pub fn knows(&self, plan: RunId, stage: Stage) -> bool {
+        self.executed.contains_key(&plan) || stage == Stage::Planned && self.pending.contains_key(&plan)
+    }
+}
+
+/// The stores that show a record, by position.
+type Holders = BTreeMap<RunId, Vec<usize>>;
+
+impl Repository {
+    /// Reads the plans and tombstones that the listings show.
+    pub(super) async fn read_prunes(&self, source: &SourceName, listings: &[StoreListing]) -> Prunes {
+        let mut holders: [Holders; 2] = Default::default();
+        for (at, listing) in listings.iter().enumerate() {
+            for (plan, stage) in listing.objects.keys().filter_map(|name| layout::prune_record(name)) {
+                holders[stage as usize].entry(plan).or_default().push(at);
+            }
+        }
+        let [mut planned, executed] = holders;
+        let mut prunes = Prunes::default();
+        for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
+            prunes.executed.insert(plan, found);
+        }
+        // A record that nobody trusted signed executes nothing.
+        planned.retain(|plan, _| !prunes.executed.contains_key(plan));
+        for (plan, found) in self.read_stage(source, Stage::Planned, planned, &mut prunes.refused).await {
+            prunes.pending.extend(found.into_iter().next().map(|signed| (plan, signed)));
+        }
+        prunes.refused.sort_by(|a, b| (a.plan, a.stage, &a.store).cmp(&(b.plan, b.stage, &b.store)));
+        prunes
+    }
+
+    async fn read_stage(
+        &self,
+        source: &SourceName,
+        stage: Stage,
+        holders: Holders,
+        refused: &mut Vec<RefusedPrune>,
+    ) -> Vec<(RunId, Vec<SignedPrune>)> {
+        let large = &Semaphore::new(LARGE_READS);
+        let read = stream::iter(holders).map(|(plan, stores)| async move {
+            let (found, refused) = self.read_prune_record(source, plan, stage, stores, large).await;
+            (plan, found, refused)
+        });
+        let read: Vec<_> = read.buffer_unordered(CONCURRENT_READS).collect().await;
+        let mut records = Vec::new();
+        for (plan, found, not_accepted) in read {
+            refused.extend(not_accepted);
+            if !found.is_empty() {
+                records.push((plan, found));
+            }
+        }
+        records
+    }
+
+    /// Reads a record from stores that show it: every signature, which differs where the record does, and each record
+    /// once.
+    async fn read_prune_record(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+        stores: Vec<usize>,
+        large: &Semaphore,
+    ) -> (Vec<SignedPrune>, Vec<RefusedPrune>) {
+        let (mut by_signature, mut refused) = (BTreeMap::<Bytes, Vec<usize>>::new(), Vec::new());
+        let refuse = |at: usize, why| RefusedPrune { store: self.stores[at].name().to_owned(), plan, stage, why };
+        for at in stores {
+            match self.prune_signature(at, source, plan, stage).await {
+                Ok(signature) => by_signature.entry(signature).or_default().push(at),
+                Err(why) => refused.push(refuse(at, why)),
+            }
+        }
+        let mut found = Vec::new();
+        for (signature, stores) in by_signature {
+            let _one_of_few = large.acquire().await.expect("it is never closed");
+            for at in &stores {
+                match self.signed_prune(*at, source, plan, stage, signature.clone()).await {
+                    Ok(signed) => {
+                        found.push(SignedPrune { stores: stores.iter().copied().collect(), ..signed });
+                        break;
+                    }
+                    Err(why) => refused.push(refuse(*at, why)),
+                }
+            }
+        }
+        (found, refused)
+    }
+
+    /// The executed records of one plan that the stores at these positions show; `None` if any of them cannot be read.
+    pub async fn executed_records(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stores: &BTreeSet<usize>,
+    ) -> Option<Vec<SignedPrune>> {
+        let large = Semaphore::new(LARGE_READS);
+        let stores = stores.iter().copied().collect();
+        let (found, refused) = self.read_prune_record(source, plan, Stage::Executed, stores, &large).await;
+        refused.is_empty().then_some(found)
+    }
+
+    /// Reads one record from one store: signature first, then content, then whether it is where it belongs.
+    pub(crate) async fn read_prune(
+        &self,
+        store: usize,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+    ) -> Result<SignedPrune, Refusal> {
+        let signature = self.prune_signature(store, source, plan, stage).await?;
+        self.signed_prune(store, source, plan, stage, signature).await
+    }
+
+    async fn prune_signature(
+        &self,
+        store: usize,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+    ) -> Result<Bytes, Refusal> {
+        let key = format!("{}{}.sig", layout::source_folder(source), layout::prune_object(plan, stage));
+        match self.stores[store].get(&key, MAX_SIGNATURE_BYTES as u64).await {
+            Ok(signature) => {
+                let name = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
+                let principal = prune_format::principal(&self.id);
+                let known = self.may_be_trusted(&name, text_of(&signature)?, signature::PRUNE, &principal).await;
+                known.map_err(|error| Refusal::Untrusted(error.to_string()))?;
+                Ok(signature)
+            }
+            Err(error) if error.is_missing() => Err(Refusal::Untrusted("it has no signature".to_owned())),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    async fn signed_prune(
+        &self,
+        store: usize,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+        signature: Bytes,
+    ) -> Result<SignedPrune, Refusal> {
+        let key = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
+        let bytes = self.stores[store].get(&key, prune_format::MAX_BYTES).await.map_err(unreadable)?;
+        let signed = self.accept_prune(source, plan, stage, bytes, signature)?;
+        Ok(SignedPrune { stores: [store].into(), ..signed })
+    }
+
+    /// Checks a record: signed as the repository's pruner by a trusted signer, and in its own place.
+    pub(crate) fn accept_prune(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stage: Stage,
+        bytes: Bytes,
+        signature: Bytes,
+    ) -> Result<SignedPrune, Refusal> {
+        let principal = prune_format::principal(&self.id);
+        let name = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
+        let signer = self
+            .verify_signed(&name, &bytes, text_of(&signature)?, signature::PRUNE, &principal)
+            .map_err(|error| Refusal::Untrusted(error.to_string()))?;
+        let record = prune_format::parse(&bytes).map_err(|error| match error {
+            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        })?;
+        let is_in_place =
+            record.repository == self.id && record.source == *source && record.plan == plan && record.stage == stage;
+        if !is_in_place || record.writer != signer.as_str() {
+            return Err(Refusal::Damaged("it is signed, and is not what its path says, or another's".to_owned()));
+        }
+        Ok(SignedPrune { sha256: format::sha256(&bytes), record, bytes, signature, stores: BTreeSet::new() })
+    }
+
+    /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there.
+    ///
+    /// What nobody trusted signed is passed over. What cannot be read is an error: it may condemn anything.
+    pub async fn unknown_prunes(
+        &self,
+        store: usize,
+        source: &SourceName,
+        known: &BTreeSet<RunId>,
+    ) -> Result<Vec<PruneRecord>, String> {
+        let folder = format!("{}{}", layout::source_folder(source), layout::PRUNES);
+        let names = self.stores[store].list_directories(&folder).await.map_err(|error| error.to_string())?;
+        let mut found = Vec::new();
+        for plan in names.iter().filter_map(|name| name.parse::<RunId>().ok()).filter(|plan| !known.contains(plan)) {
+            for stage in [Stage::Executed, Stage::Planned] {
+                let key = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
+                match self.stores[store].size(&key).await {
+                    Ok(_) => {}
+                    // Not published here yet: then the second look comes later, and sees what was committed.
+                    Err(error) if error.is_missing() => continue,
+                    Err(error) => return Err(error.to_string()),
+                }
+                match self.read_prune(store, source, plan, stage).await {
+                    Ok(signed) => {
+                        found.push(signed.record);
+                        break;
+                    }
+                    Err(Refusal::Untrusted(_) | Refusal::Damaged(_)) => {}
+                    Err(why) => return Err(format!("prune plan {plan} there cannot be read: {why}")),
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn unreadable(error: StoreError) -> Refusal {
+    match error.problem {
+        Problem::Damaged(why) => Refusal::Damaged(why),
+        _ => Refusal::Unreadable(error.to_string()),
+    }
+}

@@ -1,0 +1,174 @@
+//! Holds and proofs against pruning, from one command to the next.
+
+use crate::{
+    house::House,
+    support::{Run, run},
+};
+use serde_json::Value;
+use std::fs;
+
+/// A house whose policy keeps nothing but the newest snapshot, with `snapshots` of them.
+fn house_of(snapshots: u32) -> House {
+    let house = House::founded();
+    fs::write(house.path("R/policies/default.toml"), "[retention]\nkeep_last = 1\n").unwrap();
+    for _ in 0..snapshots {
+        house.change_and_backup();
+    }
+    house
+}
+
+fn prune(house: &House) -> Run {
+    run(&mut house.recoup(["prune", "--now", "--yes", "--confirm=ledger", "--json"]))
+}
+
+fn numbers(house: &House) -> Vec<u64> {
+    let listed = run(&mut house.recoup(["list", "--json"])).json();
+    listed["snapshots"].as_array().unwrap().iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_held_stays_until_it_is_released() {
+    let house = house_of(5);
+    let held = run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "case 7", "--json"]));
+    let hold = held.expect_code(0).json()["holds"][0]["hold"].as_str().unwrap().to_owned();
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [2, 5]);
+    house.assert_restores("snapshot:5", &house.ledger());
+    run(&mut house.recoup([
+        "restore",
+        "ledger",
+        "--to",
+        "held",
+        "--target",
+        "snapshot:2",
+        "--identity",
+        "R/custodian.age",
+    ]))
+    .expect_code(0);
+    run(&mut house.recoup(["hold", "release", &hold, "--reason", "closed"])).expect_code(0);
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [5]);
+    run(&mut house.recoup(["verify", "--all"])).expect_code(0);
+    run(&mut house.recoup(["evidence", "verify"])).expect_code(0);
+}
+
+#[test]
+fn a_hold_on_everything_keeps_everything() {
+    let house = house_of(3);
+    run(&mut house.recoup(["hold", "add", "ledger", "--reason", "litigation"])).expect_code(0);
+    prune(&house).expect_code(0);
+    house.change_and_backup();
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_hold_that_comes_after_the_plan_is_in_time() {
+    let house = house_of(4);
+    let planned = run(&mut house.recoup(["prune", "--yes", "--confirm=ledger", "--json"])).expect_code(0).json();
+    assert_eq!(planned["sources"][0]["condemned"].as_array().unwrap().len(), 3);
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "1", "--reason", "wait"])).expect_code(0);
+    let done = run(&mut house.recoup(["prune", "--yes", "--confirm=ledger", "--json"])).expect_code(0).json();
+    assert_eq!(done["sources"][0]["dropped"].as_array().map(Vec::len), Some(1), "{done}");
+    assert_eq!(numbers(&house), [1, 4]);
+}
+
+#[test]
+fn what_a_drill_has_proven_stays() {
+    let house = house_of(2);
+    run(&mut house.recoup(["drill", "ledger", "--identity", "R/custodian.age", "--json"])).expect_code(0);
+    let drilled = numbers(&house);
+    house.change_and_backup();
+    house.change_and_backup();
+    prune(&house).expect_code(0);
+    let left = numbers(&house);
+    assert_eq!(left.len(), 2, "{drilled:?} became {left:?}");
+    assert!(left[0] <= 2 && left[1] == 4, "{left:?}");
+}
+
+#[test]
+fn holds_that_nobody_can_read_keep_everything() {
+    let house = house_of(3);
+    for store in ["b", "c"] {
+        fs::rename(house.path(store), house.path(&format!("{store}-away"))).unwrap();
+    }
+    assert_ne!(prune(&house).code, 0);
+    for store in ["b", "c"] {
+        fs::rename(house.path(&format!("{store}-away")), house.path(store)).unwrap();
+    }
+    assert_eq!(numbers(&house), [1, 2, 3]);
+    // Somebody hides the record of a hold behind one that does not verify, on every store.
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "1", "--reason", "case"])).expect_code(0);
+    fs::remove_file(house.path("R/state/evidence/control.json")).ok();
+    let chain = fs::read_dir(house.path("a/evidence")).unwrap().next().unwrap().unwrap().file_name();
+    for store in crate::house::STORES {
+        let envelope = house.path(store).join("evidence").join(&chain).join("0000000003.json");
+        let text = fs::read_to_string(&envelope).unwrap();
+        fs::write(envelope, text.replacen("passed", "failed", 1)).unwrap();
+    }
+    let refused = prune(&house);
+    assert!(refused.code == 17 && refused.stderr.contains("evidence"), "{refused:?}");
+    assert_eq!(numbers(&house), [1, 2, 3]);
+}
+
+#[test]
+fn an_altered_log_is_held_until_somebody_says_why_not() {
+    let house = House::founded();
+    fs::create_dir(house.path("audit")).unwrap();
+    let lines: String = (0..2_000).map(|line| format!("entry {line}\n")).collect();
+    fs::write(house.path("audit/app.log"), &lines).unwrap();
+    let audit = format!("[[source]]\nname = \"audit\"\nkind = \"log\"\npath = \"{}\"\n", house.path("audit").display());
+    let config = house.path("R/recoup.toml");
+    fs::write(&config, format!("{}\n{audit}", fs::read_to_string(&config).unwrap())).unwrap();
+    fs::write(house.path("R/policies/default.toml"), "[retention]\nkeep_last = 1\n").unwrap();
+    let backup = || run(&mut house.recoup(["backup", "audit", "--json"]));
+    backup().expect_code(0);
+    fs::write(house.path("audit/app.log"), lines.replacen("entry 100\n", "entry 999\n", 1)).unwrap();
+    let found = backup().expect_code(18);
+    assert!(found.stderr.contains("snapshots 1 and 2 are held"), "{found:?}");
+    backup().expect_code(0);
+    backup().expect_code(0);
+    let check = || run(&mut house.recoup(["check", "audit", "--json"])).json();
+    let is_alarming =
+        |checked: &Value| checked["findings"].as_array().unwrap().iter().any(|finding| finding["id"] == "log-altered");
+    let checked = check();
+    assert!(checked["status"] == "critical" && is_alarming(&checked), "{checked}");
+    let prune = || run(&mut house.recoup(["prune", "audit", "--now", "--yes", "--confirm=audit"])).expect_code(0);
+    let numbers = || {
+        let listed = run(&mut house.recoup(["list", "audit", "--json"])).json();
+        let snapshots = listed["snapshots"].as_array().unwrap().clone();
+        snapshots.iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    prune();
+    assert_eq!(numbers(), [1, 2, 4]);
+    let holds = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
+    let hold = holds["holds"][0]["hold"].as_str().unwrap();
+    run(&mut house.recoup(["hold", "release", hold, "--reason", "a known defect"])).expect_code(0);
+    assert!(!is_alarming(&check()));
+    prune();
+    assert_eq!(numbers(), [4]);
+}
+
+#[test]
+fn an_alarm_that_a_killed_run_could_not_give_is_given_by_the_next() {
+    let house = House::founded();
+    fs::create_dir(house.path("audit")).unwrap();
+    fs::write(house.path("audit/app.log"), "entry 1\nentry 2\n").unwrap();
+    let audit = format!("[[source]]\nname = \"audit\"\nkind = \"log\"\npath = \"{}\"\n", house.path("audit").display());
+    let config = house.path("R/recoup.toml");
+    fs::write(&config, format!("{}\n{audit}", fs::read_to_string(&config).unwrap())).unwrap();
+    run(&mut house.recoup(["backup", "audit"])).expect_code(0);
+    fs::write(house.path("audit/app.log"), "entry 1\nentry 7\n").unwrap();
+    // What is noted before the state is replaced, as a run leaves it that dies right after.
+    fs::rename(house.path("R/state/evidence"), house.path("kept")).unwrap();
+    fs::write(house.path("R/state/evidence"), "in the way").unwrap();
+    let found = run(&mut house.recoup(["backup", "audit"])).expect_code(18);
+    assert!(found.stderr.contains("could not be held"), "{found:?}");
+    fs::remove_file(house.path("R/state/evidence")).unwrap();
+    fs::rename(house.path("kept"), house.path("R/state/evidence")).unwrap();
+    let again = run(&mut house.recoup(["backup", "audit"])).expect_code(18);
+    assert!(again.stderr.contains("snapshots 1 and 2 are held"), "{again:?}");
+    run(&mut house.recoup(["backup", "audit"])).expect_code(0);
+    let holds = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
+    assert_eq!(holds["holds"].as_array().unwrap().len(), 1);
+}

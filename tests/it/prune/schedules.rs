@@ -1,0 +1,336 @@
+//! Two simulated hosts over three stores, which back up, prune, copy and race, while stores go down and clocks jump.
+//!
+//! What was acknowledged restores byte for byte until an executed plan says otherwise; no plan takes more than the rule
+//! lets go; nothing comes back; nothing wedges. Seeded: a failing seed prints the line that replays it.
+
+use super::{confirmed, leftovers};
+use crate::{
+    simulation::{
+        Machine, Process, STORES, Site,
+        audit::{Audit, spoilt},
+        content::{Database, Files},
+        graves::Graves,
+        live,
+        random::Rng,
+    },
+    support::count_from,
+};
+use recoup::{
+    core::{
+        failure::{Code, Failure},
+        id::SnapshotId,
+        result::{Problem, PrunedSource, Status},
+        target::Target,
+    },
+    ops::{backup::Snapshot, prune::PruneRequest},
+    stores::fault::{Rates, Switch},
+    world,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+type Trace = Arc<Mutex<Vec<String>>>;
+
+struct Simulation {
+    rng: Rng,
+    site: Site,
+    machines: [Machine; 2],
+    databases: [Database; 2],
+    switches: [Switch; 3],
+    keep_last: u64,
+    acknowledged: BTreeMap<SnapshotId, Files>,
+    buried: BTreeSet<SnapshotId>,
+    audit: Audit,
+    trace: Trace,
+}
+
+impl Simulation {
+    fn new(seed: u64, trace: Trace) -> Self {
+        let mut rng = Rng::new(seed ^ 0x9e37);
+        let mut database = Database::new(512);
+        database.set("ledger", rng.bytes(512 * 40));
+        Simulation {
+            site: Site::new(3),
+            machines: [0, 1].map(|number| Machine::new(number, &format!("prune {seed}"))),
+            databases: [database.fork(), database],
+            switches: [Switch::Up; 3],
+            keep_last: 1 + rng.below(3),
+            acknowledged: BTreeMap::new(),
+            buried: BTreeSet::new(),
+            audit: Audit::default(),
+            rng,
+            trace,
+        }
+    }
+
+    fn note(&self, what: String) {
+        self.trace.lock().unwrap().push(what);
+    }
+
+    fn process(&mut self, host: usize) -> Process {
+        let process = Process::new(&self.site, &self.machines[host], &self.databases[host]).keeping(self.keep_last);
+        for (faults, switch) in process.faults.iter().zip(self.switches) {
+            faults.switch(switch);
+        }
+        process
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.switches.iter().all(|switch| *switch == Switch::Up)
+    }
+
+    fn step(&mut self) {
+        let host = self.rng.below(2) as usize;
+        if self.rng.percent(70) {
+            let from = self.rng.below(36) as usize;
+            self.databases[host].rewrite("ledger", from..from + 4, &mut self.rng);
+        }
+        for machine in &self.machines {
+            machine.clock.advance_seconds(600);
+        }
+        match self.rng.below(100) {
+            0..28 => {
+                let process = self.process(host);
+                if self.rng.percent(25) {
+                    process.operations.stop_after(self.rng.below(90));
+                }
+                let result = live(process.backup(false));
+                let disturbed = !self.is_quiet() || process.operations.stopped();
+                self.judge(host, &result, disturbed, "backs up");
+            }
+            28..46 => {
+                let (process, request) = (self.process(host), self.request());
+                if self.rng.percent(25) {
+                    process.operations.stop_after(self.rng.below(120));
+                }
+                let result = live(process.prune(request));
+                let disturbed = !self.is_quiet() || process.operations.stopped();
+                self.judge_prune(host, &result, disturbed, "prunes");
+            }
+            46..54 => {
+                let process = self.process(host);
+                let copied = live(process.copy());
+                self.note(format!("host {host} copies: {:?}", copied.map(|copied| copied.status)));
+            }
+            54..72 => self.race(host),
+            72..78 => self.race_of_prunes(),
+            78..88 => self.disturb(),
+            88..91 => {
+                self.note(format!("host {host} loses its state"));
+                self.machines[host].lose_state();
+            }
+            91..95 => self.verify(host),
+            _ => {
+                let seconds = self.rng.below(400_000) as i64 - 200_000;
+                self.note(format!("the clock of host {host} jumps by {seconds} s"));
+                self.machines[host].clock.advance_seconds(seconds);
+            }
+        }
+        self.check();
+    }
+
+    fn request(&mut self) -> PruneRequest {
+        PruneRequest { now: self.rng.percent(50), ..confirmed() }
+    }
+
+    fn judge(&mut self, host: usize, result: &Result<Snapshot, Failure>, disturbed: bool, what: &str) {
+        match result {
+            Ok(snapshot) => {
+                self.note(format!(
+                    "host {host} {what}: {} {} on {:?}, behind {:?} {:?}",
+                    snapshot.inventory.kind, snapshot.head.id, snapshot.stores, snapshot.behind, snapshot.notes
+                ));
+                assert!(disturbed || snapshot.durable, "all stores are up: {:?}", snapshot.behind);
+                if snapshot.durable {
+                    self.acknowledged.insert(snapshot.head.id, self.databases[host].files.clone());
+                }
+            }
+            Err(failure) => {
+                self.note(format!("host {host} {what}: {failure}"));
+                assert!(disturbed && failure.code != Code::Internal, "{failure}");
+            }
+        }
+    }
+
+    fn judge_prune(&mut self, host: usize, result: &Result<PrunedSource, Failure>, disturbed: bool, what: &str) {
+        match result {
+            Ok(pruned) => {
+                self.note(format!("host {host} {what}: {}", pruned.message));
+                assert!(disturbed || pruned.exit_code == Code::Done, "{}", pruned.message);
+            }
+            Err(failure) => {
+                self.note(format!("host {host} {what}: {failure}"));
+                assert!(disturbed && failure.code != Code::Internal, "{failure}");
+            }
+        }
+    }
+
+    /// One host backs up or copies while the other prunes.
+    fn race(&mut self, host: usize) {
+        let processes = [self.process(host), self.process(1 - host)];
+        self.interleave(&processes);
+        if self.rng.percent(20) {
+            let (which, last) = (self.rng.below(2) as usize, self.rng.below(100));
+            processes[which].operations.stop_after(last);
+        }
+        let request = PruneRequest { now: self.rng.percent(80), ..confirmed() };
+        if self.rng.percent(25) {
+            let (copied, pruned) = live(async { tokio::join!(processes[0].copy(), processes[1].prune(request)) });
+            let disturbed = !self.is_quiet() || processes[1].operations.stopped();
+            self.note(format!("host {host} copies: {:?}", copied.map(|copied| copied.status)));
+            self.judge_prune(1 - host, &pruned, disturbed, "prunes meanwhile");
+            return;
+        }
+        let (backup, pruned) = live(async { tokio::join!(processes[0].backup(false), processes[1].prune(request)) });
+        // A second prune may come between the two attempts of a backup only if there is a third host.
+        let disturbed = !self.is_quiet() || processes[0].operations.stopped();
+        self.judge(host, &backup, disturbed, "backs up in a race");
+        let disturbed = !self.is_quiet() || processes[1].operations.stopped();
+        self.judge_prune(1 - host, &pruned, disturbed, "prunes meanwhile");
+    }
+
+    fn race_of_prunes(&mut self) {
+        let processes = [self.process(0), self.process(1)];
+        self.interleave(&processes);
+        let requests = [self.request(), self.request()];
+        let [first, second] = requests;
+        let (first, second) = live(async { tokio::join!(processes[0].prune(first), processes[1].prune(second)) });
+        let disturbed = !self.is_quiet();
+        self.judge_prune(0, &first, disturbed, "prunes against host 1");
+        self.judge_prune(1, &second, disturbed, "prunes against host 0");
+    }
+
+    fn interleave(&mut self, processes: &[Process]) {
+        for process in processes {
+            let seed = self.rng.next();
+            let rates = Rates { latency: 1000, latency_max: Duration::from_secs(5), ..Rates::default() };
+            process.faults.iter().for_each(|faults| faults.schedule(seed, rates));
+        }
+    }
+
+    fn disturb(&mut self) {
+        let store = self.rng.below(3) as usize;
+        match self.rng.below(10) {
+            0..6 => self.switches = [Switch::Up; 3],
+            6..9 => self.switches[store] = Switch::Down,
+            _ => self.switches = [0; 3].map(|_| *self.rng.pick(&[Switch::Up, Switch::Down])),
+        }
+        self.note(format!("stores are {:?}", self.switches));
+    }
+
+    fn verify(&mut self, host: usize) {
+        let Ok(verified) = live(self.process(host).verify()) else { return };
+        self.note(format!("host {host} verifies: {:?}", verified.status));
+        for finding in verified.findings {
+            let is_true = match finding.problem {
+                Problem::Behind => true,
+                Problem::Unreachable => {
+                    let store = STORES.iter().position(|name| *name == finding.store).unwrap();
+                    self.switches[store] == Switch::Down
+                }
+                Problem::Missing => !self.is_quiet(),
+                _ => false,
+            };
+            assert!(is_true, "{finding:?}");
+        }
+    }
+
+    fn check(&mut self) {
+        let faults = self.audit.faults(&self.site);
+        assert!(faults.is_empty(), "{faults:?}");
+        let graves = Graves::of(&self.site);
+        let buried = graves.snapshots();
+        assert!(self.buried.is_subset(&buried), "a tombstone is gone");
+        // Only what was never acknowledged uses what is gone.
+        let spoilt = spoilt(&self.site, &graves);
+        let lost: Vec<&SnapshotId> = spoilt.iter().filter(|id| self.acknowledged.contains_key(id)).collect();
+        assert!(lost.is_empty(), "{lost:?} use what was pruned");
+        let committed: BTreeSet<SnapshotId> = (0..3).flat_map(|store| self.site.committed(store)).collect();
+        for id in buried.difference(&self.buried).filter(|id| self.acknowledged.contains_key(id)) {
+            let newer = committed.difference(&buried).filter(|other| *other > id).count() as u64;
+            assert!(newer >= self.keep_last, "{id} went, and only {newer} newer ones are left");
+        }
+        self.buried = buried;
+    }
+
+    fn end(&mut self) {
+        self.switches = [Switch::Up; 3];
+        self.note("the end".to_owned());
+        for host in [0, 1, 0] {
+            let result = live(self.process(host).backup(false));
+            self.judge(host, &result, false, "backs up");
+            let copied = live(self.process(host).copy()).unwrap();
+            assert_eq!(copied.status, Status::Ok, "{:?} {:?}", copied.findings, copied.notes);
+            let pruned = live(self.process(host).prune(confirmed()));
+            self.judge_prune(host, &pruned, false, "prunes");
+            self.check();
+        }
+        let pruned = live(self.process(1).prune(confirmed()));
+        self.judge_prune(1, &pruned, false, "prunes");
+        self.check();
+        assert_eq!(leftovers(&self.site), Vec::<String>::new());
+        for host in [0, 1] {
+            let copied = live(self.process(host).copy()).unwrap();
+            assert_eq!(copied.status, Status::Ok, "{:?}", copied.findings);
+            let verified = live(self.process(host).verify()).unwrap();
+            assert_eq!((verified.status, &verified.findings[..]), (Status::Ok, &[][..]));
+        }
+        self.check();
+        assert_eq!(leftovers(&self.site), Vec::<String>::new());
+        let process = self.process(0);
+        for (id, files) in self.acknowledged.iter().filter(|(id, _)| !self.buried.contains(id)) {
+            process.expect_restored(*id, files);
+        }
+        let (latest, _) = live(process.restore(Target::Latest)).unwrap();
+        assert!(self.acknowledged.contains_key(&latest.snapshot));
+    }
+}
+
+fn simulate(seed: u64) {
+    let trace = Trace::default();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut simulation = Simulation::new(seed, trace.clone());
+        for _ in 0..10 + simulation.rng.below(10) {
+            simulation.step();
+        }
+        simulation.end();
+    }));
+    if let Err(panic) = result {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        let trace = trace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n  ");
+        panic!(
+            "seed {seed}: {said}\n  {trace}\nreplay it with: RECOUP_TEST_SEED={seed} cargo nextest run prune::schedules::replay"
+        );
+    }
+}
+
+const PARTS: u64 = 3;
+
+fn simulate_part(part: u64) {
+    let seeds = count_from("RECOUP_TEST_SEEDS", 300);
+    (0..seeds).filter(|seed| seed % PARTS == part).for_each(simulate);
+}
+
+macro_rules! parts {
+    ($($name:ident $part:literal)*) => {
+        $(#[test]
+        fn $name() {
+            simulate_part($part);
+        })*
+    };
+}
+
+parts! { seeds_0 0 seeds_1 1 seeds_2 2 }
+
+/// The one seed that `RECOUP_TEST_SEED` names.
+#[test]
+fn replay() {
+    if let Some(seed) = world::environment("RECOUP_TEST_SEED") {
+        simulate(seed.parse().unwrap());
+    }
+}
