@@ -304,3 +304,47 @@ fn a_restored_database_is_durable_before_restore_says_so() {
         witness.finish();
     }
 }
+
+#[test]
+fn what_a_prune_deletes_is_condemned_for_good_first() {
+    if !needs("strace") {
+        return;
+    }
+    let site = Site::new(5_000, &["a", "b"]);
+    fs::write(site.path().join("host/policies/default.toml"), "[retention]\nkeep_last = 1\n").unwrap();
+    for _ in 0..3 {
+        site.run(&["backup", "--full"]).expect_code(0);
+    }
+    let prune = site.command(&["prune", "--now", "--yes", "--confirm=ledger", "--json"]);
+    let trace = Trace::of(&prune, site.path(), 0);
+    let mut witness = Witness::new(trace, &site, &["host", "a", "b"]);
+    let real = site.path().canonicalize().unwrap();
+    let done = witness.trace.acknowledged();
+    for store in ["a", "b"] {
+        let sources = real.join(store).join("sources");
+        let is_kept = |path: &Path| path.starts_with(&sources) && !path.to_string_lossy().contains('#');
+        let removals: Vec<Event> = witness
+            .trace
+            .events
+            .clone()
+            .into_iter()
+            .filter(|event| matches!(&event.act, Act::Remove(path) if is_kept(path)))
+            .collect();
+        let first = removals.iter().map(|event| event.begin).min().expect("something was deleted");
+        for name in ["plan.json", "executed.json"] {
+            let published = witness.published().into_iter().filter(|(_, _, to)| to.starts_with(&sources));
+            let (event, _, to) = published.into_iter().find(|(_, _, to)| to.ends_with(name)).expect("it is recorded");
+            let durable = witness.trace.synced(above(&to), event.end, first);
+            witness.require(durable, || format!("store {store}: deleted before {name} was durable"));
+        }
+        for event in removals {
+            let Act::Remove(path) = &event.act else { unreachable!("they were chosen so") };
+            // A folder that went, too, is synced into the one above it.
+            let folder = above(path);
+            let durable =
+                witness.trace.synced(folder, event.end, done) || witness.is_removed_after(folder, event.begin);
+            witness.require(durable, || format!("the removal of {} was not synced", path.display()));
+        }
+    }
+    witness.finish();
+}
