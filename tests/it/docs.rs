@@ -30,6 +30,7 @@ use world::{World, follow, steps};
 const PAGES: &[(&str, usize)] = &[
     ("recoup-exit-codes.7", 1),
     ("recoup-json.7", 3),
+    ("recoup-policy.5", 1),
     ("recoup-report.5", 4),
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
@@ -131,7 +132,7 @@ fn the_configuration_page_has_every_key_and_no_other() {
     }
     let mut documented = BTreeSet::new();
     let mut section = String::new();
-    for line in page("recoup.toml.5").lines() {
+    for line in (page("recoup.toml.5") + &page("recoup-policy.5")).lines() {
         if let Some(heading) = line.strip_prefix(".Ss ") {
             section = if heading.starts_with('[') { heading.to_owned() } else { String::new() };
         } else if let Some(key) = line.strip_prefix(".It Ic ") {
@@ -143,7 +144,7 @@ fn the_configuration_page_has_every_key_and_no_other() {
 
 #[test]
 fn the_configurations_that_the_page_shows_are_accepted() {
-    let page = page("recoup.toml.5");
+    let page = page("recoup.toml.5") + &page("recoup-policy.5");
     let blocks: Vec<String> = world::blocks(&page).into_iter().filter(|block| !block.starts_with("$ ")).collect();
     let whole = blocks.iter().find(|block| block.contains("[host]")).expect("the page shows a recoup.toml");
     let policy = blocks.iter().find(|block| block.contains("[retention]")).expect("the page shows a policy");
