@@ -10,6 +10,9 @@ use super::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How far the clocks of hosts that are well may differ.
+const SLACK_SECONDS: f64 = 300.0;
+
 /// A hold: snapshots that must not be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -176,9 +179,13 @@ impl ControlState {
         self.drills.iter().filter(move |drill| drill.source == *source)
     }
 
-    /// The drill of a source that passed last, by when it began.
-    pub fn last_passed_drill<'a>(&'a self, source: &'a SourceName) -> Option<&'a Drill> {
-        let passed = |drill: &&Drill| matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
+    /// The drill of a source that passed last, by when it began. One that has yet to begin has not passed: its clock was
+    /// wrong, or its writer lies, and it would outshine every later failure.
+    pub fn last_passed_drill<'a>(&'a self, source: &'a SourceName, now: Timestamp) -> Option<&'a Drill> {
+        let passed = |drill: &&Drill| {
+            matches!(drill.verdict, Verdict::Passed | Verdict::Warning)
+                && drill.started_at.seconds_since(now) <= SLACK_SECONDS
+        };
         self.drills_of(source).filter(passed).max_by_key(|drill| drill.started_at)
     }
 

@@ -22,6 +22,9 @@ const NAMED_MAX: usize = 10_000;
 /// The most bytes of a text in a record.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
+/// The most seconds that are measured: more than lie between any two moments that can be written down.
+const SECONDS_MAX: f64 = 1e12;
+
 /// A writer of evidence: one state directory.
 pub type WriterId = RunId;
 
@@ -328,6 +331,13 @@ impl Record {
             Some("only a start has no verdict yet")
         } else if self.body.size > BODY_BYTES_MAX {
             Some("its body is larger than any")
+        } else if !self
+            .measured
+            .iter()
+            .flat_map(|measured| [measured.rpo_seconds, measured.rto_seconds])
+            .all(is_measured)
+        {
+            Some("it measured more than can be")
         } else if !self.texts().all(is_plain) {
             Some("one of its texts is not of printable characters, or too long")
         } else {
@@ -357,6 +367,11 @@ impl Record {
     pub fn head(&self, sha256: Sha256) -> ChainHead {
         ChainHead { number: self.number, sha256 }
     }
+}
+
+/// Whether a number of seconds, where there is one, can have been measured.
+fn is_measured(seconds: Option<f64>) -> bool {
+    seconds.is_none_or(|seconds| seconds.abs() <= SECONDS_MAX)
 }
 
 /// Whether a text can be shown on any terminal, and is no longer than any of ours.
@@ -449,7 +464,7 @@ mod tests {
     fn contradictions() {
         assert_eq!(record().contradiction(), None);
         let own = SeenHead { writer: record().writer, number: 1, sha256: Sha256([0; 32]) };
-        let changes: [fn(&mut Record, SeenHead); 9] = [
+        let changes: [fn(&mut Record, SeenHead); 10] = [
             |record, _| record.format = "recoup-evidence/2".to_owned(),
             |record, _| record.number = 0,
             |record, _| record.number = 1,
@@ -459,6 +474,11 @@ mod tests {
             |record, _| record.verdict = Verdict::Pending,
             |record, _| record.body.size = BODY_BYTES_MAX + 1,
             |record, _| record.signer = "a\u{1b}[31m".to_owned(),
+            |record, _| {
+                let (disaster_at, drawn_at_random) = (record.started_at, true);
+                let rto_seconds = Some(1e308);
+                record.measured = Some(Measured { disaster_at, drawn_at_random, rpo_seconds: None, rto_seconds });
+            },
         ];
         for (at, change) in changes.iter().enumerate() {
             let mut changed = record();

@@ -319,7 +319,7 @@ fn exposure(facts: &Facts, source: &SourceFacts) -> Option<f64> {
 
 fn checked_source(facts: &Facts, source: &SourceFacts) -> CheckedSource {
     let last_drill = facts.control.state.drills_of(&source.name).max_by_key(|drill| drill.started_at);
-    let passed = facts.control.state.last_passed_drill(&source.name);
+    let passed = facts.control.state.last_passed_drill(&source.name, facts.now);
     let newest = source.newest.as_ref();
     CheckedSource {
         source: source.name.clone(),

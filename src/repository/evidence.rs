@@ -97,50 +97,72 @@ impl Repository {
         followed
     }
 
-    async fn follow_chain(
-        &self,
-        writer: WriterId,
-        stores: &[usize],
-        mut head: Option<ChainHead>,
-        followed: &mut Followed,
-    ) {
+    async fn follow_chain(&self, writer: WriterId, stores: &[usize], head: Option<ChainHead>, followed: &mut Followed) {
+        let mut next = head.map_or(1, |head| head.number + 1);
+        // More than one where the chain forked: no branch may hide what another one says.
+        let mut tips: BTreeSet<Option<Sha256>> = [head.map(|head| head.sha256)].into();
         loop {
-            let first = head.map_or(1, |head| head.number + 1);
             let window =
-                join_all((first..first + AHEAD).map(|number| self.read_anywhere(writer, number, stores))).await;
-            for (number, (found, refused)) in (first..).zip(window) {
+                join_all((next..next + AHEAD).map(|number| self.read_everywhere(writer, number, stores))).await;
+            for (number, (found, refused)) in (next..).zip(window) {
                 followed.refused.extend(refused);
-                let Some((at, signed)) = found else { return };
-                if signed.record.previous != head.map(|head| head.sha256) {
-                    let why = Refusal::Damaged("it does not follow the record before it".to_owned());
-                    let store = self.stores[at].name().to_owned();
-                    followed.refused.push(RefusedRecord { store, writer, number, why });
+                if found.is_empty() {
                     return;
                 }
-                head = Some(signed.record.head(signed.sha256));
-                followed.records.push(signed);
+                let (good, stray): (Vec<_>, Vec<_>) =
+                    found.into_iter().partition(|(_, signed)| tips.contains(&signed.record.previous));
+                let mut refuse = |at: usize, why: &str| {
+                    let (store, why) = (self.stores[at].name().to_owned(), Refusal::Damaged(why.to_owned()));
+                    followed.refused.push(RefusedRecord { store, writer, number, why });
+                };
+                stray.iter().for_each(|(at, _)| refuse(*at, "it does not follow the record before it"));
+                good.iter().skip(1).for_each(|(at, _)| refuse(*at, "another store has another record of this number"));
+                if good.is_empty() {
+                    return;
+                }
+                tips = good.iter().map(|(_, signed)| Some(signed.sha256)).collect();
+                followed.records.extend(good.into_iter().map(|(_, signed)| signed));
             }
+            next += AHEAD;
         }
     }
 
-    /// A record from the first of some stores that gives a good one.
-    async fn read_anywhere(
+    /// The good records of one place, each once, with the first store that gives it. One is all there is unless the
+    /// chain forked; and which one a single store shows says nothing about that.
+    async fn read_everywhere(
         &self,
         writer: WriterId,
         number: u64,
         stores: &[usize],
-    ) -> (Option<(usize, SignedRecord)>, Vec<RefusedRecord>) {
-        let mut refused = Vec::new();
+    ) -> (Vec<(usize, SignedRecord)>, Vec<RefusedRecord>) {
+        let (mut found, mut refused) = (Vec::<(usize, SignedRecord)>::new(), Vec::new());
         for at in stores {
-            match self.read_record(*at, writer, number).await {
-                Ok(Some(signed)) => return (Some((*at, signed)), refused),
+            match self.read_unlike(*at, writer, number, &found).await {
+                Ok(Some(signed)) => found.push((*at, signed)),
                 Ok(None) => {}
                 Err(why) => {
                     refused.push(RefusedRecord { store: self.stores[*at].name().to_owned(), writer, number, why });
                 }
             }
         }
-        (None, refused)
+        (found, refused)
+    }
+
+    /// Reads a record from a store, unless it has none, or one of those that were found.
+    async fn read_unlike(
+        &self,
+        at: usize,
+        writer: WriterId,
+        number: u64,
+        found: &[(usize, SignedRecord)],
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        if !found.is_empty() {
+            let bytes = get(&self.stores[at], writer, number, "json", evidence_format::MAX_BYTES).await?;
+            if bytes.is_none_or(|bytes| found.iter().any(|(_, signed)| signed.bytes == bytes)) {
+                return Ok(None);
+            }
+        }
+        self.read_record(at, writer, number).await
     }
 
     /// Reads one record from the store at a position; `None` where it has none.

@@ -318,6 +318,28 @@ fn a_state_directory_that_was_set_back_is_found() {
 }
 
 #[test]
+fn a_number_far_ahead_keeps_nobody_from_verifying() {
+    if !needs("ssh-keygen") {
+        return;
+    }
+    let house = recorded();
+    let last = envelopes(&house, "a").pop().unwrap();
+    let mut record: Value = serde_json::from_slice(&fs::read(&last).unwrap()).unwrap();
+    (record["number"], record["acknowledged"]["a"]) = (9_999_999_999_u64.into(), u64::MAX.into());
+    let far = last.with_file_name("9999999999.json");
+    fs::write(&far, record.to_string()).unwrap();
+    fs::copy(last.with_extension("age"), far.with_extension("age")).unwrap();
+    let mut sign = program("ssh-keygen", &house.path("R"));
+    sign.args(["-q", "-Y", "sign", "-n", "recoup-evidence", "-f"]).arg(house.path("R/host_ed25519"));
+    run(sign.arg(&far)).expect_code(0);
+    fs::rename(far.with_extension("json.sig"), far.with_extension("sig")).unwrap();
+    let found = verify(&house).expect_code(2).json();
+    let findings = found["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding["message"].as_str().unwrap().contains("up to 9999999998")));
+    assert!(findings.len() < 2_000, "{}", findings.len());
+}
+
+#[test]
 fn evidence_that_cannot_be_written_undoes_nothing() {
     let (house, _) = House::new();
     fs::remove_dir_all(house.path("R/state/evidence")).unwrap();
@@ -349,6 +371,49 @@ fn holds_are_added_listed_and_released() {
     assert_eq!(left["holds"].as_array().unwrap().len(), 1);
     assert_eq!(left["holds"][0]["snapshots"], Value::Array(Vec::new()));
     verify(&house).expect_code(0);
+}
+
+#[test]
+fn no_branch_of_a_fork_hides_a_hold() {
+    let house = recorded();
+    copy_tree(&house.path("R/state"), &house.path("copied"));
+    let away = |stores: &[&str], back: bool| {
+        for store in stores {
+            let (here, there) = (house.path(store), house.path(&format!("{store}-away")));
+            if back { fs::rename(there, here).unwrap() } else { fs::rename(here, there).unwrap() }
+        }
+    };
+    let add = |reason: &str| run(&mut house.recoup(["hold", "add", "ledger", "--reason", reason]));
+    away(&["a"], false);
+    add("one host").expect_code(0);
+    away(&["a"], true);
+    fs::remove_dir_all(house.path("R/state")).unwrap();
+    fs::rename(house.path("copied"), house.path("R/state")).unwrap();
+    away(&["b", "c"], false);
+    add("the other").expect_code(2);
+    away(&["b", "c"], true);
+    fs::remove_dir_all(house.path("R/state")).unwrap();
+    for _ in 0..2 {
+        let listed = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
+        assert_eq!(listed["holds"].as_array().unwrap().len(), 2, "{listed}");
+    }
+    let checked = run(&mut house.recoup(["check"])).expect_code(2);
+    assert!(checked.stdout.contains("another store has another record of this number"), "{checked:?}");
+}
+
+#[test]
+fn a_hold_of_a_chain_that_is_given_up_goes_on_in_the_next() {
+    let house = recorded();
+    copy_tree(&house.path("R/state"), &house.path("older"));
+    house.change_and_backup();
+    fs::remove_dir_all(house.path("R/state")).unwrap();
+    fs::rename(house.path("older"), house.path("R/state")).unwrap();
+    let added = run(&mut house.recoup(["hold", "add", "ledger", "--reason", "case 7"]));
+    assert_refused(added, 2, &["not yet on enough stores"]);
+    run(&mut house.recoup(["copy"]));
+    fs::remove_dir_all(house.path("R/state/evidence")).unwrap();
+    let listed = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
+    assert_eq!(listed["holds"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ const END_DUE: Duration = Duration::from_secs(10 * 60);
 pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
     let about = Concerns::source(&source.name);
     let drill = format!("recoup drill {}", source.name);
-    let passed = facts.control.state.last_passed_drill(&source.name);
+    let passed = facts.control.state.last_passed_drill(&source.name, facts.now);
     if let Some(interval) = source.policy.drill_interval {
         let every = format_duration(interval);
         let message = match passed.map(|drill| facts.now.seconds_since(drill.started_at)) {
@@ -31,7 +31,9 @@ pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings
     }
     let since = |other: &&Drill| passed.is_none_or(|passed| other.started_at > passed.started_at);
     let later: Vec<&Drill> = facts.control.state.drills_of(&source.name).filter(since).collect();
-    let last_ended = later.iter().filter(|drill| drill.end.is_some()).max_by_key(|drill| drill.started_at);
+    // What passed later than the last one that counts has yet to begin.
+    let counts = |drill: &&&Drill| drill.end.is_some() && !matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
+    let last_ended = later.iter().filter(counts).max_by_key(|drill| drill.started_at);
     if let Some(failed) = last_ended.filter(|drill| drill.verdict == Verdict::Failed) {
         let message = format!("the last drill, begun {}, failed", failed.started_at);
         let next_step = format!("recoup evidence list shows why; put it right, then {drill}");

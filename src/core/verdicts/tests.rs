@@ -190,6 +190,10 @@ const CASES: &[(&str, Change)] = &[
         facts.sources[0].policy.drill_interval = minutes(24 * 60);
     }),
     ("critical drill-failed", |facts| drill(facts, at("22T10:00:00"), Verdict::Failed)),
+    ("critical drill-failed", |facts| {
+        drill(facts, at("29T10:00:00"), Verdict::Passed);
+        drill(facts, at("22T10:00:00"), Verdict::Failed);
+    }),
     ("warning drill-aborted", |facts| drill(facts, at("22T10:00:00"), Verdict::Aborted)),
     ("warning drill-without-end", |facts| drill(facts, at("22T11:49:00"), Verdict::Pending)),
 ];

@@ -4,9 +4,10 @@ use super::journal::Journal;
 use crate::{
     core::{
         control::ControlState,
+        evidence::WriterId,
         id::{RepositoryId, Sha256},
     },
-    format,
+    format::{self, signature::SignerFingerprint},
     repository::{Repository, evidence::RefusedRecord},
     world::files,
 };
@@ -30,7 +31,7 @@ pub struct ControlView {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     repository: RepositoryId,
-    /// Of the trusted signers' fingerprints: what one of them signed counts no more once it has gone.
+    /// Of the trusted signers and what each may sign: what one of them signed counts no more once it may not.
     signers_sha256: Sha256,
     state: ControlState,
 }
@@ -40,13 +41,18 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
     let journal = state_dir.map(|directory| Journal::new(directory, repository.id));
     let mut state = journal.as_ref().map(|journal| cached(repository, journal)).unwrap_or_default();
     let followed = repository.follow_evidence(&state.heads).await;
-    for signed in &followed.records {
-        state.add(&signed.record, signed.sha256);
+    // What has a fork or worse in it is read again each time: it is no matter of one store's answer, or of one command.
+    let troubled: BTreeSet<WriterId> = followed.refused.iter().map(|refused| refused.writer).collect();
+    let (troubled, sound): (Vec<_>, Vec<_>) =
+        followed.records.iter().partition(|signed| troubled.contains(&signed.record.writer));
+    sound.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
+    if let Some(journal) = &journal
+        && !sound.is_empty()
+    {
+        keep(repository, journal, &state);
     }
+    troubled.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     if let Some(journal) = &journal {
-        if !followed.records.is_empty() {
-            keep(repository, journal, &state);
-        }
         let own = journal.chain().map(|chain| chain.writer);
         let known = own.and_then(|writer| state.heads.get(&writer)).map_or(0, |head| head.number);
         for (record, sha256) in journal.records_after(known) {
@@ -77,6 +83,8 @@ fn keep(repository: &Repository, journal: &Journal, state: &ControlState) {
 }
 
 fn signers_sha256(repository: &Repository) -> Sha256 {
-    let fingerprints: Vec<String> = repository.signers.fingerprints().iter().map(ToString::to_string).collect();
-    format::sha256(fingerprints.join("\n").as_bytes())
+    let line = |(signer, principals, namespaces): (SignerFingerprint, &str, Option<&str>)| {
+        format!("{signer} {principals} {namespaces:?}\n")
+    };
+    format::sha256(repository.signers.lines().map(line).collect::<String>().as_bytes())
 }

@@ -1,9 +1,12 @@
 //! Brings this host's records to the stores, in order: a store that has one has all before it.
 
-use super::{Recorder, journal::LocalRecord};
+use super::{
+    Recorder,
+    journal::{Chain, LocalRecord},
+};
 use crate::{
-    core::evidence::WriterId,
-    format,
+    core::evidence::{Control, Draft, Record, WriterId},
+    format::{self, evidence as evidence_format},
     repository::{head, layout},
     stores::{Problem, Store, StoreError},
 };
@@ -77,9 +80,25 @@ impl Recorder {
         // Not noted, it is shipped again, which changes nothing.
         let _ = self.journal.acknowledge(chain.writer, &result.acknowledged, &names);
         if result.forked {
-            let _ = self.journal.retire(&self.host.world, chain.writer);
+            let restated = self.restated(&chain, &result);
+            if self.journal.retire(&self.host.world, chain.writer).is_ok() {
+                // What cannot be noted now is on this host's disk still, in the chain that was given up.
+                restated.into_iter().for_each(|draft| drop(self.record(draft)));
+            }
         }
         result
+    }
+
+    /// What records of a chain that is given up change, and too few stores will ever show: said again in the next one.
+    fn restated(&self, chain: &Chain, shipped: &Shipped) -> Vec<Draft> {
+        let lost = (1..=chain.number()).rev().take_while(|number| shipped.holds(*number) < self.quorum());
+        let read = |number| {
+            let local = self.journal.local(chain.writer, number)?;
+            evidence_format::parse(local.envelope.as_bytes()).ok()
+        };
+        let mut drafts: Vec<Draft> = lost.filter_map(read).filter_map(|record| restate(&record)).collect();
+        drafts.reverse();
+        drafts
     }
 
     async fn ship_to(&self, store: &Store, writer: WriterId, from: u64, to: u64) -> (u64, Result<(), NotTaken>) {
@@ -112,6 +131,16 @@ impl Recorder {
         }
         (newest, Ok(()))
     }
+}
+
+/// What a record changes, to be said again; a configuration is noted anyway.
+fn restate(record: &Record) -> Option<Draft> {
+    let control = record.control.clone().filter(|control| !matches!(control, Control::Configuration { .. }))?;
+    let mut draft = Draft::new(record.action, record.verdict, record.started_at);
+    draft.subjects = record.subjects.clone();
+    draft.control = Some(control);
+    draft.result = serde_json::json!({ "restates": format!("{}/{}", record.writer, record.number) });
+    Some(draft)
 }
 
 /// Whether a store has a record, or does not say.

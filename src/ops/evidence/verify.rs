@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Records that are read at once.
 const CONCURRENT_READS: usize = 8;
 
+/// The most records of one gap that are named one by one.
+const GAP_NAMED_MAX: u64 = 1_000;
+
 /// A record's place: whose chain, which number.
 pub type Place = (WriterId, u64);
 
@@ -226,46 +229,63 @@ impl Examined {
     }
 
     /// Every record follows the one before it, from the first.
+    ///
+    /// Only what is there is walked through: a signer may put any number on a record.
     fn check_chains(&mut self, repository: &Repository) {
-        for (writer, newest) in self.newest() {
-            for number in 1..=newest {
-                let Some((signed, _)) = self.records.get(&(writer, number)) else {
-                    if !self.bad.iter().any(|(_, place)| *place == (writer, number)) {
-                        let message = "no store that answers has it, and later ones exist".to_owned();
-                        self.find(EvidenceProblem::Removed, None, Some((writer, number)), message);
-                    }
-                    continue;
-                };
-                let before = number.checked_sub(1).and_then(|before| self.records.get(&(writer, before)));
-                let follows = before.is_none_or(|(before, _)| signed.record.previous == Some(before.sha256));
-                if !follows {
+        for writer in self.newest().into_keys() {
+            let mut expected = 1;
+            for number in self.numbers(writer) {
+                self.check_gap(writer, expected, number);
+                let signed = &self.records[&(writer, number)].0;
+                let before = self.records.get(&(writer, number - 1));
+                if before.is_some_and(|(before, _)| signed.record.previous != Some(before.sha256)) {
                     let message = "it does not follow the record before it".to_owned();
                     self.find(EvidenceProblem::Altered, None, Some((writer, number)), message);
                 }
+                expected = number + 1;
             }
         }
         debug_assert!(self.listed.keys().all(|at| *at < repository.stores.len()));
+    }
+
+    /// The numbers of a chain's good records, in order.
+    fn numbers(&self, writer: WriterId) -> Vec<u64> {
+        self.records.range((writer, 0)..=(writer, u64::MAX)).map(|((_, number), _)| *number).collect()
+    }
+
+    /// No good record has a number from `first` on and before `next`, which is there.
+    fn check_gap(&mut self, writer: WriterId, first: u64, next: u64) {
+        let named = next.min(first + GAP_NAMED_MAX);
+        for number in first..named {
+            if !self.bad.iter().any(|(_, place)| *place == (writer, number)) {
+                let message = "no store that answers has it, and later ones exist".to_owned();
+                self.find(EvidenceProblem::Removed, None, Some((writer, number)), message);
+            }
+        }
+        if named < next {
+            let message = format!("no store that answers has it or those up to {}, and later ones exist", next - 1);
+            self.find(EvidenceProblem::Removed, None, Some((writer, named)), message);
+        }
     }
 
     /// What each store once had, it still has.
     fn check_stores(&mut self, repository: &Repository, own: Option<&Chain>) {
         for at in self.listed.keys().copied().collect::<Vec<_>>() {
             let name = repository.stores[at].name().to_owned();
-            for (writer, newest) in self.newest() {
+            for writer in self.newest().into_keys() {
                 let last = self.acknowledged(&name, at, writer, own);
-                let lacks = |number: &u64| {
-                    let objects = self.listed[&at].get(&(writer, *number)).copied().unwrap_or_default();
-                    !objects.envelope && self.records.contains_key(&(writer, *number))
-                };
-                let removed: Vec<u64> = (1..=newest.min(last)).filter(lacks).collect();
-                let behind = (last + 1..=newest).filter(lacks).count();
+                let lacks =
+                    |number: &u64| !self.listed[&at].get(&(writer, *number)).copied().unwrap_or_default().envelope;
+                let lacking = self.numbers(writer).into_iter().filter(lacks);
+                let (removed, behind): (Vec<u64>, Vec<u64>) = lacking.partition(|number| *number <= last);
                 for number in removed {
                     let message = "the store had it, and has it no more; others still do".to_owned();
                     self.find(EvidenceProblem::Removed, Some(name.clone()), Some((writer, number)), message);
                 }
-                if behind > 0 {
+                if let Some(first) = behind.first() {
+                    let behind = behind.len();
                     let message = format!("it lacks {behind} that it never acknowledged; recoup copy brings them");
-                    self.find(EvidenceProblem::Behind, Some(name.clone()), Some((writer, last + 1)), message);
+                    self.find(EvidenceProblem::Behind, Some(name.clone()), Some((writer, *first)), message);
                 }
             }
         }

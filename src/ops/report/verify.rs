@@ -253,13 +253,13 @@ impl<'c> Check<'c> {
         };
         for name in names(self.directory) {
             if !known(&name) {
-                self.problem(format!("{name} does not belong to the report"));
+                self.problem(format!("{name:?} does not belong to the report"));
             }
         }
         for name in names(&self.directory.join(EVIDENCE)) {
             let name = format!("{EVIDENCE}/{name}");
             if !is_quoted(&name) {
-                self.problem(format!("{name} is not among the records that the report quotes"));
+                self.problem(format!("{name:?} is not among the records that the report quotes"));
             }
         }
     }
@@ -273,6 +273,10 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
+    // Anything else, such as a pipe, may never end, or never begin.
+    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
