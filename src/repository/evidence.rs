@@ -108,9 +108,18 @@ impl Repository {
             let first = head.map_or(1, |head| head.number + 1);
             let window =
                 join_all((first..first + AHEAD).map(|number| self.read_anywhere(writer, number, stores))).await;
-            for (number, (found, refused)) in (first..).zip(window) {
+            let last_shown = window.iter().rposition(|(found, _)| found.is_some());
+            for (offset, (number, (found, refused))) in (first..).zip(window).enumerate() {
                 followed.refused.extend(refused);
-                let Some((at, signed)) = found else { return };
+                let Some((at, signed)) = found else {
+                    // The chain goes on behind the gap, with what nobody can say.
+                    if last_shown.is_some_and(|last| last > offset) {
+                        let why = Refusal::Damaged("it is missing, and later ones exist".to_owned());
+                        let names = stores.iter().map(|at| self.stores[*at].name()).collect::<Vec<_>>();
+                        followed.refused.push(RefusedRecord { store: names.join(", "), writer, number, why });
+                    }
+                    return;
+                };
                 if signed.record.previous != head.map(|head| head.sha256) {
                     let why = Refusal::Damaged("it does not follow the record before it".to_owned());
                     let store = self.stores[at].name().to_owned();
