@@ -104,9 +104,16 @@ impl Repository {
         loop {
             let window =
                 join_all((next..next + AHEAD).map(|number| self.read_everywhere(writer, number, stores))).await;
-            for (number, (found, refused)) in (next..).zip(window) {
+            let last_shown = window.iter().rposition(|(found, _)| !found.is_empty());
+            for (offset, (number, (found, refused))) in (next..).zip(window).enumerate() {
                 followed.refused.extend(refused);
                 if found.is_empty() {
+                    // The chain goes on behind the gap, with what nobody can say.
+                    if last_shown.is_some_and(|last| last > offset) {
+                        let why = Refusal::Damaged("it is missing, and later ones exist".to_owned());
+                        let names = stores.iter().map(|at| self.stores[*at].name()).collect::<Vec<_>>();
+                        followed.refused.push(RefusedRecord { store: names.join(", "), writer, number, why });
+                    }
                     return;
                 }
                 let (good, stray): (Vec<_>, Vec<_>) =

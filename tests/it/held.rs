@@ -1,7 +1,7 @@
 //! Holds and proofs against pruning, from one command to the next.
 
 use crate::{
-    house::House,
+    house::{House, STORES},
     support::{Run, run},
 };
 use serde_json::Value;
@@ -201,4 +201,59 @@ fn what_a_revoked_key_has_pruned_stays_deleted() {
     house.assert_restores("latest", &house.ledger());
     let verified = run(&mut house.recoup(["verify", "--all", "--json"])).expect_code(0).json();
     assert_eq!(verified["status"], "ok");
+}
+
+/// The folders below one of a house's directories.
+fn names_in(house: &House, folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(house.path(folder)).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_newest_that_is_not_known_to_be_damaged_stays() {
+    let house = house_of(2);
+    run(&mut house.recoup(["backup", "--full"])).expect_code(0);
+    let newest = names_in(&house, "a/sources/ledger/snapshots").pop().unwrap();
+    let run_of_newest = newest.split_once('-').unwrap().1.to_owned();
+    for store in STORES {
+        let pack = house.path(&format!("{store}/sources/ledger/packs/{run_of_newest}/0.age"));
+        let mut bytes = fs::read(&pack).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    run(&mut house.recoup(["verify", "--all"])).expect_code(2);
+    let before = numbers(&house);
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), before[before.len() - 2..]);
+}
+
+#[test]
+fn a_gap_in_a_chain_may_hide_a_hold() {
+    let house = house_of(3);
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "case 7"])).expect_code(0);
+    let writer = names_in(&house, "a/evidence").pop().unwrap();
+    for store in STORES {
+        fs::remove_file(house.path(&format!("{store}/evidence/{writer}/0000000002.json"))).unwrap();
+    }
+    // What this host has read before it knows; another has not.
+    fs::remove_dir_all(house.path("R/state/evidence")).unwrap();
+    let before = numbers(&house);
+    prune(&house).expect_code(17);
+    assert_eq!(numbers(&house), before);
+}
+
+#[test]
+fn a_store_that_is_renamed_goes_on_getting_evidence() {
+    let house = house_of(3);
+    let file = house.path("R/recoup.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let renamed = STORES
+        .iter()
+        .fold(text.clone(), |text, name| text.replace(&format!("name = \"{name}\""), &format!("name = \"new{name}\"")));
+    assert_ne!(renamed, text);
+    fs::write(&file, renamed).unwrap();
+    run(&mut house.recoup(["hold", "add", "ledger", "--reason", "case 8"])).expect_code(0);
 }

@@ -57,9 +57,10 @@ impl Recorder {
     pub async fn ship(&self) -> Shipped {
         let Some(chain) = self.journal.chain() else { return Shipped::default() };
         let stores = &self.host.repository.stores;
-        let shipped = join_all(stores.iter().map(|store| async {
-            let from = chain.acknowledged.get(store.name()).copied().unwrap_or(0);
-            let (newest, outcome) = self.ship_to(store, chain.writer, from, chain.number()).await;
+        let (acknowledged, chain_writer, chain_number) = (&chain.acknowledged, chain.writer, chain.number());
+        let shipped = join_all(stores.iter().enumerate().map(|(at, store)| async move {
+            let from = acknowledged.get(store.name()).copied().unwrap_or(0);
+            let (newest, outcome) = self.ship_to(at, chain_writer, from, chain_number).await;
             (store.name().to_owned(), newest, outcome)
         }))
         .await;
@@ -101,7 +102,8 @@ impl Recorder {
         drafts
     }
 
-    async fn ship_to(&self, store: &Store, writer: WriterId, from: u64, to: u64) -> (u64, Result<(), NotTaken>) {
+    async fn ship_to(&self, at: usize, writer: WriterId, from: u64, to: u64) -> (u64, Result<(), NotTaken>) {
+        let store = &self.host.repository.stores[at];
         if from >= to {
             return (from, Ok(()));
         }
@@ -117,6 +119,11 @@ impl Recorder {
         let mut newest = from;
         for number in from + 1..=to {
             let Some(local) = self.journal.local(writer, number) else {
+                // A store that was renamed, or that `recoup copy` brought level, has it.
+                if matches!(self.host.repository.read_record(at, writer, number).await, Ok(Some(_))) {
+                    newest = number;
+                    continue;
+                }
                 let why = "it lacks records that are no longer on this host; `recoup copy` brings them";
                 return (newest, Err(NotTaken::Other(why.to_owned())));
             };

@@ -8,7 +8,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        plan::prune::{Known, Snapshots, writers},
+        plan::prune::{Known as KnownSnapshot, Snapshots, writers},
         policy::is_durable,
         prune::{Because, WriterSeen},
         retention::{Dated, Rule, doubts, expired, interval},
@@ -17,7 +17,7 @@ use crate::{
     format::{prune as prune_format, signature},
     ops::{
         host::{Host, Protected},
-        state::SourceState,
+        state::{Known, SourceState},
     },
     repository::{
         catalogue::{Catalogue, Committed, Refusal},
@@ -64,7 +64,7 @@ pub(super) async fn gather(
         check_refused(&catalogue, request)?;
     }
     let vetoes = vetoes::read(host, &protected.name).await?;
-    let newest = newest_durable(host, protected, &mut catalogue).await;
+    let newest = newest_durable(host, protected, &state.known(), &mut catalogue).await;
     let now = host.world.now();
     let dated = dated(host, protected, &catalogue);
     let keep = protections(&catalogue, &vetoes, &newest, state);
@@ -93,7 +93,7 @@ impl Gathered {
     /// Everything that is committed, spoilt or not.
     pub(super) fn snapshots(&self) -> Snapshots<'_> {
         all_committed(&self.catalogue)
-            .map(|(id, committed)| (id, Known { inventory: &committed.inventory, sha256: committed.sha256 }))
+            .map(|(id, committed)| (id, KnownSnapshot { inventory: &committed.inventory, sha256: committed.sha256 }))
             .collect()
     }
 
@@ -222,6 +222,7 @@ fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<
 async fn newest_durable(
     host: &Host,
     protected: &Protected,
+    known: &Known,
     catalogue: &mut Catalogue,
 ) -> (Option<SnapshotId>, BTreeSet<SnapshotId>) {
     let places = host.repository.places();
@@ -236,7 +237,12 @@ async fn newest_durable(
     for id in ids {
         let uses = catalogue.snapshots[&id].inventory.uses.clone();
         host.repository.read_runs(catalogue, &uses).await;
-        let complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
+        let mut complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
+        // What was found damaged is of the right size all the same.
+        let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
+        complete.retain(|store| {
+            known.damaged.get(store).is_none_or(|damaged| !needed.iter().any(|object| damaged.contains(&object.name)))
+        });
         if is_durable(&protected.policy.copies, &places, &complete) {
             return (Some(id), perhaps);
         }
