@@ -189,10 +189,10 @@ impl ControlState {
         self.drills_of(source).filter(passed).max_by_key(|drill| drill.started_at)
     }
 
-    /// The newest snapshot of a source that a drill has proven to restore.
-    pub fn newest_proven(&self, source: &SourceName) -> Option<SnapshotId> {
+    /// The snapshots of a source that drills have proven to restore, each with the digest of its inventory.
+    pub fn proven<'a>(&'a self, source: &'a SourceName) -> impl Iterator<Item = (SnapshotId, Option<Sha256>)> + 'a {
         let passed = |drill: &&Drill| matches!(drill.verdict, Verdict::Passed | Verdict::Warning);
-        self.drills_of(source).filter(passed).filter_map(|drill| drill.snapshot).max()
+        self.drills_of(source).filter(passed).filter_map(|drill| Some((drill.snapshot?, drill.inventory_sha256)))
     }
 
     /// Restores that were begun and never ended, by writer and number.

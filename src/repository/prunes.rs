@@ -70,6 +70,9 @@ pub struct Prunes {
     pub pending: BTreeMap<RunId, SignedPrune>,
     /// Records of executed plans. Two hosts may have executed one plan at once: then both records hold.
     pub executed: BTreeMap<RunId, Vec<SignedPrune>>,
+    /// Records of executed plans that one store alone has, while every other that answers still shows what they delete.
+    /// With more stores asked than one, no prune leaves that behind: they hide nothing, and copy carries them nowhere.
+    pub unconfirmed: BTreeMap<RunId, Vec<SignedPrune>>,
     /// What was not accepted.
     pub refused: Vec<RefusedPrune>,
 }
@@ -77,12 +80,13 @@ pub struct Prunes {
 impl Prunes {
     /// The plans that are known, pending or executed.
     pub fn known(&self) -> BTreeSet<RunId> {
-        self.pending.keys().chain(self.executed.keys()).copied().collect()
+        self.pending.keys().chain(self.executed.keys()).chain(self.unconfirmed.keys()).copied().collect()
     }
 
     /// All records that are believed.
     pub fn records(&self) -> impl Iterator<Item = &PruneRecord> {
-        self.pending.values().chain(self.executed.values().flatten()).map(|signed| &signed.record)
+        let executed = self.executed.values().chain(self.unconfirmed.values()).flatten();
+        self.pending.values().chain(executed).map(|signed| &signed.record)
     }
 
     /// What executed plans have deleted.
@@ -91,21 +95,15 @@ impl Prunes {
     /// deleted counts: the rest may be kept for good reason.
     pub fn tombstones(&self) -> CondemnedSet {
         let mut all = CondemnedSet::default();
-        for records in self.executed.values() {
-            let sets = records.iter().map(|signed| {
-                let mut set = CondemnedSet::default();
-                set.add(&signed.record.condemned);
-                set
-            });
-            all.extend(sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default());
-        }
+        self.executed.values().for_each(|records| all.extend(deleted_by(records)));
         all
     }
 
-    /// What pending plans condemn.
+    /// What pending plans condemn, and records that are not confirmed.
     pub fn condemned(&self) -> CondemnedSet {
         let mut set = CondemnedSet::default();
-        self.pending.values().for_each(|signed| set.add(&signed.record.condemned));
+        let signed = self.pending.values().chain(self.unconfirmed.values().flatten());
+        signed.for_each(|signed| set.add(&signed.record.condemned));
         set
     }
 
@@ -147,6 +145,27 @@ impl Prunes {
     }
 }
 
+/// What the records of one executed plan have deleted.
+pub fn deleted_by(records: &[SignedPrune]) -> CondemnedSet {
+    let sets = records.iter().map(|signed| {
+        let mut set = CondemnedSet::default();
+        set.add(&signed.record.condemned);
+        set
+    });
+    sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default()
+}
+
+/// Whether nobody but one store knows of a plan's execution, and every other still shows some of what it deletes.
+fn is_unconfirmed(records: &[SignedPrune], listings: &[StoreListing]) -> bool {
+    let holders: BTreeSet<usize> = records.iter().flat_map(|signed| signed.stores.iter().copied()).collect();
+    let deleted = deleted_by(records);
+    let is_other = |at: &usize| !holders.contains(at) && listings[*at].status == super::head::StoreStatus::Ready;
+    let mut others = (0..listings.len()).filter(is_other).peekable();
+    holders.len() == 1
+        && others.peek().is_some()
+        && others.all(|at| listings[at].objects.keys().any(|name| deleted.has_object(name)))
+}
+
 /// The stores that show a record, by position.
 type Holders = BTreeMap<RunId, Vec<usize>>;
 
@@ -162,7 +181,9 @@ impl Repository {
         let [mut planned, executed] = holders;
         let mut prunes = Prunes::default();
         for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
-            prunes.executed.insert(plan, found);
+            let unconfirmed = is_unconfirmed(&found, listings);
+            let of_their_kind = if unconfirmed { &mut prunes.unconfirmed } else { &mut prunes.executed };
+            of_their_kind.insert(plan, found);
         }
         // A record that nobody trusted signed executes nothing.
         planned.retain(|plan, _| !prunes.executed.contains_key(plan));

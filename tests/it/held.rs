@@ -257,3 +257,70 @@ fn a_store_that_is_renamed_goes_on_getting_evidence() {
     fs::write(&file, renamed).unwrap();
     run(&mut house.recoup(["hold", "add", "ledger", "--reason", "case 8"])).expect_code(0);
 }
+
+/// Signs a record that says that these snapshots are deleted, and puts it on one store.
+fn forge_tombstone(house: &House, store: &str, id: &str) {
+    let pruned = house.path(store).join("sources/ledger/prunes");
+    let honest = fs::read_dir(&pruned).unwrap().next().unwrap().unwrap().path();
+    let mut record: Value = serde_json::from_slice(&fs::read(honest.join("executed.json")).unwrap()).unwrap();
+    record["plan"] = "cccccccccccccccc".into();
+    let sha256 = record["condemned"]["snapshots"][0]["inventory_sha256"].clone();
+    record["condemned"] = serde_json::json!({
+        "snapshots": [{ "id": id, "inventory_sha256": sha256, "because": "retention" }],
+        "roots": [], "runs": [], "folders": [],
+    });
+    record["dropped"] = serde_json::json!({ "snapshots": [], "roots": [], "runs": [], "folders": [] });
+    let folder = pruned.join("cccccccccccccccc");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("executed.json");
+    fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
+    let mut sign = crate::support::program("ssh-keygen", &house.path(""));
+    sign.args(["-q", "-Y", "sign", "-f", "R/host_ed25519", "-n", "recoup-prune"]).arg(&file);
+    run(&mut sign).expect_code(0);
+}
+
+#[test]
+fn a_tombstone_that_one_store_alone_shows_deletes_and_hides_nothing() {
+    if !crate::needs::needs("ssh-keygen") {
+        return;
+    }
+    let house = house_of(4);
+    prune(&house).expect_code(0);
+    house.change_and_backup();
+    let bytes = house.ledger();
+    let listed = run(&mut house.recoup(["list", "--json"])).json();
+    let newest = listed["snapshots"].as_array().unwrap().last().unwrap().clone();
+    let id = format!("{:010}-{}", newest["seq"].as_u64().unwrap(), newest["run"].as_str().unwrap());
+    forge_tombstone(&house, "a", &id);
+    assert_eq!(numbers(&house), [4, 5]);
+    house.assert_restores("latest", &bytes);
+    let verified = run(&mut house.recoup(["verify"])).expect_code(2);
+    assert!(verified.stdout.contains("cccccccccccccccc"), "{verified:?}");
+    run(&mut house.recoup(["copy"]));
+    assert!(!house.path("b/sources/ledger/prunes/cccccccccccccccc").exists(), "copy carried it");
+    let pruned = prune(&house);
+    assert!(pruned.stderr.contains("plan cccccccccccccccc"), "{pruned:?}");
+    assert_eq!(numbers(&house).last(), Some(&5));
+    house.assert_restores("latest", &bytes);
+}
+
+#[test]
+fn a_tombstone_on_every_store_takes_nothing_that_is_held() {
+    if !crate::needs::needs("ssh-keygen") {
+        return;
+    }
+    let house = house_of(4);
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "case"])).expect_code(0);
+    prune(&house).expect_code(0);
+    let folders = fs::read_dir(house.path("a/sources/ledger/snapshots")).unwrap().map(Result::unwrap);
+    let left = folders.filter(|folder| folder.path().join("inventory.json").exists());
+    let held = left.map(|folder| folder.file_name().into_string().unwrap()).min().unwrap();
+    for store in crate::house::STORES {
+        forge_tombstone(&house, store, &held);
+    }
+    let pruned = prune(&house).expect_code(1);
+    assert!(pruned.stderr.contains("which stays: it is held"), "{pruned:?}");
+    for store in crate::house::STORES {
+        assert!(house.path(store).join("sources/ledger/snapshots").join(&held).join("inventory.json").exists());
+    }
+}

@@ -24,7 +24,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{Prunes, SignedPrune},
+        prunes::{Prunes, SignedPrune, deleted_by},
     },
     stores::{Problem, StoreError},
 };
@@ -205,12 +205,38 @@ impl Pruning<'_> {
         self.record_and_delete(plan, catalogue, Condemned::default(), dropped).await
     }
 
-    /// Finishes executed plans on stores that lagged: their records first, then what they still hold.
-    pub(super) async fn finish_lagging(&mut self, catalogue: &Catalogue) {
-        let records: Vec<SignedPrune> = catalogue
-            .prunes
-            .executed
-            .values()
+    /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What is protected
+    /// now stays, whatever was executed.
+    pub(super) async fn finish_lagging(&mut self, gathered: &Gathered) {
+        let catalogue = &gathered.catalogue;
+        let mut finished: Vec<&Vec<SignedPrune>> = Vec::new();
+        // A run that was cut short while it said that a plan is executed: that plan is executed by this one.
+        let unconfirmed =
+            catalogue.prunes.unconfirmed.iter().filter(|(plan, _)| !catalogue.prunes.pending.contains_key(plan));
+        for (plan, records) in catalogue.prunes.executed.iter().chain(unconfirmed) {
+            let deletes = deleted_by(records);
+            let shown = |id: &SnapshotId| {
+                let name = layout::snapshot_object(*id, layout::INVENTORY);
+                catalogue.ready().any(|at| catalogue.listings[at].objects.contains_key(&name))
+            };
+            let kept = deletes.snapshots().iter().find_map(|id| Some((id, gathered.veto(*id)?)));
+            let holders: BTreeSet<usize> = records.iter().flat_map(|signed| signed.stores.iter().copied()).collect();
+            let is_confirmed =
+                catalogue.prunes.executed.contains_key(plan) || holders.len() >= quorum(self.host, self.protected);
+            match kept.filter(|(id, _)| shown(id)) {
+                Some((id, why)) => drop(self.warnings.insert(format!(
+                    "plan {plan} is executed, and deletes snapshot {id} of {}, which stays: {why}; recoup verify",
+                    self.protected.name
+                ))),
+                None if !is_confirmed => drop(self.warnings.insert(format!(
+                    "one store alone says that plan {plan} of {} is executed: it is not believed; recoup verify",
+                    self.protected.name
+                ))),
+                None => finished.push(records),
+            }
+        }
+        let records: Vec<SignedPrune> = finished
+            .iter()
             .filter_map(|records| records.first())
             .filter(|signed| {
                 let name = layout::prune_object(signed.record.plan, Stage::Executed);
@@ -229,7 +255,9 @@ impl Pruning<'_> {
                 }
             }
         }
-        self.delete(catalogue, &catalogue.tombstones).await;
+        let mut tombstones = CondemnedSet::default();
+        finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
+        self.delete(catalogue, &tombstones).await;
     }
 
     /// Deletes what is condemned from every store that shows it.
@@ -251,6 +279,10 @@ impl Pruning<'_> {
             let outcome_now = outcome.get_or_insert_with(|| PrunedStore::new(this.host.repository.stores[at].name()));
             for phase in phases {
                 this.delete_on(at, phase, outcome_now).await;
+                // No store ever shows a committed inventory without what it uses.
+                if outcome_now.kept_objects > 0 {
+                    break;
+                }
             }
             outcome
         }))

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::{RunId, SnapshotId},
+        id::{RunId, Sha256, SnapshotId},
         plan::prune::{Known as KnownSnapshot, Snapshots, writers},
         policy::is_durable,
         prune::{Because, WriterSeen},
@@ -38,6 +38,9 @@ pub(super) struct Gathered {
     pub(super) writers: Vec<WriterSeen>,
     /// The newest snapshot that is whole on enough stores.
     pub(super) newest_durable: Option<SnapshotId>,
+    vetoes: Vetoes,
+    /// The newest snapshot that is there and that a drill has proven.
+    proven: Option<SnapshotId>,
 }
 
 /// How many stores have one in common with any that make a snapshot durable.
@@ -67,7 +70,8 @@ pub(super) async fn gather(
     let newest = newest_durable(host, protected, &state.known(), &mut catalogue).await;
     let now = host.world.now();
     let dated = dated(host, protected, &catalogue);
-    let keep = protections(&catalogue, &vetoes, &newest, state);
+    let proven = newest_proven(&catalogue, &vetoes);
+    let keep = protections(&catalogue, &vetoes, proven, &newest, state);
     let rule = Rule::of(&protected.policy);
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
@@ -86,7 +90,7 @@ pub(super) async fn gather(
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
-    Ok(Gathered { writers, now, protected: keep, going, newest_durable, catalogue })
+    Ok(Gathered { writers, now, protected: keep, going, newest_durable, vetoes, proven, catalogue })
 }
 
 impl Gathered {
@@ -95,6 +99,16 @@ impl Gathered {
         all_committed(&self.catalogue)
             .map(|(id, committed)| (id, KnownSnapshot { inventory: &committed.inventory, sha256: committed.sha256 }))
             .collect()
+    }
+
+    /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
+    pub(super) fn veto(&self, id: SnapshotId) -> Option<String> {
+        let held = self.vetoes.holds.get(&id).map(|holds| format!("it is held: {}", holds.join(", ")));
+        let all = &self.vetoes.everything;
+        let everything = (!all.is_empty()).then(|| format!("all of the source is held: {}", all.join(", ")));
+        let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
+        let newest = (self.newest_durable == Some(id)).then(|| "it is the newest durable one".to_owned());
+        held.or(everything).or(proven).or(newest)
     }
 
     /// What a pending plan must not delete: what is protected, and what the rule keeps now.
@@ -254,16 +268,25 @@ async fn newest_durable(
     (None, perhaps)
 }
 
+/// A drill may name a snapshot that never was: only what is there, and is what the drill restored, is proven.
+fn newest_proven(catalogue: &Catalogue, vetoes: &Vetoes) -> Option<SnapshotId> {
+    let is_there = |(id, sha256): &&(SnapshotId, Option<Sha256>)| {
+        catalogue.snapshots.get(id).is_some_and(|committed| sha256.is_none_or(|sha256| sha256 == committed.sha256))
+    };
+    vetoes.proven.iter().filter(is_there).map(|(id, _)| *id).max()
+}
+
 fn protections(
     catalogue: &Catalogue,
     vetoes: &Vetoes,
+    proven: Option<SnapshotId>,
     (newest, perhaps): &(Option<SnapshotId>, BTreeSet<SnapshotId>),
     state: &SourceState,
 ) -> BTreeMap<SnapshotId, String> {
     let mut keep = BTreeMap::new();
     // Of what was condemned by mistake the base would come back in full.
     keep.extend(state.base().ok().map(|record| (record.snapshot, "this host's next snapshot builds on it".to_owned())));
-    keep.extend(vetoes.proven.map(|id| (id, "it is the newest that a drill has proven".to_owned())));
+    keep.extend(proven.map(|id| (id, "it is the newest that a drill has proven".to_owned())));
     if !vetoes.everything.is_empty() {
         let held = format!("all of the source is held: {}", vetoes.everything.join(", "));
         keep.extend(catalogue.snapshots.keys().map(|id| (*id, held.clone())));

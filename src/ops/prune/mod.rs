@@ -24,7 +24,12 @@ use crate::{
         result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
+    repository::{
+        catalogue::{Catalogue, Needed},
+        head::StoreStatus,
+        layout,
+        prunes::SignedPrune,
+    },
     world::files::Lock,
 };
 use execute::Pruning;
@@ -190,6 +195,22 @@ async fn check_forgotten(
             "recoup verify --all finds out what is damaged; recoup copy heals it",
         ));
     }
+    // The stores together may have what none has alone.
+    let has = |at: usize, object: &Needed| {
+        let known = damaged.get(&gathered.catalogue.listings[at].store);
+        let held = gathered.catalogue.listings[at].objects.get(&object.name);
+        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
+            && !known.is_some_and(|known| known.contains(&object.name))
+    };
+    let stores = gathered.catalogue.listings.len();
+    if !needed.is_empty() && needed.iter().all(|object| (0..stores).any(|at| has(at, object))) {
+        let cause = "the stores together have all of it, as far as is known".to_owned();
+        return Err(refuse(
+            Code::Refused,
+            cause,
+            "recoup copy makes it whole; recoup verify --all finds out what is damaged",
+        ));
+    }
     gathered.protected.remove(&id);
     Ok(())
 }
@@ -247,7 +268,7 @@ pub async fn execute(
     for signed in pending {
         pruning.execute(signed).await?;
     }
-    pruning.finish_lagging(&gathered.catalogue).await;
+    pruning.finish_lagging(gathered).await;
     if let Some(plan) = plan {
         let signed = pruning.sign(plan.clone())?;
         pruning.publish(&signed).await?;

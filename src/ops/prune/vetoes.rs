@@ -3,11 +3,11 @@
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::{SnapshotId, SourceName},
+        id::{Sha256, SnapshotId, SourceName},
     },
     ops::{evidence::read_control, host::Host},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The vetoes of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -16,8 +16,8 @@ pub struct Vetoes {
     pub holds: BTreeMap<SnapshotId, Vec<String>>,
     /// Holds on everything that the source has.
     pub everything: Vec<String>,
-    /// The newest snapshot that a drill has proven.
-    pub proven: Option<SnapshotId>,
+    /// Snapshots that drills say they have proven, each with the digest of its inventory.
+    pub proven: BTreeSet<(SnapshotId, Option<Sha256>)>,
 }
 
 /// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
@@ -49,7 +49,7 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .safe("nothing was planned or deleted")
             .next_step("recoup evidence verify"));
     }
-    let mut vetoes = Vetoes { proven: view.state.newest_proven(source), ..Vetoes::default() };
+    let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
             vetoes.everything.push(id.to_string());

@@ -14,6 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What was not accepted as a record of a prune.
 pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
+    for (plan, records) in &catalogue.prunes.unconfirmed {
+        let name = full_name(catalogue, &layout::prune_object(*plan, Stage::Executed));
+        let (problem, cause) = if catalogue.prunes.pending.contains_key(plan) {
+            (Problem::Behind, "a prune was cut short here; the next one finishes it")
+        } else {
+            (Problem::Foreign, "no other store knows of it, and all of them show what it deletes: it hides nothing")
+        };
+        for at in records.iter().flat_map(|signed| &signed.stores) {
+            let store = &catalogue.listings[*at].store;
+            examination.findings.add(store, Some(name.clone()), problem, [], Some(cause.to_owned()));
+        }
+    }
     for refused in &catalogue.prunes.refused {
         let is_known = catalogue.prunes.knows(refused.plan, refused.stage);
         let name = layout::prune_object(refused.plan, refused.stage);

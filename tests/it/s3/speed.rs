@@ -5,13 +5,7 @@ use super::{ID, SECRET, with_keys};
 use crate::site::Site;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 /// Serves a directory as buckets, until the process ends.
 fn serve(dir: &Path) -> String {
@@ -43,7 +37,7 @@ fn serve(dir: &Path) -> String {
 }
 
 fn timed(command: &mut Command) -> Duration {
-    let began = Instant::now();
+    let began = recoup::world::Stopwatch::start();
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     began.elapsed()

@@ -13,17 +13,22 @@ impl Graves {
     /// Reads them from every store.
     pub(crate) fn of(site: &Site) -> Self {
         let mut graves = Graves::default();
+        let mut holders: BTreeMap<String, usize> = BTreeMap::new();
         for store in 0..site.backends.len() {
             for key in site.keys(store) {
                 let name = key.strip_prefix(FOLDER).and_then(|name| name.strip_prefix("prunes/"));
                 let Some(plan) = name.and_then(|name| name.strip_suffix("/executed.json")) else { continue };
                 let record: Value = serde_json::from_slice(&site.get(store, &key).unwrap()).unwrap();
+                *holders.entry(plan.to_owned()).or_default() += 1;
                 let records = graves.0.entry(plan.to_owned()).or_default();
                 if !records.contains(&record) {
                     records.push(record);
                 }
             }
         }
+        // A prune that was cut short on its first store has executed nothing yet.
+        let wanted = 2.min(site.backends.len());
+        graves.0.retain(|plan, _| holders[plan] >= wanted);
         graves
     }
 
