@@ -101,6 +101,16 @@ pub async fn list(
     if !view.complete {
         result.notes.push("too few stores answered: holds that were added lately may be missing here".to_owned());
     }
+    if let Some(refused) = view.refused.first() {
+        result.notes.push(format!(
+            "{} evidence records are not accepted, and may hide holds or releases, such as {}/{} on store {}: recoup \
+             evidence verify",
+            view.refused.len(),
+            refused.writer,
+            refused.number,
+            refused.store
+        ));
+    }
     for (id, hold) in view.state.holds().filter(|(_, hold)| source.is_none_or(|source| hold.source == *source)) {
         let reason = reason_of(repository, hold, identities).await;
         result.holds.push(HoldEntry { reason, ..entry_of(id, hold) });
