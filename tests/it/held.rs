@@ -33,6 +33,10 @@ fn what_is_held_stays_until_it_is_released() {
     let hold = held.expect_code(0).json()["holds"][0]["hold"].as_str().unwrap().to_owned();
     prune(&house).expect_code(0);
     assert_eq!(numbers(&house), [2, 5]);
+    // What was pruned between the two makes no other history of the older one.
+    let latest = ["restore", "ledger", "--to", "latest", "--target", "latest", "--identity", "R/custodian.age"];
+    let restored = run(&mut house.recoup(latest)).expect_code(0);
+    assert!(!restored.stderr.contains("forked"), "{restored:?}");
     house.assert_restores("snapshot:5", &house.ledger());
     run(&mut house.recoup([
         "restore",

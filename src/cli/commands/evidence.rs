@@ -37,6 +37,7 @@ pub const HELP: Help = Help {
         (0, "done"),
         (1, "a store lags or did not answer"),
         (2, "records were altered, removed or forked, or nobody trusted signed them"),
+        (3, "verify: no store could be read"),
     ],
 };
 

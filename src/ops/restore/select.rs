@@ -146,10 +146,14 @@ fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bo
         if id == ancestor {
             return true;
         }
-        if seen.insert(id)
-            && let Some(committed) = catalogue.snapshots.get(&id)
-        {
-            pending.extend(committed.inventory.parents.iter().map(|parent| parent.id));
+        if !seen.insert(id) {
+            continue;
+        }
+        match catalogue.snapshots.get(&id) {
+            Some(committed) => pending.extend(committed.inventory.parents.iter().map(|parent| parent.id)),
+            // What was pruned between the two is no sign of another history.
+            None if id.seq > ancestor.seq && catalogue.tombstones.has_snapshot(id) => return true,
+            None => {}
         }
     }
     false
