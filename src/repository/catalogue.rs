@@ -196,6 +196,8 @@ impl Repository {
             for at in stores {
                 match self.read_snapshot(at, source, id).await {
                     Ok(committed) => return (id, Some(committed), refused),
+                    // Deleted since it was listed, as by a prune that runs at the same time.
+                    Err(Refusal::Unreadable(_)) if self.is_gone(at, source, id).await => {}
                     Err(why) => refused.push(Refused { store: self.stores[at].name().to_owned(), id, why }),
                 }
             }
@@ -209,6 +211,11 @@ impl Repository {
             }
         }
         catalogue.refused.sort_by(|a, b| (a.id, &a.store).cmp(&(b.id, &b.store)));
+    }
+
+    async fn is_gone(&self, store: usize, source: &SourceName, id: SnapshotId) -> bool {
+        let key = format!("{}{}", layout::source_folder(source), layout::snapshot_object(id, layout::INVENTORY));
+        self.stores[store].size(&key).await.is_err_and(|error| error.is_missing())
     }
 
     /// Reads one inventory from one store: signature first, then content, then whether it is where it belongs.
