@@ -15,6 +15,7 @@ pub mod signature;
 pub mod signers;
 pub mod vouch;
 
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Digest;
 
 use crate::core::id::Sha256;
@@ -47,6 +48,38 @@ impl FormatError {
 /// SHA-256 of bytes.
 pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+/// The bytes of a JSON document that people may read, too.
+fn document_bytes<T: Serialize>(document: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(document).expect("no document has a map with odd keys");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Reads a JSON document of the format `known`, and asks it why it cannot be right.
+///
+/// It is read once where it is what it should be. Of what is not understood the format alone says whether it is newer.
+fn parse_document<T: DeserializeOwned>(
+    bytes: &[u8],
+    known: &'static str,
+    format_of: impl Fn(&T) -> &str,
+    contradiction: impl Fn(&T) -> Option<&'static str>,
+) -> Result<T, FormatError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+    }
+    let read = serde_json::from_slice::<T>(bytes);
+    if !read.as_ref().is_ok_and(|document| format_of(document) == known) {
+        let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+        check_format(&head.format, known)?;
+    }
+    let document = read.map_err(FormatError::damaged)?;
+    match contradiction(&document) {
+        Some(why) => Err(FormatError::damaged(why)),
+        None => Ok(document),
+    }
 }
 
 /// Checks the `format` of a JSON object against `known` (`name/major`): a newer major is told apart from rubbish.

@@ -1,6 +1,6 @@
 //! `objects.json`: the clear list of a run's objects with sizes and SHA-256. Signed inventories name its digest.
 
-use super::{FormatError, check_format, digests, index, manifest, pack::PACK_SEALED_BYTES};
+use super::{FormatError, digests, document_bytes, index, manifest, pack::PACK_SEALED_BYTES, parse_document};
 use crate::core::id::{RepositoryId, RunId, Sha256, SourceName};
 use serde::{Deserialize, Serialize};
 
@@ -99,20 +99,12 @@ impl ObjectKind {
 impl RunObjects {
     /// The bytes of `objects.json`.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("the list has no map with odd keys");
-        bytes.push(b'\n');
-        bytes
+        document_bytes(self)
     }
 
     /// Reads and checks `objects.json`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: String,
-        }
-        let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
-        check_format(&head.format, FORMAT)?;
-        let list: RunObjects = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+        let list = parse_document(bytes, FORMAT, |list: &RunObjects| &list.format, |_| None)?;
         for object in &list.objects {
             let Some(kind) = ObjectKind::of(&object.name) else {
                 let name: String = object.name.chars().take(80).collect();

@@ -1,18 +1,17 @@
 //! `plan.json` and `executed.json` as bytes. The signature is over the exact bytes and is checked before they are parsed.
 
-use super::{FormatError, check_format};
+use super::{FormatError, parse_document, signature};
 use crate::core::{
     id::RepositoryId,
     prune::{FORMAT, PruneRecord},
 };
-use serde::Deserialize;
 
 /// The most bytes that a reader accepts: 20,000 snapshots with all that goes with them take a third of it.
 pub const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Who signs prune records, as `allowed_signers` names it: `prune@<repository id>`.
 pub fn principal(repository: &RepositoryId) -> String {
-    format!("prune@{repository}")
+    signature::role_principal("prune", repository)
 }
 
 /// The bytes of a record, in one line: plans may be large.
@@ -24,21 +23,7 @@ pub fn to_bytes(record: &PruneRecord) -> Vec<u8> {
 
 /// Reads and checks a record whose signature has been checked.
 pub fn parse(bytes: &[u8]) -> Result<PruneRecord, FormatError> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: String,
-    }
-    let read = serde_json::from_slice::<PruneRecord>(bytes);
-    // Of what is not understood the format alone says whether it is newer.
-    if !read.as_ref().is_ok_and(|record| record.format == FORMAT) {
-        let head: Head = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
-        check_format(&head.format, FORMAT)?;
-    }
-    let record = read.map_err(FormatError::damaged)?;
-    match record.contradiction() {
-        Some(why) => Err(FormatError::damaged(why)),
-        None => Ok(record),
-    }
+    parse_document(bytes, FORMAT, |record: &PruneRecord| &record.format, PruneRecord::contradiction)
 }
 
 #[cfg(test)]
