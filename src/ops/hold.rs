@@ -53,7 +53,7 @@ pub async fn add(
         cause: request.cause,
         added_at: world.now(),
         released_at: None,
-        reason: world.invocation().reason.clone(),
+        reason: world.invocation().reason,
         writer,
         record,
     };
@@ -95,7 +95,7 @@ pub async fn list(
 ) -> Result<HoldsResult, Failure> {
     let view = read_control(repository, state_dir).await;
     if view.answered.is_empty() {
-        return Err(super::evidence::show::nobody_answers(repository).await);
+        return Err(repository.none_usable().await);
     }
     let mut result = HoldsResult { schema: HoldsSchema, holds: Vec::new(), notes: Vec::new() };
     if !view.complete {
@@ -169,7 +169,6 @@ async fn record(
     source: &SourceName,
     control: Control,
 ) -> Result<(WriterId, u64), Failure> {
-    recorder.close_dead()?;
     let draft = Draft {
         subjects: vec![Subject::new(source.clone(), Verdict::Passed)],
         control: Some(control),
@@ -220,7 +219,7 @@ async fn resolve(repository: &Repository, request: &HoldRequest) -> Result<BTree
         }
     }
     if answered == 0 {
-        return Err(super::evidence::show::nobody_answers(repository).await);
+        return Err(repository.none_usable().await);
     }
     let mut ids = BTreeSet::new();
     for name in &request.snapshots {

@@ -79,6 +79,40 @@ pub enum Refusal {
     Unreadable(String),
 }
 
+impl Refusal {
+    /// A signature does not count.
+    pub(super) fn untrusted(error: signature::SignatureError) -> Self {
+        Refusal::Untrusted(error.to_string())
+    }
+
+    /// A store did not give it; or it answers, and what it gives is larger than any, or cannot be read off its disk.
+    pub(super) fn of_store(error: StoreError) -> Self {
+        match error.problem {
+            Problem::Damaged(why) => Refusal::Damaged(why),
+            _ => Refusal::Unreadable(error.to_string()),
+        }
+    }
+
+    /// The word for it in findings.
+    pub fn problem(&self) -> crate::core::result::Problem {
+        use crate::core::result::Problem;
+        match self {
+            Refusal::Untrusted(_) => Problem::Foreign,
+            Refusal::Damaged(_) => Problem::Damaged,
+            Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
+        }
+    }
+}
+
+impl From<FormatError> for Refusal {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        }
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -230,24 +264,19 @@ impl Repository {
     ) -> Result<Committed, Refusal> {
         let folder = layout::source_folder(source);
         let store = &self.stores[store];
-        let unreadable = |error: StoreError| match error.problem {
-            // The store answers, and what it gives is larger than any, or cannot be read off its disk.
-            Problem::Damaged(why) => Refusal::Damaged(why),
-            _ => Refusal::Unreadable(error.to_string()),
-        };
         let key = format!("{folder}{}", layout::snapshot_object(id, layout::SIGNATURE));
         let signature = match store.get(&key, MAX_SIGNATURE_BYTES as u64).await {
             Ok(signature) => signature,
             Err(error) if error.is_missing() => {
                 return Err(Refusal::Untrusted("it has no signature".to_owned()));
             }
-            Err(error) => return Err(unreadable(error)),
+            Err(error) => return Err(Refusal::of_store(error)),
         };
         let key = format!("{folder}{}", layout::snapshot_object(id, layout::INVENTORY));
         let principal = signature::principal(source, &self.id);
         let known = self.may_be_trusted(&key, text_of(&signature)?, signature::INVENTORY, &principal).await;
-        known.map_err(|error| Refusal::Untrusted(error.to_string()))?;
-        let bytes = store.get(&key, inventory_format::MAX_BYTES).await.map_err(unreadable)?;
+        known.map_err(Refusal::untrusted)?;
+        let bytes = store.get(&key, inventory_format::MAX_BYTES).await.map_err(Refusal::of_store)?;
         self.accept(source, id, bytes, signature)
     }
 
@@ -262,13 +291,9 @@ impl Repository {
         let text = text_of(&signature)?;
         let principal = signature::principal(source, &self.id);
         let name = format!("{}{}", layout::source_folder(source), layout::snapshot_object(id, layout::INVENTORY));
-        let signer = self
-            .verify_signed(&name, &bytes, text, signature::INVENTORY, &principal)
-            .map_err(|error| Refusal::Untrusted(error.to_string()))?;
-        let inventory = inventory_format::parse(&bytes).map_err(|error| match error {
-            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
-        })?;
+        let signer =
+            self.verify_signed(&name, &bytes, text, signature::INVENTORY, &principal).map_err(Refusal::untrusted)?;
+        let inventory = inventory_format::parse(&bytes)?;
         if inventory.repository != self.id || inventory.source != *source || inventory.id() != id {
             return Err(Refusal::Damaged(format!(
                 "it is the inventory of {} of {} in repository {}, not of what its path says",

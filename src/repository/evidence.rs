@@ -1,17 +1,20 @@
 //! The control log on the stores: its records, read and checked; chains as far as the stores show them.
 
-use super::{Repository, catalogue::Refusal, fetch::problem_of, head, layout};
+use super::{
+    Repository,
+    catalogue::{Refusal, text_of},
+    head, layout,
+};
 use crate::{
     core::{
         evidence::{ChainHead, Record, WriterId},
         id::{RepositoryId, Sha256},
-        result::Problem,
     },
     format::{
-        self, FormatError, evidence as evidence_format,
+        self, evidence as evidence_format,
         signature::{self, MAX_SIGNATURE_BYTES},
     },
-    stores::{Problem as StoreProblem, Store, StoreError},
+    stores::Store,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -22,7 +25,7 @@ const AHEAD: u64 = 8;
 
 /// The name that signers of evidence sign as.
 pub fn principal(repository: &RepositoryId) -> String {
-    format!("evidence@{repository}")
+    signature::role_principal("evidence", repository)
 }
 
 /// A record that a trusted signer signed.
@@ -204,22 +207,11 @@ impl Repository {
         bytes: Bytes,
         signature: Bytes,
     ) -> Result<SignedRecord, Refusal> {
-        let untrusted = |why: String| Refusal::Untrusted(why);
-        let text = std::str::from_utf8(&signature)
-            .map_err(|_| untrusted("its signature is not one of ssh-keygen's".to_owned()))?;
+        let (name, text) = (layout::evidence(writer, number, "json"), text_of(&signature)?);
         let signer = self
-            .verify_signed(
-                &layout::evidence(writer, number, "json"),
-                &bytes,
-                text,
-                signature::EVIDENCE,
-                &principal(&self.id),
-            )
-            .map_err(|error| untrusted(error.to_string()))?;
-        let record = evidence_format::parse(&bytes).map_err(|error| match error {
-            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
-        })?;
+            .verify_signed(&name, &bytes, text, signature::EVIDENCE, &principal(&self.id))
+            .map_err(Refusal::untrusted)?;
+        let record = evidence_format::parse(&bytes)?;
         if record.repository != self.id || record.writer != writer || record.number != number {
             return Err(Refusal::Damaged(format!(
                 "it is record {} of writer {} in repository {}, not what its path says",
@@ -256,21 +248,6 @@ async fn get(
     match store.get(&layout::evidence(writer, number, ending), max_bytes).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.is_missing() => Ok(None),
-        Err(StoreError { problem: StoreProblem::Damaged(why), .. }) => Err(Refusal::Damaged(why)),
-        Err(error) => Err(Refusal::Unreadable(error.to_string())),
+        Err(error) => Err(Refusal::of_store(error)),
     }
-}
-
-/// The word for a refusal in findings.
-pub fn problem_of_refusal(refusal: &Refusal) -> Problem {
-    match refusal {
-        Refusal::Untrusted(_) => Problem::Foreign,
-        Refusal::Damaged(_) => Problem::Damaged,
-        Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
-    }
-}
-
-/// The word for a store's error, for those who level evidence.
-pub fn problem_of_error(error: &StoreError) -> Problem {
-    problem_of(error)
 }

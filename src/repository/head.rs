@@ -160,6 +160,17 @@ pub fn majority(survey: &[Result<Head, StoreStatus>]) -> Option<Head> {
     Some((**best).clone())
 }
 
+impl super::Repository {
+    /// The failure of a command that none of the stores answered as it should.
+    pub async fn none_usable(&self) -> Failure {
+        let found = survey(&self.stores, self.id).await.into_iter();
+        let of_store = |(store, found): (&Store, Result<Head, StoreStatus>)| {
+            (store.name().to_owned(), found.err().unwrap_or(StoreStatus::Ready))
+        };
+        none_usable(&self.stores.iter().zip(found).map(of_store).collect::<Vec<_>>())
+    }
+}
+
 /// The failure of a command that could use none of the stores: how each of them is.
 pub fn none_usable(statuses: &[(String, StoreStatus)]) -> Failure {
     let mut failures: Vec<Failure> = statuses.iter().map(|(store, status)| status.failure(store)).collect();

@@ -11,10 +11,9 @@ use crate::{
         prune::{CondemnedSet, PruneRecord, Stage},
     },
     format::{
-        self, FormatError, prune as prune_format,
+        self, prune as prune_format,
         signature::{self, MAX_SIGNATURE_BYTES},
     },
-    stores::{Problem, StoreError},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -155,15 +154,16 @@ pub fn deleted_by(records: &[SignedPrune]) -> CondemnedSet {
     sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default()
 }
 
-/// Whether nobody but one store knows of a plan's execution, and every other still shows some of what it deletes.
-fn is_unconfirmed(records: &[SignedPrune], listings: &[StoreListing]) -> bool {
-    let holders: BTreeSet<usize> = records.iter().flat_map(|signed| signed.stores.iter().copied()).collect();
-    let deleted = deleted_by(records);
-    let is_other = |at: &usize| !holders.contains(at) && listings[*at].status == super::head::StoreStatus::Ready;
-    let mut others = (0..listings.len()).filter(is_other).peekable();
-    holders.len() == 1
-        && others.peek().is_some()
-        && others.all(|at| listings[at].objects.keys().any(|name| deleted.has_object(name)))
+/// The stores that show records of a plan's execution, by position.
+pub fn holders(records: &[SignedPrune]) -> BTreeSet<usize> {
+    records.iter().flat_map(|signed| signed.stores.iter().copied()).collect()
+}
+
+/// Whether nobody but one store knows of a plan's execution, and every other that was asked still shows some of what it
+/// deletes: see [`Prunes::unconfirmed`].
+pub(super) fn is_unconfirmed(holders: usize, others_show: impl Iterator<Item = bool>) -> bool {
+    let mut others_show = others_show.peekable();
+    holders == 1 && others_show.peek().is_some() && others_show.all(|shows| shows)
 }
 
 /// The stores that show a record, by position.
@@ -181,8 +181,14 @@ impl Repository {
         let [mut planned, executed] = holders;
         let mut prunes = Prunes::default();
         for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
-            let unconfirmed = is_unconfirmed(&found, listings);
-            let of_their_kind = if unconfirmed { &mut prunes.unconfirmed } else { &mut prunes.executed };
+            let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
+            let others = listings
+                .iter()
+                .enumerate()
+                .filter(|(at, listing)| !known_to.contains(at) && listing.status == super::head::StoreStatus::Ready);
+            let show = others.map(|(_, listing)| listing.objects.keys().any(|name| deleted.has_object(name)));
+            let of_their_kind =
+                if is_unconfirmed(known_to.len(), show) { &mut prunes.unconfirmed } else { &mut prunes.executed };
             of_their_kind.insert(plan, found);
         }
         // A record that nobody trusted signed executes nothing.
@@ -288,11 +294,11 @@ impl Repository {
             Ok(signature) => {
                 let principal = prune_format::principal(&self.id);
                 let known = self.may_be_trusted(&name, text_of(&signature)?, signature::PRUNE, &principal).await;
-                known.map_err(|error| Refusal::Untrusted(error.to_string()))?;
+                known.map_err(Refusal::untrusted)?;
                 Ok(signature)
             }
             Err(error) if error.is_missing() => Err(Refusal::Untrusted("it has no signature".to_owned())),
-            Err(error) => Err(unreadable(error)),
+            Err(error) => Err(Refusal::of_store(error)),
         }
     }
 
@@ -305,7 +311,7 @@ impl Repository {
         signature: Bytes,
     ) -> Result<SignedPrune, Refusal> {
         let key = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
-        let bytes = self.stores[store].get(&key, prune_format::MAX_BYTES).await.map_err(unreadable)?;
+        let bytes = self.stores[store].get(&key, prune_format::MAX_BYTES).await.map_err(Refusal::of_store)?;
         let signed = self.accept_prune(source, plan, stage, bytes, signature)?;
         Ok(SignedPrune { stores: [store].into(), ..signed })
     }
@@ -323,11 +329,8 @@ impl Repository {
         let name = format!("{}{}", layout::source_folder(source), layout::prune_object(plan, stage));
         let signer = self
             .verify_signed(&name, &bytes, text_of(&signature)?, signature::PRUNE, &principal)
-            .map_err(|error| Refusal::Untrusted(error.to_string()))?;
-        let record = prune_format::parse(&bytes).map_err(|error| match error {
-            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
-        })?;
+            .map_err(Refusal::untrusted)?;
+        let record = prune_format::parse(&bytes)?;
         let is_in_place =
             record.repository == self.id && record.source == *source && record.plan == plan && record.stage == stage;
         if !is_in_place || record.writer != signer.as_str() {
@@ -368,12 +371,5 @@ impl Repository {
             }
         }
         Ok(found)
-    }
-}
-
-fn unreadable(error: StoreError) -> Refusal {
-    match error.problem {
-        Problem::Damaged(why) => Refusal::Damaged(why),
-        _ => Refusal::Unreadable(error.to_string()),
     }
 }

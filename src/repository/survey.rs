@@ -5,7 +5,7 @@ use super::{
     Repository,
     head::{self, StoreStatus},
     layout,
-    prunes::deleted_by,
+    prunes::{deleted_by, is_unconfirmed},
 };
 use crate::core::{
     id::{RunId, SnapshotId, SourceName},
@@ -82,11 +82,8 @@ impl Survey<'_> {
             // One that cannot be read deletes nothing here: what it would explain is found as it is.
             let records = self.repository.executed_records(source, plan, &stores).await.unwrap_or_default();
             let tombstones = deleted_by(&records);
-            let shows = |ids: &BTreeSet<SnapshotId>| ids.iter().any(|id| tombstones.has_snapshot(*id));
             let others = (0..committed.len()).filter(|at| !stores.contains(at)).filter_map(|at| committed[at].as_ref());
-            let others: Vec<bool> = others.map(shows).collect();
-            // Of one store's making alone: see `Prunes::unconfirmed`.
-            if stores.len() == 1 && !others.is_empty() && others.iter().all(|shows| *shows) {
+            if is_unconfirmed(stores.len(), others.map(|ids| ids.iter().any(|id| tombstones.has_snapshot(*id)))) {
                 continue;
             }
             deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.has_snapshot(**id)));

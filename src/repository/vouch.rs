@@ -4,18 +4,22 @@
 //! names is then accepted byte for byte, whoever signed it. No store can add to that, and none can take a vouch of
 //! another repository for it.
 
-use super::{Repository, catalogue::Refusal, head, layout};
+use super::{
+    Repository,
+    catalogue::{Refusal, text_of},
+    head, layout,
+};
 use crate::{
     core::{
         id::{RepositoryId, Sha256},
         vouch::{Vouch, VouchId},
     },
     format::{
-        self, FormatError,
+        self,
         signature::{self, MAX_SIGNATURE_BYTES, SignatureError, SignerFingerprint},
         signers, vouch as vouch_format,
     },
-    stores::{Problem, Store, StoreError},
+    stores::Store,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
@@ -153,9 +157,10 @@ impl Repository {
         let name = layout::vouch(id, "json");
         let signature = self.vouch_signature(store, id).await?;
         let (text, principal) = (text_of(&signature)?, principal(&self.id));
-        self.may_be_trusted(&name, text, signature::KEYS, &principal).await.map_err(untrusted)?;
+        self.may_be_trusted(&name, text, signature::KEYS, &principal).await.map_err(Refusal::untrusted)?;
         let bytes = get(&self.stores[store], &name, vouch_format::MAX_BYTES).await?;
-        let signer = self.verify_signed(&name, &bytes, text, signature::KEYS, &principal).map_err(untrusted)?;
+        let signer =
+            self.verify_signed(&name, &bytes, text, signature::KEYS, &principal).map_err(Refusal::untrusted)?;
         self.parse_vouch(id, bytes, signature.clone(), &signer)
     }
 
@@ -164,9 +169,9 @@ impl Repository {
         let name = layout::vouch(id, "json");
         let signature = self.vouch_signature(store, id).await?;
         let (text, principal) = (text_of(&signature)?, principal(&self.id));
-        self.signers.permits(text, signature::KEYS, &principal).map_err(untrusted)?;
+        self.signers.permits(text, signature::KEYS, &principal).map_err(Refusal::untrusted)?;
         let bytes = get(&self.stores[store], &name, vouch_format::MAX_BYTES).await?;
-        let signer = self.signers.verify(&bytes, text, signature::KEYS, &principal).map_err(untrusted)?;
+        let signer = self.signers.verify(&bytes, text, signature::KEYS, &principal).map_err(Refusal::untrusted)?;
         self.parse_vouch(id, bytes, signature.clone(), &signer)
     }
 
@@ -181,10 +186,7 @@ impl Repository {
         signature: Bytes,
         signer: &SignerFingerprint,
     ) -> Result<SignedVouch, Refusal> {
-        let vouch = vouch_format::parse(&bytes).map_err(|error| match error {
-            FormatError::Newer { .. } => Refusal::Newer(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
-        })?;
+        let vouch = vouch_format::parse(&bytes)?;
         if vouch.repository != self.id || vouch.vouch != id {
             return Err(Refusal::Damaged(format!(
                 "it is vouch {} of repository {}, not what its path says",
@@ -235,18 +237,8 @@ impl Repository {
 }
 
 async fn get(store: &Store, name: &str, max_bytes: u64) -> Result<Bytes, Refusal> {
-    store.get(name, max_bytes).await.map_err(|error: StoreError| match error.problem {
-        Problem::Missing if name.ends_with(".sig") => Refusal::Untrusted("it has no signature".to_owned()),
-        Problem::Damaged(why) => Refusal::Damaged(why),
-        _ => Refusal::Unreadable(error.to_string()),
+    store.get(name, max_bytes).await.map_err(|error| match error.is_missing() && name.ends_with(".sig") {
+        true => Refusal::Untrusted("it has no signature".to_owned()),
+        false => Refusal::of_store(error),
     })
-}
-
-fn text_of(signature: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(signature)
-        .map_err(|_| Refusal::Untrusted("its signature is not one of ssh-keygen's".to_owned()))
-}
-
-fn untrusted(error: SignatureError) -> Refusal {
-    Refusal::Untrusted(error.to_string())
 }

@@ -16,7 +16,9 @@ use tokio::{io::AsyncReadExt, process::Command};
 pub struct World {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    invocation: Arc<Invocation>,
+    /// Asked for when it is wanted: most commands never look at who runs them.
+    invoked: fn() -> Invocation,
+    reason: Option<Arc<str>>,
 }
 
 /// Who runs this process, where, and why.
@@ -76,26 +78,25 @@ pub trait Random: Send + Sync {
 impl World {
     /// The real world: the system's clock and its random numbers.
     pub fn real() -> Self {
-        let invocation = Arc::new(Invocation::real());
-        World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), invocation }
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        World { clock, random, invoked: Invocation::real, reason: None }
     }
 
     /// The same world, and why this process runs.
     #[must_use]
     pub fn with_reason(mut self, reason: Option<&str>) -> Self {
-        let invocation = Invocation { reason: reason.map(str::to_owned), ..(*self.invocation).clone() };
-        self.invocation = Arc::new(invocation);
+        self.reason = reason.map(Arc::from);
         self
     }
 
     /// Who runs this process, where, and why.
-    pub fn invocation(&self) -> &Invocation {
-        &self.invocation
+    pub fn invocation(&self) -> Invocation {
+        Invocation { reason: self.reason.as_deref().map(str::to_owned), ..(self.invoked)() }
     }
 
     /// A world of the caller's making, for simulations.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        World { clock, random, invocation: Arc::new(Invocation::simulated()) }
+        World { clock, random, invoked: Invocation::simulated, reason: None }
     }
 
     /// The present moment.

@@ -1,5 +1,6 @@
 //! `recoup list`.
 
+use super::ListingRemarks;
 use crate::ops::open::open_access;
 use crate::ops::runs;
 use crate::{
@@ -59,20 +60,13 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let now = context.world().now();
     context.output().result(&result, |result| table(&result.snapshots, now))?;
     context.output().notes(&result.notes);
-    for warning in &result.warnings {
-        context.output().warning(warning);
-    }
-    if result.known_missing {
-        context.output().next_step("recoup verify");
-    }
-    if result.nobody_trusted {
-        let signers = access.signers().display();
-        context.output().next_step(&format!(
-            "name the file that trusts this repository's hosts (--signers, or [host] allowed_signers): {signers} does not"
-        ));
-    } else if result.snapshots.is_empty() && result.warnings.is_empty() && !context.output().is_json() {
-        context.output().notes(&["there is no snapshot yet".to_owned()]);
-    }
+    let remarks = ListingRemarks {
+        warnings: &result.warnings,
+        known_missing: result.known_missing,
+        nobody_trusted: result.nobody_trusted,
+        is_empty: result.snapshots.is_empty(),
+    };
+    remarks.tell(&access, context);
     Ok(result.code())
 }
 

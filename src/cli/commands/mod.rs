@@ -22,6 +22,7 @@ pub mod status;
 pub mod verify;
 
 use super::{Context, Help, arguments::StoreArguments};
+use crate::config::Access;
 use crate::core::{
     failure::{Code, Failure},
     result::{Checked, Status, StoreFinding},
@@ -193,6 +194,35 @@ fn verdict(printed: Result<(), Failure>, status: Status) -> Result<Code, Failure
 fn complete(checked: &mut Checked, context: &Context) {
     for next_step in checked.findings.iter_mut().filter_map(|finding| finding.next_step.as_mut()) {
         *next_step = context.output().completed(next_step);
+    }
+}
+
+/// What is said beside snapshots that are shown.
+struct ListingRemarks<'a> {
+    warnings: &'a [String],
+    /// The stores do not show a snapshot that this host has committed.
+    known_missing: bool,
+    /// The stores show snapshots, and nobody who is trusted signed any of them.
+    nobody_trusted: bool,
+    is_empty: bool,
+}
+
+impl ListingRemarks<'_> {
+    fn tell(&self, access: &Access, context: &Context) {
+        let output = context.output();
+        self.warnings.iter().for_each(|warning| output.warning(warning));
+        if self.known_missing {
+            output.next_step("recoup verify");
+        }
+        if self.nobody_trusted {
+            let signers = access.signers().display();
+            output.next_step(&format!(
+                "name the file that trusts this repository's hosts (--signers, or [host] allowed_signers): {signers} \
+                 does not"
+            ));
+        } else if self.is_empty && self.warnings.is_empty() && !output.is_json() {
+            output.notes(&["there is no snapshot yet".to_owned()]);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `recoup points`.
 
+use super::ListingRemarks;
 use crate::{
     cli::{Context, Help, arguments::StoreArguments, human},
     config::Access,
@@ -60,20 +61,13 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let now = context.world().now();
     let result = context.run(async |job| job.until_cancelled(perform(arguments, &access, now)).await)?;
     context.output().result(&result, text)?;
-    for warning in &result.warnings {
-        context.output().warning(warning);
-    }
-    if result.known_missing {
-        context.output().next_step("recoup verify");
-    }
-    if result.nobody_trusted {
-        let signers = access.signers().display();
-        context.output().next_step(&format!(
-            "name the file that trusts this repository's hosts (--signers, or [host] allowed_signers): {signers} does not"
-        ));
-    } else if result.sources.is_empty() && result.warnings.is_empty() && !context.output().is_json() {
-        context.output().notes(&["there is no snapshot yet".to_owned()]);
-    }
+    let remarks = ListingRemarks {
+        warnings: &result.warnings,
+        known_missing: result.known_missing,
+        nobody_trusted: result.nobody_trusted,
+        is_empty: result.sources.is_empty(),
+    };
+    remarks.tell(&access, context);
     Ok(result.code())
 }
 

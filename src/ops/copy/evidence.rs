@@ -6,12 +6,9 @@ use crate::{
         evidence::WriterId,
         result::{EvidenceProblem, Problem},
     },
-    format,
     ops::evidence::verify::{Examined, Place, examine},
     repository::{evidence::SignedRecord, layout},
-    stores::{Replaced, StoreError},
 };
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Copying<'_> {
@@ -72,25 +69,9 @@ impl Copying<'_> {
                 return false;
             }
         };
-        for (ending, bytes) in [("age", &body), ("sig", &signed.signature), ("json", &signed.bytes)] {
-            match self.put_evidence(at, &layout::evidence(writer, number, ending), bytes).await {
-                Ok(replaced) => self.count(at, &replaced, bytes.len() as u64),
-                Err(error) => {
-                    self.not_taken(at, &error, None);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    async fn put_evidence(&self, at: usize, key: &str, bytes: &Bytes) -> Result<Replaced, StoreError> {
-        let store = &self.repository.stores[at];
-        if self.request.dry_run {
-            let held = store.get(key, bytes.len() as u64).await;
-            return Ok(if held.is_ok_and(|held| held == *bytes) { Replaced::AlreadyRight } else { Replaced::Filled });
-        }
-        store.replace(key, bytes.clone(), &format::sha256(bytes)).await
+        let [sealed, signature, envelope] =
+            ["age", "sig", "json"].map(|ending| layout::evidence(writer, number, ending));
+        self.put_all(at, &[(sealed, &body), (signature, &signed.signature), (envelope, &signed.bytes)]).await
     }
 
     /// What lies on a store and no store has right.

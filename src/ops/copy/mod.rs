@@ -22,6 +22,7 @@ use crate::{
         id::{SnapshotId, SourceName},
         result::{CopiedStore, CopyResult, CopySchema, Problem, Status, StoreFinding},
     },
+    format,
     ops::state::Known,
     repository::{
         Repository,
@@ -31,6 +32,7 @@ use crate::{
     },
     stores::{Problem as StoreProblem, Replaced, StoreError},
 };
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to bring level.
@@ -173,6 +175,30 @@ impl<'a> Copying<'a> {
     fn find_store(&mut self, at: usize, problem: Problem, cause: &str) {
         let store = self.stores[at].store.clone();
         self.findings.add(&store, None, problem, [], Some(cause.to_owned()));
+    }
+
+    /// Puts objects whose right bytes are known, in this order; says whether the store has all of them now. A dry run
+    /// looks only.
+    async fn put_all(&mut self, at: usize, objects: &[(String, &Bytes)]) -> bool {
+        for (key, bytes) in objects {
+            match self.put(at, key, bytes).await {
+                Ok(replaced) => self.count(at, &replaced, bytes.len() as u64),
+                Err(error) => {
+                    self.not_taken(at, &error, None);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn put(&self, at: usize, key: &str, bytes: &Bytes) -> Result<Replaced, StoreError> {
+        let store = &self.repository.stores[at];
+        if self.request.dry_run {
+            let held = store.get(key, bytes.len() as u64).await;
+            return Ok(if held.is_ok_and(|held| held == *bytes) { Replaced::AlreadyRight } else { Replaced::Filled });
+        }
+        store.replace(key, bytes.clone(), &format::sha256(bytes)).await
     }
 
     /// What a store's error means for the rest of the run: a store that is full or gone takes nothing else either.

@@ -3,12 +3,10 @@
 use super::Copying;
 use crate::{
     core::result::Problem,
-    format,
     repository::{
         head::{self, StoreStatus},
         layout, recovery,
     },
-    stores::Replaced,
 };
 use bytes::Bytes;
 
@@ -60,19 +58,7 @@ impl Copying<'_> {
         if self.stopped.contains_key(&at) {
             return;
         }
-        let store = &self.repository.stores[at];
-        let size = bytes.len() as u64;
-        if self.request.dry_run {
-            if store.get(key, 1024 * 1024).await.ok().as_ref() != Some(&bytes) {
-                self.count(at, &Replaced::Filled, size);
-            }
-            return;
-        }
-        let sha256 = format::sha256(&bytes);
-        match store.replace(key, bytes, &sha256).await {
-            Ok(replaced) => self.count(at, &replaced, size),
-            Err(error) => self.not_taken(at, &error, None),
-        }
+        self.put_all(at, &[(key.to_owned(), &bytes)]).await;
     }
 
     /// What a dry run would have put right is no finding.

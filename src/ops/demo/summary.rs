@@ -16,7 +16,7 @@ use crate::{
         },
         time::Timestamp,
     },
-    format::{self, signature},
+    format::{self, report, signature},
     ops::open,
     world::{self, World, files},
 };
@@ -157,7 +157,7 @@ impl Report<'_> {
     pub(super) fn publish(self, world: &World, stage: &Stage, settings: &Settings) -> Result<DemoResult, Failure> {
         let key = open::open_host(settings, world)?.key;
         let repository = self.init.repository;
-        let principal = signature::principal(&"report".parse().expect("it is a valid name"), &repository);
+        let principal = report::principal(&repository);
         let came_back_until = self.restored.last_transfer_at.unwrap_or(self.began_at);
         let summary = Summary {
             schema: "recoup.demo-summary/1",

@@ -241,7 +241,7 @@ impl Recorder {
 
     /// Sealed to the custodians, and to this host's own catalogue key: who runs the host knows what it did.
     fn seal(&self, draft: &Draft) -> Vec<u8> {
-        let Invocation { host, os_user, login_user, reason, command_line } = self.host.world.invocation().clone();
+        let Invocation { host, os_user, login_user, reason, command_line } = self.host.world.invocation();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let body = Body { host, os_user, login_user, reason, version, command_line, result: draft.result.clone() };
         let recipients = match &self.host.catalogue_key {

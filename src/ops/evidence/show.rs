@@ -1,11 +1,12 @@
 //! Shows the control log: its envelopes, and bodies that can be opened.
 
+use super::verify::problem_of_refusal;
 use crate::{
     core::{
         evidence::{Action, Body, WriterId},
         failure::{Code, Failure},
         id::SourceName,
-        result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
+        result::{EvidenceFinding, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
     format::{
         evidence::{MAX_RAW_BODY_BYTES, parse_body},
@@ -13,7 +14,6 @@ use crate::{
     },
     repository::{
         Repository,
-        catalogue::Refusal,
         evidence::{RefusedRecord, SignedRecord},
     },
 };
@@ -32,7 +32,7 @@ pub struct Filter {
 pub async fn list(repository: &Repository, filter: &Filter) -> Result<EvidenceResult, Failure> {
     let followed = repository.follow_evidence(&BTreeMap::new()).await;
     if followed.answered.is_empty() {
-        return Err(nobody_answers(repository).await);
+        return Err(repository.none_usable().await);
     }
     let mut notes = Vec::new();
     if followed.answered.len() < repository.control_read_quorum() {
@@ -115,25 +115,11 @@ fn entry(signed: SignedRecord) -> EvidenceRecord {
 }
 
 fn finding_of(refused: &RefusedRecord) -> EvidenceFinding {
-    let problem = match refused.why {
-        Refusal::Untrusted(_) => EvidenceProblem::Untrusted,
-        Refusal::Damaged(_) => EvidenceProblem::Altered,
-        Refusal::Newer(_) | Refusal::Unreadable(_) => EvidenceProblem::Unreachable,
-    };
     EvidenceFinding {
-        problem,
+        problem: problem_of_refusal(&refused.why),
         store: Some(refused.store.clone()),
         writer: Some(refused.writer),
         number: Some(refused.number),
         message: refused.why.to_string(),
     }
-}
-
-/// The failure of a command that could read none of the stores.
-pub async fn nobody_answers(repository: &Repository) -> Failure {
-    let mut statuses = Vec::new();
-    for store in &repository.stores {
-        statuses.push((store.name().to_owned(), crate::repository::head::status(store, repository.id).await));
-    }
-    crate::repository::head::none_usable(&statuses)
 }

@@ -137,6 +137,15 @@ fn note_object(listed: &mut BTreeMap<Place, Objects>, name: &str, size: u64) {
     }
 }
 
+/// The word for a record that is not accepted.
+pub(super) fn problem_of_refusal(why: &Refusal) -> EvidenceProblem {
+    match why {
+        Refusal::Untrusted(_) => EvidenceProblem::Untrusted,
+        Refusal::Damaged(_) => EvidenceProblem::Altered,
+        Refusal::Newer(_) | Refusal::Unreadable(_) => EvidenceProblem::Unreachable,
+    }
+}
+
 /// One record on one store, read.
 struct Read {
     at: usize,
@@ -172,11 +181,9 @@ async fn read(repository: &Repository, examined: &mut Examined) {
     }
     for (at, place, why) in refused {
         let problem = match why {
-            Refusal::Unreadable(_) | Refusal::Newer(_) => EvidenceProblem::Unreachable,
-            Refusal::Damaged(_) => EvidenceProblem::Altered,
             // With a good one elsewhere, this copy is not another's record: it was changed.
             Refusal::Untrusted(_) if good.contains_key(&place) => EvidenceProblem::Altered,
-            Refusal::Untrusted(_) => EvidenceProblem::Untrusted,
+            _ => problem_of_refusal(&why),
         };
         examined.bad.insert((at, place));
         examined.find(problem, Some(repository.stores[at].name().to_owned()), Some(place), why.to_string());

@@ -24,7 +24,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{Prunes, SignedPrune, deleted_by},
+        prunes::{Prunes, SignedPrune, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -220,9 +220,8 @@ impl Pruning<'_> {
                 catalogue.ready().any(|at| catalogue.listings[at].objects.contains_key(&name))
             };
             let kept = deletes.snapshots().iter().find_map(|id| Some((id, gathered.veto(*id)?)));
-            let holders: BTreeSet<usize> = records.iter().flat_map(|signed| signed.stores.iter().copied()).collect();
-            let is_confirmed =
-                catalogue.prunes.executed.contains_key(plan) || holders.len() >= quorum(self.host, self.protected);
+            let is_confirmed = catalogue.prunes.executed.contains_key(plan)
+                || holders(records).len() >= quorum(self.host, self.protected);
             match kept.filter(|(id, _)| shown(id)) {
                 Some((id, why)) => drop(self.warnings.insert(format!(
                     "plan {plan} is executed, and deletes snapshot {id} of {}, which stays: {why}; recoup verify",

@@ -306,6 +306,6 @@ fn tool(world: &World) -> Tool {
         name: "recoup".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: format!("SQLite {}", rusqlite::version()),
-        host: world.invocation().host.clone(),
+        host: world.invocation().host,
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     ops::state::Known,
     repository::{
         Repository,
-        catalogue::{Catalogue, Needed, Refusal},
+        catalogue::{Catalogue, Needed},
         fetch::problem_of,
         head::StoreStatus,
         layout,
@@ -286,13 +286,11 @@ fn settle_losses(catalogue: &Catalogue, wrong: &BTreeMap<Needed, BTreeSet<usize>
 /// What was signed by nobody trusted, is damaged, or is not where it belongs.
 fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
     for refused in &catalogue.refused {
-        let problem = match refused.why {
-            // With a good one elsewhere, this copy is just damaged, and will be found as such below.
-            _ if catalogue.snapshots.contains_key(&refused.id) => continue,
-            Refusal::Untrusted(_) => Problem::Foreign,
-            Refusal::Damaged(_) => Problem::Damaged,
-            Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
-        };
+        // With a good one elsewhere, this copy is just damaged, and will be found as such below.
+        if catalogue.snapshots.contains_key(&refused.id) {
+            continue;
+        }
+        let problem = refused.why.problem();
         let name = layout::snapshot_object(refused.id, layout::INVENTORY);
         let object = full_name(catalogue, &name);
         if problem == Problem::Damaged {

@@ -7,7 +7,7 @@ use crate::{
     repository::{
         catalogue::{Catalogue, Needed, Refusal},
         layout,
-        prunes::SignedPrune,
+        prunes::{SignedPrune, holders},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,8 @@ pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examinati
         } else {
             (Problem::Foreign, "no other store knows of it, and all of them show what it deletes: it hides nothing")
         };
-        for at in records.iter().flat_map(|signed| &signed.stores) {
-            let store = &catalogue.listings[*at].store;
+        for at in holders(records) {
+            let store = &catalogue.listings[at].store;
             examination.findings.add(store, Some(name.clone()), problem, [], Some(cause.to_owned()));
         }
     }
@@ -31,9 +31,8 @@ pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examinati
         let name = layout::prune_object(refused.plan, refused.stage);
         let problem = match refused.why {
             // With a good one elsewhere, this copy is just damaged.
-            Refusal::Untrusted(_) if !is_known => Problem::Foreign,
-            Refusal::Untrusted(_) | Refusal::Damaged(_) => Problem::Damaged,
-            Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
+            Refusal::Untrusted(_) if is_known => Problem::Damaged,
+            _ => refused.why.problem(),
         };
         let object = full_name(catalogue, &name);
         if problem == Problem::Damaged && !is_known {

@@ -3,7 +3,7 @@
 use super::Examination;
 use crate::{
     core::result::Problem,
-    repository::{Repository, catalogue::Refusal, evidence::problem_of_refusal, layout},
+    repository::{Repository, catalogue::Refusal, layout},
 };
 
 /// Examines them on every store that answers.
@@ -17,7 +17,7 @@ pub(super) async fn examine(repository: &Repository, examination: &mut Examinati
             let problem = match why {
                 // With a good one elsewhere, this copy is just damaged.
                 Refusal::Untrusted(_) if survey.good.contains_key(id) => Problem::Damaged,
-                _ => problem_of_refusal(why),
+                _ => why.problem(),
             };
             let name = layout::vouch(*id, "json");
             if problem == Problem::Damaged && !survey.good.contains_key(id) {
