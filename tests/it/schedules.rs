@@ -4,16 +4,13 @@
 //! After every step no store holds an inventory without its objects, nothing that was written has changed, and every
 //! acknowledged snapshot is where it was acknowledged to be. At the end everything levels, verifies and restores.
 
-use crate::{
-    simulation::{
-        Machine, Process, STORES, Site,
-        audit::{Audit, heads},
-        content::{Database, Files},
-        live,
-        random::Rng,
-        source_name,
-    },
-    support::count_from,
+use crate::simulation::{
+    Machine, Process, STORES, Site, Trace,
+    audit::{Audit, heads},
+    content::{Database, Files},
+    live,
+    random::Rng,
+    replay_named, replayable, seeds_in_parts, source_name,
 };
 use recoup::{
     core::{
@@ -27,17 +24,11 @@ use recoup::{
         list::{self, ListRequest},
     },
     stores::fault::{Rates, Switch},
-    world,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
     time::Duration,
 };
-
-/// What was done so far, for the report of a failure.
-type Trace = Arc<Mutex<Vec<String>>>;
 
 struct Simulation {
     rng: Rng,
@@ -392,47 +383,19 @@ impl Simulation {
 }
 
 fn simulate(seed: u64) {
-    let trace = Trace::default();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut simulation = Simulation::new(seed, trace.clone());
+    replayable(seed, "schedules::replay", |trace| {
+        let mut simulation = Simulation::new(seed, trace);
         for _ in 0..8 + simulation.rng.below(8) {
             simulation.step();
         }
         simulation.end();
-    }));
-    if let Err(panic) = result {
-        let said = panic.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
-        let trace = trace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n  ");
-        panic!(
-            "seed {seed}: {said}\n  {trace}\nreplay it with: RECOUP_TEST_SEED={seed} cargo nextest run schedules::replay"
-        );
-    }
+    });
 }
 
-/// How many tests share the seeds.
-const PARTS: u64 = 6;
-
-fn simulate_part(part: u64) {
-    let seeds = count_from("RECOUP_TEST_SEEDS", 300);
-    (0..seeds).filter(|seed| seed % PARTS == part).for_each(simulate);
-}
-
-macro_rules! parts {
-    ($($name:ident $part:literal)*) => {
-        $(#[test]
-        fn $name() {
-            simulate_part($part);
-        })*
-    };
-}
-
-parts! { seeds_0 0 seeds_1 1 seeds_2 2 seeds_3 3 seeds_4 4 seeds_5 5 }
+seeds_in_parts! { simulate of 6: seeds_0 0 seeds_1 1 seeds_2 2 seeds_3 3 seeds_4 4 seeds_5 5 }
 
 /// The one seed that `RECOUP_TEST_SEED` names.
 #[test]
 fn replay() {
-    if let Some(seed) = world::environment("RECOUP_TEST_SEED") {
-        simulate(seed.parse().unwrap());
-    }
+    replay_named(simulate);
 }

@@ -4,16 +4,14 @@
 //! lets go; nothing comes back; nothing wedges. Seeded: a failing seed prints the line that replays it.
 
 use super::{confirmed, leftovers};
-use crate::{
-    simulation::{
-        Machine, Process, STORES, Site,
-        audit::{Audit, spoilt},
-        content::{Database, Files},
-        graves::Graves,
-        live,
-        random::Rng,
-    },
-    support::count_from,
+use crate::simulation::{
+    Machine, Process, STORES, Site, Trace,
+    audit::{Audit, spoilt},
+    content::{Database, Files},
+    graves::Graves,
+    live,
+    random::Rng,
+    replay_named, replayable, seeds_in_parts,
 };
 use recoup::{
     core::{
@@ -25,16 +23,11 @@ use recoup::{
     },
     ops::{backup::Snapshot, prune::PruneRequest},
     stores::fault::{Rates, Switch},
-    world,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
     time::Duration,
 };
-
-type Trace = Arc<Mutex<Vec<String>>>;
 
 struct Simulation {
     rng: Rng,
@@ -328,46 +321,19 @@ impl Simulation {
 }
 
 fn simulate(seed: u64) {
-    let trace = Trace::default();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut simulation = Simulation::new(seed, trace.clone());
+    replayable(seed, "prune::schedules::replay", |trace| {
+        let mut simulation = Simulation::new(seed, trace);
         for _ in 0..10 + simulation.rng.below(10) {
             simulation.step();
         }
         simulation.end();
-    }));
-    if let Err(panic) = result {
-        let said = panic.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
-        let trace = trace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n  ");
-        panic!(
-            "seed {seed}: {said}\n  {trace}\nreplay it with: RECOUP_TEST_SEED={seed} cargo nextest run prune::schedules::replay"
-        );
-    }
+    });
 }
 
-const PARTS: u64 = 3;
-
-fn simulate_part(part: u64) {
-    let seeds = count_from("RECOUP_TEST_SEEDS", 300);
-    (0..seeds).filter(|seed| seed % PARTS == part).for_each(simulate);
-}
-
-macro_rules! parts {
-    ($($name:ident $part:literal)*) => {
-        $(#[test]
-        fn $name() {
-            simulate_part($part);
-        })*
-    };
-}
-
-parts! { seeds_0 0 seeds_1 1 seeds_2 2 }
+seeds_in_parts! { simulate of 3: seeds_0 0 seeds_1 1 seeds_2 2 }
 
 /// The one seed that `RECOUP_TEST_SEED` names.
 #[test]
 fn replay() {
-    if let Some(seed) = world::environment("RECOUP_TEST_SEED") {
-        simulate(seed.parse().unwrap());
-    }
+    replay_named(simulate);
 }

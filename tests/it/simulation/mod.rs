@@ -8,6 +8,7 @@ pub(crate) mod content;
 pub(crate) mod graves;
 pub(crate) mod random;
 
+use crate::support::count_from;
 use content::{Database, Files};
 use object_store::memory::InMemory;
 use recoup::{
@@ -42,15 +43,53 @@ use recoup::{
         Store,
         fault::{Faults, Operations},
     },
-    world::{ManualClock, SeededRandom, Stopwatch, World},
+    world::{self, ManualClock, SeededRandom, Stopwatch, World},
 };
 use std::{
     collections::BTreeMap,
     fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
+
+/// What was done so far, for the report of a failure.
+pub(crate) type Trace = Arc<Mutex<Vec<String>>>;
+
+/// Runs what belongs to a seed. A failure tells what was done, and the line that replays it, which runs `test`.
+pub(crate) fn replayable(seed: u64, test: &str, run: impl FnOnce(Trace)) {
+    let trace = Trace::default();
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(trace.clone()))) else { return };
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+    let trace = trace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n  ");
+    panic!("seed {seed}: {said}\n  {trace}\nreplay it with: RECOUP_TEST_SEED={seed} cargo nextest run {test}");
+}
+
+/// Runs the seeds, of so many as RECOUP_TEST_SEEDS says, that fall to one of the tests that share them.
+pub(crate) fn simulate_part(simulate: fn(u64), part: u64, parts: u64) {
+    let seeds = count_from("RECOUP_TEST_SEEDS", 300);
+    (0..seeds).filter(|seed| seed % parts == part).for_each(simulate);
+}
+
+/// Runs the one seed that `RECOUP_TEST_SEED` names.
+pub(crate) fn replay_named(simulate: fn(u64)) {
+    if let Some(seed) = world::environment("RECOUP_TEST_SEED") {
+        simulate(seed.parse().unwrap());
+    }
+}
+
+/// Tests that share the seeds of a simulation.
+macro_rules! seeds_in_parts {
+    ($simulate:ident of $parts:literal: $($name:ident $part:literal)*) => {
+        $(#[test]
+        fn $name() {
+            crate::simulation::simulate_part($simulate, $part, $parts);
+        })*
+    };
+}
+pub(crate) use seeds_in_parts;
 
 /// The one protected source.
 pub(crate) fn source_name() -> SourceName {
