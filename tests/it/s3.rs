@@ -1,7 +1,6 @@
 //! The real program with buckets: a ledger on a disk and in a bucket, and everything that `init` must refuse.
 
 mod server;
-mod speed;
 
 use crate::{
     needs::needs,
