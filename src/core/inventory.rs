@@ -2,6 +2,7 @@
 
 use super::{
     id::{RepositoryId, RunId, SEQ_MAX, Sha256, SnapshotId, SourceName},
+    log::LogRange,
     time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -255,6 +256,9 @@ pub struct Inventory {
     pub manifest: ObjectRef,
     /// What it uses of each run.
     pub uses: Vec<Use>,
+    /// What it needs of the source's log, where the source has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<LogRange>,
 }
 
 impl Inventory {
@@ -289,7 +293,7 @@ impl Inventory {
         } else if self.parents.iter().any(|parent| parent.id == self.id()) {
             Some("it names itself as its parent")
         } else {
-            None
+            self.log.as_ref().and_then(LogRange::contradiction)
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod digests;
 pub mod evidence;
 pub mod index;
 pub mod inventory;
+pub mod log;
 pub mod manifest;
 pub mod objects;
 pub mod pack;

@@ -388,6 +388,7 @@ fn inventory_of(
         recipients: host.recipients.names().to_vec(),
         manifest,
         uses,
+        log: None,
     })
 }
 

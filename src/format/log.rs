@@ -1,0 +1,125 @@
+//! Log records as bytes: the record and its signature in one JSON object, so that one small object commits.
+//!
+//! The signature is over the exact bytes of the text in `record`, and is checked before that is parsed.
+
+use super::{FormatError, parse_document, signature};
+use crate::core::log::{FORMAT, LogRecord};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of a stored record that a reader accepts: 64 files with all their restore points take half of it.
+pub const MAX_BYTES: u64 = 2 * 1024 * 1024;
+
+/// A record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedRecord {
+    /// The record's JSON text.
+    pub record: String,
+    /// The SSHSIG over exactly that text.
+    pub signature: String,
+}
+
+/// The text of a record, to be signed.
+pub fn to_text(record: &LogRecord) -> String {
+    serde_json::to_string(record).expect("a record has no map with odd keys") + "\n"
+}
+
+impl SignedRecord {
+    /// The bytes of the object.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("two texts");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads a stored object. Nothing in it is to be believed before the signature has been checked.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        let signed: SignedRecord = serde_json::from_slice(bytes).map_err(FormatError::damaged)?;
+        if signed.signature.len() > signature::MAX_SIGNATURE_BYTES {
+            return Err(FormatError::damaged("its signature is longer than any"));
+        }
+        Ok(signed)
+    }
+
+    /// The record in it, once the signature has been checked.
+    pub fn open(&self) -> Result<LogRecord, FormatError> {
+        parse_document(self.record.as_bytes(), FORMAT, |record: &LogRecord| &record.format, LogRecord::contradiction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        id::{RunId, Sha256},
+        log::{FILES_MAX, LogEntry, LogFacts, LogFile, Lsn, NamedPoint, POINTS_MAX, SegmentName},
+    };
+
+    fn record(files: u64) -> LogRecord {
+        let time = "2026-11-22T10:00:00Z".parse().unwrap();
+        let entry = |number| LogEntry {
+            file: LogFile::Segment(SegmentName::of_number(1, number, 16 << 20)),
+            bytes_raw: 16 << 20,
+            size: 16 << 20,
+            sha256: Sha256([7; 32]),
+            content_tag: Some("0".repeat(32)),
+            facts: LogFacts {
+                ends: Some(Lsn((number + 1) << 24)),
+                first_time: Some(time),
+                last_time: Some(time),
+                last_commit: Some(time),
+                commits: u64::from(u32::MAX),
+                points: vec![NamedPoint { name: "\u{7}".repeat(63), at: Lsn(7), time }; POINTS_MAX],
+            },
+        };
+        LogRecord {
+            format: FORMAT.into(),
+            repository: RunId::from_random([3; 16]),
+            source: "ledger".parse().unwrap(),
+            history: "7301234567890123456-00000001".parse().unwrap(),
+            segment_bytes: 16 << 20,
+            run: RunId::from_random([4; 16]),
+            writer: "SHA256:x".into(),
+            created_at: time,
+            recipients: vec!["age1x".into()],
+            files: (0..files).map(entry).collect(),
+        }
+    }
+
+    fn signed(record: &LogRecord) -> SignedRecord {
+        SignedRecord { record: to_text(record), signature: "x".into() }
+    }
+
+    #[test]
+    fn the_largest_record_fits_and_reads_back() {
+        let largest = record(FILES_MAX as u64);
+        let bytes = signed(&largest).to_bytes();
+        assert!((bytes.len() as u64) < MAX_BYTES, "{}", bytes.len());
+        assert_eq!(SignedRecord::parse(&bytes).unwrap().open().unwrap(), largest);
+    }
+
+    #[test]
+    fn records_that_cannot_be_right_are_refused() {
+        type Spoil = fn(&mut LogRecord);
+        let spoilt: [Spoil; 8] = [
+            |record| record.format = "recoup-log/0".into(),
+            |record| record.files.clear(),
+            |record| record.files.swap(0, 1),
+            |record| record.files[1].file = record.files[0].file,
+            |record| record.history.timeline = 2,
+            |record| record.segment_bytes = 3 << 20,
+            |record| record.files[0].bytes_raw -= 1,
+            |record| record.files[0].size = 1 << 40,
+        ];
+        for (at, spoil) in spoilt.into_iter().enumerate() {
+            let mut bad = record(2);
+            spoil(&mut bad);
+            assert!(matches!(signed(&bad).open(), Err(FormatError::Damaged(_))), "{at}");
+        }
+        let newer = LogRecord { format: "recoup-log/2".into(), ..record(1) };
+        assert!(matches!(signed(&newer).open(), Err(FormatError::Newer { .. })));
+        for rubbish in [&b""[..], b"{}", b"[]", b"{\"record\":1,\"signature\":\"\"}"] {
+            assert!(SignedRecord::parse(rubbish).is_err());
+        }
+    }
+}
