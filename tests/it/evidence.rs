@@ -272,6 +272,31 @@ fn a_store_that_was_down_lags_until_the_next_command() {
 }
 
 #[test]
+fn what_is_on_stores_that_are_down_is_not_called_removed() {
+    let house = recorded();
+    let swap = |from: &str, to: &str, names: &[&str]| {
+        names.iter().for_each(|name| {
+            fs::rename(house.path(&format!("{from}{name}")), house.path(&format!("{to}{name}"))).unwrap()
+        });
+    };
+    swap("", "away-", &["c"]);
+    house.write_rows(1);
+    run(&mut house.recoup(["backup"])).expect_code(1);
+    swap("away-", "", &["c"]);
+    for (down, code) in [(&["a", "b"][..], 1), (&STORES[..], 3)] {
+        swap("", "away-", down);
+        let found = verify(&house).expect_code(code).json();
+        let problems: Vec<&Value> =
+            found["findings"].as_array().unwrap().iter().map(|finding| &finding["problem"]).collect();
+        assert!(problems.iter().all(|problem| *problem == "unreachable"), "{down:?}: {found:#}");
+        swap("away-", "", down);
+    }
+    swap("", "away-", &STORES);
+    let told = run(&mut house.recoup(["evidence", "verify"])).expect_code(3);
+    assert!(told.stdout.contains("cannot be told") && told.stderr.contains("next: recoup doctor"), "{told:?}");
+}
+
+#[test]
 fn copy_brings_what_lags_and_mends_what_was_altered() {
     let house = recorded();
     remove_record(&envelopes(&house, "a")[2]);

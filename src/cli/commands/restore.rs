@@ -104,6 +104,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         }
         Outcome::Done(result) => {
             context.output().summary(&result, text)?;
+            context.output().remarks(&result.remarks);
             context.output().notes(&result.notes);
             context.output().notes(&notes);
             report_trouble(&result, context);
@@ -128,13 +129,15 @@ async fn perform(
             }
             None => runs::BeforeRestore::on_a_bare_host(&repository),
         };
-        Ok((identities, repository, request(arguments, knowledge)))
+        let remarks = knowledge.remarks.clone();
+        Ok((identities, repository, request(arguments, knowledge), remarks))
     });
-    let (identities, repository, request) = match prepared.await {
+    let (identities, repository, mut request, remarks) = match prepared.await {
         Ok(prepared) => prepared,
         Err(failure) => return (Err(failure), Vec::new()),
     };
     if arguments.dry_run {
+        request.notes.extend(remarks);
         let planned = job.until_cancelled(restore::plan(&repository, &identities, &request)).await;
         return (planned.map(|plan| Outcome::Planned(plan_result(&plan, &request))), Vec::new());
     }
@@ -142,7 +145,7 @@ async fn perform(
     let restoring = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref());
     let result = job.until_cancelled(restoring).await;
     let notes = record.end(&result).await;
-    (result.map(Outcome::Done), notes)
+    (result.map(|result| Outcome::Done(RestoreResult { remarks, ..result })), notes)
 }
 
 fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequest {

@@ -76,6 +76,12 @@ fn two_runs_and_quiet_under_cron() {
 fn without_a_policy_it_says_that_everything_is_kept() {
     let site = Site::new(200, &["a"]);
     site.run(&["backup"]).expect_code(0);
+    // No news to a schedule; whoever asks is told.
     let run = site.run(&["prune"]).expect_code(0);
-    assert_eq!(run.stderr, "note: ledger: its policy has no [retention], so every snapshot is kept\n");
+    assert_eq!((&run.stdout[..], &run.stderr[..]), ("", ""));
+    let run = site.run(&["prune", "--json"]).expect_code(0);
+    let note = "ledger: its policy has no [retention], so every snapshot is kept";
+    assert_eq!((&run.json()["sources"][0]["notes"], &run.stderr[..]), (&serde_json::json!([note]), ""));
+    let run = site.run(&["prune", "--dry-run"]).expect_code(0);
+    assert_eq!(run.stderr, format!("note: {note}\n"));
 }
