@@ -29,8 +29,9 @@ pub const HELP: Help = Help {
         it intact, every block is compared with its recorded digest, and only snapshots that a trusted signer \
         signed are considered.\n\
         A target is latest (the newest durable point), snapshot:NUMBER, or a time with an offset such as \
-        2026-11-22T09:15:00Z; a time means the newest snapshot at or before it. If nothing meets the target, \
-        nothing is restored in its place; the nearest points on either side are named.\n\
+        2026-11-22T09:15:00Z; a time means the newest snapshot whose read began at or before it, also after the last \
+        one, and how long before is said. If nothing meets the target, as before the first snapshot, nothing is \
+        restored in its place; the nearest points are named.\n\
         On a bare host the custodian's files and one store are enough: --store names the store, and the \
         signers are read from the identity's file with .signers.",
     examples: &[

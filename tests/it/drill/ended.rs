@@ -64,7 +64,7 @@ fn what_is_lost_misses_the_objective() {
 fn damage_is_gone_round_or_named() {
     let site = site_with(POLICY);
     damage_pack(&site, "a");
-    let result = ended(&site, &[], 1, "pass", "warning");
+    let result = ended(&site, &[], 1, "passed", "warning");
     assert_eq!(
         (&result["went_round"][0]["store"], &result["went_round"][0]["problem"]),
         (&"a".into(), &"damaged".into())
@@ -101,7 +101,7 @@ fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot(
     let site = site_with(POLICY);
     let text = fs::read_to_string(site.config()).unwrap();
     fs::write(site.config(), &text[..text.find("[[source]]").unwrap()]).unwrap();
-    let result = ended(&site, &[], 0, "pass", "passed");
+    let result = ended(&site, &[], 0, "passed", "passed");
     assert_eq!(result["rpo_policy_seconds"], 86_400);
     assert_eq!(result["checks"].as_array().unwrap().last().unwrap()["name"], "every transfer balances");
     assert!(result["exceptions"].to_string().contains("kept with the snapshot"), "{result}");
@@ -112,7 +112,7 @@ fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot(
 fn a_store_that_is_down_is_gone_round() {
     let site = site_with(POLICY);
     fs::rename(site.store("a"), site.path().join("away")).unwrap();
-    let result = ended(&site, &[], 1, "pass", "warning");
+    let result = ended(&site, &[], 1, "passed", "warning");
     assert_eq!(result["went_round"][0]["problem"], "unreachable");
     assert!(result["went_round"].as_array().unwrap().iter().all(|round| round["store"] == "a"), "{result}");
 }
