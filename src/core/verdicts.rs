@@ -287,8 +287,7 @@ fn judge_custodians(facts: &Facts, findings: &mut Findings) {
     let configured = &facts.host.recipients;
     if configured.len() < 2 {
         let message = "one custodian: losing that identity loses every snapshot";
-        let next_step =
-            "recoup key add RECIPIENT --reason TEXT, with a second custodian's public key, then recoup backup";
+        let next_step = "recoup key add RECIPIENT --reason TEXT (a second custodian's public key), then recoup backup";
         return findings.add(FindingId::FewCustodians, Severity::Warning, Concerns::default(), message, next_step);
     }
     for source in &facts.sources {

@@ -293,7 +293,12 @@ fn what_is_on_stores_that_are_down_is_not_called_removed() {
     }
     swap("", "away-", &STORES);
     let told = run(&mut house.recoup(["evidence", "verify"])).expect_code(3);
-    assert!(told.stdout.contains("cannot be told") && told.stderr.contains("next: recoup doctor"), "{told:?}");
+    assert!(
+        told.stdout.contains("cannot be told")
+            && told.stderr.starts_with("next: ")
+            && told.stderr.ends_with(" doctor\n"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -389,6 +394,10 @@ fn holds_are_added_listed_and_released() {
     let reasons: Vec<&str> = holds.iter().map(|hold| hold["reason"].as_str().unwrap()).collect();
     assert!(reasons.iter().any(|reason| reason.starts_with("case 7 (")), "{reasons:?}");
     let id = one["holds"][0]["hold"].as_str().unwrap();
+    assert_refused(hold(&["release", id]), 64, &["releasing a hold needs a reason"]);
+    let listed = run(&mut house.recoup(["list"])).expect_code(0).stdout;
+    let last: Vec<Option<&str>> = listed.lines().map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(last, [Some("HOLDS"), Some("2"), Some("1")], "{listed}");
     hold(&["release", id, "--reason", "closed"]).expect_code(0);
     assert_refused(hold(&["release", id, "--reason", "again"]), 64, &["was released"]);
     assert_refused(hold(&["release", "aaaaaaaaaaaaaaaa", "--reason", "x"]), 64, &["no record"]);

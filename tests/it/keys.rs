@@ -97,9 +97,10 @@ fn a_recipient_comes_works_and_goes() {
     }
     assert_refused(change(&house, &["remove", &bob]), 17, &["--confirm="]);
     assert_refused(change(&house, &["remove", &bob, "--confirm", &carol]), 17, &["--confirm="]);
-    let removed = change(&house, &["remove", &bob, &format!("--confirm={bob}")]).expect_code(0);
-    assert!(removed.stderr.contains("stay readable by the removed identity"), "{removed:?}");
-    assert_refused(change(&house, &["remove", &carol, "--confirm", &carol]), 17, &["the only recipient"]);
+    let removed = change(&house, &["remove", &bob, &format!("--confirm={bob}"), "--json"]).expect_code(0);
+    assert!(removed.json()["notes"].to_string().contains("stay readable by the removed identity"), "{removed:?}");
+    let only = change(&house, &["remove", &carol, "--confirm", &carol]);
+    assert_refused(only, 17, &["the only recipient", "key add RECIPIENT --reason TEXT"]);
     run(&mut house.recoup(["backup", "--full"])).expect_code(0);
     assert_refused(key(&house, &["prove", "--identity", "R/custodian.age"]), 12, &["of a configured recipient"]);
     assert_eq!(restores_with(&house, "R/custodian.age", "latest").code, 12);

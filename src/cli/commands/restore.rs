@@ -144,9 +144,9 @@ async fn perform(
     }
     let record = restore::evidence::begin(access.settings(), &job.world, &request.source, &request.target);
     let restoring = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref());
-    let result = job.until_cancelled(restoring).await;
+    let result = job.until_cancelled(restoring).await.map(|result| RestoreResult { remarks, ..result });
     let notes = record.end(&result).await;
-    (result.map(|result| Outcome::Done(RestoreResult { remarks, ..result })), notes)
+    (result.map(Outcome::Done), notes)
 }
 
 fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequest {

@@ -51,7 +51,7 @@ fn say_once(findings: &mut Vec<Finding>) {
     findings.retain_mut(|finding| match times.get(&key(finding)) {
         Some((number, last)) if finding.at == *last => {
             if *number > 1 {
-                finding.text.push_str(&format!(" ({number} drills, the last of them then)"));
+                finding.text.push_str(&format!(" ({number} drills)"));
             }
             true
         }

@@ -51,7 +51,7 @@ pub fn verify(request: &VerifyRequest) -> Result<ReportVerification, Failure> {
         return Err(Failure::new(Code::Usage, format!("there is no report at {}", directory.display()))
             .cause(why)
             .safe("nothing was read or changed")
-            .next_step("name the directory that recoup report --out was given"));
+            .next_step("name the directory that --out named when the report was made"));
     }
     let mut check = Check::new(&request.directory);
     check.run(request);

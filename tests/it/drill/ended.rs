@@ -82,14 +82,11 @@ fn damage_is_gone_round_or_named() {
 fn what_is_refused_is_on_record() {
     let site = site_with(POLICY);
     let state = site.path().join("host/state");
-    for (identity, part) in [("host/catalogue.age", "does not open"), ("host/none.age", "cannot be used")] {
-        let file = site.path().join(identity);
-        let mut command = site.command(&["drill", "ledger", "--json", "--identity"]);
-        let refused = run(command.arg(&file)).expect_code(3);
-        assert_eq!(refused.json()["verdict"], "refused", "{refused:?}");
-        assert!(refused.stderr.contains(part) && refused.stderr.contains("next: "), "{refused:?}");
-        assert_eq!(newest_pair(&site, "c", "drill").1["verdict"], "refused");
-    }
+    let mut command = site.command(&["drill", "ledger", "--json", "--identity"]);
+    let refused = run(command.arg(site.path().join("host/catalogue.age"))).expect_code(3);
+    assert_eq!(refused.json()["verdict"], "refused", "{refused:?}");
+    assert!(refused.stderr.contains("does not open") && refused.stderr.contains("next: "), "{refused:?}");
+    assert_eq!(newest_pair(&site, "c", "drill").1["verdict"], "refused");
     let result = ended(&site, &["--disaster-at", "2020-01-01T00:00:00Z"], 3, "refused", "refused");
     assert!(result["failure"].as_str().unwrap().contains("before the first snapshot"), "{result}");
     assert_no_plaintext(&site);
@@ -136,8 +133,16 @@ fn bad_usage_leaves_no_record() {
         assert!(refused.stderr.contains(part) && refused.stderr.contains("next: "), "{refused:?}");
         assert_eq!(refused.json()["schema"], "recoup.error/1");
     }
-    let mistyped = site.run(&["drill", "ledgre", "--identity", site.identity().to_str().unwrap()]).expect_code(3);
-    assert!(mistyped.stderr.contains("there is no source ledgre"), "{mistyped:?}");
+    let identity = site.identity().display().to_string();
+    for (source, identity, part) in [
+        ("ledgre", identity.as_str(), "there is no source ledgre"),
+        ("ledger", &format!("{identity}x"), "custodian.agex cannot be used"),
+        ("ledger", site.config().to_str().unwrap(), "cannot be used"),
+    ] {
+        let mistyped = site.run(&["drill", source, "--json", "--identity", identity]).expect_code(3);
+        assert!(mistyped.stderr.contains(part) && mistyped.stderr.contains("next: "), "{mistyped:?}");
+        assert_eq!(mistyped.json()["schema"], "recoup.error/1");
+    }
     assert_eq!(records_on(&site, "a", "drill"), [] as [Value; 0]);
     assert_no_plaintext(&site);
 }

@@ -114,6 +114,7 @@ fn a_report_is_made_recorded_and_checked() {
         (&json!(true), &json!([]), &json!("passed"))
     );
     assert_eq!(checked["signer"], written["authority"]["signer"]);
+    assert_eq!(made["found"], written["findings"]);
     // The next one names the one before by its digest.
     report(&site, "second", 0);
     let second = json_of(&site.path().join("second/report.json"));
@@ -288,7 +289,8 @@ fn unfit_requests_are_refused() {
             64,
             "empty",
         ),
-        (&["report", "--verify", &out("new")], 2, "NOT RIGHT"),
+        (&["report", "--verify", &out("empty")], 2, "NOT RIGHT"),
+        (&["report", "--verify", &out("new")], 64, "there is no report at "),
         (&["report", "ledger", "--out", &out("empty")], 0, "verdict  inconclusive"),
     ];
     for (arguments, code, said) in cases {
