@@ -131,7 +131,7 @@ impl Output {
 
     /// Says what is so every time and no news to a schedule: only where a person looks, at a terminal.
     pub fn remarks(&self, remarks: &[String]) {
-        if io::stderr().is_terminal() {
+        if self.terminal || io::stderr().is_terminal() {
             self.notes(remarks);
         }
     }
