@@ -18,7 +18,7 @@ pub const HELP: Help = Help {
     description: "Shows on one screen how every source and every store stands, and what is wrong, worst first, each with \
         the next command. It finds out what recoup check finds out, and ends as that does.\n\
         LOSS is what would be lost if the source were lost now, and RPO what its policy permits. COPIES are the \
-         stores that hold the newest snapshot, and how many the policy asks for.",
+        stores that hold the newest snapshot, and how many the policy asks for.",
     examples: &[("one screen", "recoup status"), ("for scripts", "recoup status --json")],
     exit_codes: &[
         (0, "what is promised holds; there may be notes"),
