@@ -60,7 +60,7 @@ fn run(arguments: &[OsString]) -> Code {
             if usage::is_answer(&error) {
                 return finish(None, &output, output.help(&error).map(|()| Code::Done));
             }
-            finish(scanned.command.as_deref(), &output, Err(usage::failure(&error, scanned.command.as_deref())))
+            finish(scanned.command.as_deref(), &output, Err(usage::failure(&error, &scanned)))
         }
     }
 }

@@ -129,6 +129,13 @@ impl Output {
         }
     }
 
+    /// Says what is so every time and no news to a schedule: only where a person looks, at a terminal.
+    pub fn remarks(&self, remarks: &[String]) {
+        if self.terminal || io::stderr().is_terminal() {
+            self.notes(remarks);
+        }
+    }
+
     /// Says something that has its part in the exit code.
     pub fn warning(&self, text: &str) {
         self.label("warning", YELLOW, text);

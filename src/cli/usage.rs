@@ -13,6 +13,8 @@ use std::ffi::OsString;
 pub(super) struct Scanned {
     /// The command, if one was named.
     pub(super) command: Option<String>,
+    /// The command with the commands below it that were named, as it is typed.
+    pub(super) path: String,
     json: bool,
     color: Color,
 }
@@ -20,7 +22,8 @@ pub(super) struct Scanned {
 impl Scanned {
     /// Looks through the arguments for what decides how the error is told.
     pub(super) fn of(arguments: &[OsString]) -> Self {
-        let names: Vec<String> = command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let root = command();
+        let mut innermost = &root;
         let mut scanned = Scanned::default();
         let mut words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
         while let Some(word) = words.next() {
@@ -36,10 +39,14 @@ impl Scanned {
                 },
                 // Their values must not be taken for the command.
                 "--config" | "--progress" | "--reason" => drop(words.next()),
-                name if scanned.command.is_none() && names.iter().any(|known| known == name) => {
-                    scanned.command = Some(name.to_owned());
+                name => {
+                    let Some(found) = innermost.get_subcommands().find(|known| known.get_name() == name) else {
+                        continue;
+                    };
+                    innermost = found;
+                    scanned.command.get_or_insert_with(|| name.to_owned());
+                    scanned.path.push_str(&format!(" {name}"));
                 }
-                _ => {}
             }
         }
         scanned
@@ -57,8 +64,8 @@ pub(super) fn is_answer(error: &clap::Error) -> bool {
 }
 
 /// A bad command line as a failure.
-pub(super) fn failure(error: &clap::Error, command: Option<&str>) -> Failure {
-    let help = command.map_or_else(|| "recoup --help".to_owned(), |name| format!("recoup {name} --help"));
+pub(super) fn failure(error: &clap::Error, scanned: &Scanned) -> Failure {
+    let help = format!("recoup{} --help", scanned.path);
     let (message, cause) = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ("no command was given".to_owned(), None),
         _ => explain(&error.render().to_string()),
@@ -141,18 +148,22 @@ mod tests {
 
     #[test]
     fn the_command_is_found_in_a_bad_line() {
-        for (line, command, json) in [
-            ("recoup --config verify backup --bad", Some("backup"), false),
-            ("recoup --config=verify --json doctor x", Some("doctor"), true),
-            ("recoup --color always list backup", Some("list"), false),
-            ("recoup --progress verify", None, false),
-            ("recoup frobnicate --json", None, true),
-            ("recoup verify -- --json", Some("verify"), false),
-            ("recoup", None, false),
+        for (line, command, path, json) in [
+            ("recoup --config verify backup --bad", Some("backup"), " backup", false),
+            ("recoup --config=verify --json doctor x", Some("doctor"), " doctor", true),
+            ("recoup --color always list backup", Some("list"), " list", false),
+            ("recoup --progress verify", None, "", false),
+            ("recoup frobnicate --json", None, "", true),
+            ("recoup verify -- --json", Some("verify"), " verify", false),
+            ("recoup", None, "", false),
+            ("recoup hold add list --snapshot x", Some("hold"), " hold add", false),
+            ("recoup key --reason add signer revoke", Some("key"), " key signer revoke", false),
+            ("recoup key frobnicate --json", Some("key"), " key", true),
         ] {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let scanned = Scanned::of(&words);
-            assert_eq!((scanned.command.as_deref(), scanned.json), (command, json), "{line}");
+            let found = (scanned.command.as_deref(), scanned.path.as_str(), scanned.json);
+            assert_eq!(found, (command, path, json), "{line}");
         }
     }
 }

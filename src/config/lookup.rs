@@ -4,7 +4,11 @@ use crate::{
     core::failure::{Code, Failure},
     world,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 /// Names the configuration file where no flag does.
 pub const CONFIG: &str = "RECOUP_CONFIG";
@@ -18,10 +22,10 @@ pub fn find(flag: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some((file, by)) = named {
         return match file.metadata() {
             Ok(_) => Ok(world::absolute(&file)),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Err(failure(format!("cannot read the configuration {}", file.display()))
                     .cause(format!("{by} names it: {error}"))
-                    .next_step("run it as the user who runs this configuration: the owner of its state directory"))
+                    .next_step(as_its_owner(&file)))
             }
             Err(error) => Err(missing(format!("cannot read the configuration {}", file.display()))
                 .cause(format!("{by} names it: {error}"))),
@@ -30,6 +34,12 @@ pub fn find(flag: Option<&Path>) -> Result<PathBuf, Failure> {
     let places = usual_places();
     if let Some(file) = places.iter().find(|file| file.exists()) {
         return Ok(file.clone());
+    }
+    let denied = |file: &&PathBuf| file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    if let Some(file) = places.iter().find(denied) {
+        return Err(failure(format!("cannot read the configuration {}", file.display()))
+            .cause(io::Error::from(io::ErrorKind::PermissionDenied))
+            .next_step(as_its_owner(file)));
     }
     let shown: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
     Err(missing("there is no configuration".to_owned())
@@ -42,13 +52,23 @@ pub fn find_for_init(flag: Option<&Path>) -> PathBuf {
     world::absolute(&named.unwrap_or_else(default_place))
 }
 
+/// What to run where the file is another user's, and not for this one to read.
+pub(super) fn as_its_owner(file: &Path) -> String {
+    let owner = world::absolute(file).ancestors().find_map(|place| place.metadata().ok()).map(|found| found.uid());
+    match owner.filter(|owner| *owner != world::user_id()) {
+        Some(owner) => format!("runuser -u {} -- recoup ...", world::user_name(owner)),
+        None => "make it readable for the user who runs this configuration".to_owned(),
+    }
+}
+
 fn failure(message: String) -> Failure {
     Failure::new(Code::Configuration, message).safe("nothing was read or changed")
 }
 
 fn missing(message: String) -> Failure {
     failure(message).next_step(
-        "name it with --config; on a host that has none, list, verify and restore take --store URL and --signers FILE; \
+        "name it with --config; on a host that has none, list, points, verify and restore take --store URL and \
+         --signers FILE; \
          a new repository is made as `recoup init --help` says",
     )
 }

@@ -3,6 +3,7 @@
 use super::{
     Host, Origin, Origins, Settings, SourceSettings, StoreSettings, StoreUrl,
     document::{Document, FILE_BYTES_MAX, Found, Known, Section},
+    lookup::as_its_owner,
     policy::{BUILT_IN, DEFAULT_POLICY, LoadedPolicy, load_policy},
 };
 use crate::core::{
@@ -14,7 +15,7 @@ use crate::core::{
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    io::Read,
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -446,7 +447,10 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
     // Opened without waiting: a pipe in the file's place must not hang an unattended run.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of the kernel's int");
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(file);
-    let opened = opened.map_err(|error| failed(&error))?;
+    let opened = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => failed(&error).next_step(as_its_owner(file)),
+        _ => failed(&error),
+    })?;
     if !opened.metadata().map_err(|error| failed(&error))?.is_file() {
         return Err(failed(&"it is not a regular file"));
     }

@@ -22,7 +22,7 @@ pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
-pub use prune::{PruneResult, PrunedSource, PrunedStore};
+pub use prune::{PlanFailure, PrunePlanResult, PruneResult, PrunedSource, PrunedStore};
 pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 
@@ -392,6 +392,9 @@ pub struct RestoreResult {
     /// What the operator should know, such as the distance to the target.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// What is so of every restore here, such as that this host also signs the snapshots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// What the operator should look into, such as another history beside the restored one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

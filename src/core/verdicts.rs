@@ -101,6 +101,8 @@ pub struct Seen {
     pub read_started_at: Timestamp,
     /// The stores that show it, and those that do not answer and are known to have it.
     pub held_by: BTreeSet<String>,
+    /// The recipients that it is sealed to.
+    pub sealed_to: BTreeSet<String>,
 }
 
 /// When the last full snapshot was taken.
@@ -265,12 +267,7 @@ fn judge_host(facts: &Facts, findings: &mut Findings) {
 /// What an auditor would remark on.
 fn judge_posture(facts: &Facts, findings: &mut Findings) {
     let host = &facts.host;
-    if host.recipients.len() < 2 {
-        let message = "one custodian: losing that identity loses every snapshot";
-        let next_step =
-            "add the public key of a second custodian to [encryption] recipients, then recoup backup --full";
-        findings.add(FindingId::FewCustodians, Severity::Warning, Concerns::default(), message, next_step);
-    }
+    judge_custodians(facts, findings);
     for path in &host.identities {
         let message = format!("the identity {path} opens the snapshots and lies on this host");
         let next_step = "move it off this host";
@@ -279,8 +276,32 @@ fn judge_posture(facts: &Facts, findings: &mut Findings) {
     for recipient in &host.recipients {
         if !facts.control.state.proven_recipients.contains_key(recipient) {
             let message = format!("nobody has shown that the identity of {recipient} opens the snapshots");
-            let next_step = "recoup key prove, by that custodian";
+            let next_step = "recoup key prove --identity FILE, by that custodian";
             findings.add(FindingId::RecipientUnproven, Severity::Note, Concerns::default(), message, next_step);
+        }
+    }
+}
+
+/// Whether losing one identity loses what there is. What is configured opens nothing until it is sealed to.
+fn judge_custodians(facts: &Facts, findings: &mut Findings) {
+    let configured = &facts.host.recipients;
+    if configured.len() < 2 {
+        let message = "one custodian: losing that identity loses every snapshot";
+        let next_step = "recoup key add RECIPIENT --reason TEXT (a second custodian's public key), then recoup backup";
+        return findings.add(FindingId::FewCustodians, Severity::Warning, Concerns::default(), message, next_step);
+    }
+    for source in &facts.sources {
+        // A custodian who is configured no more may have left with the identity.
+        let Some(durable) = &source.durable else { continue };
+        let sealed_to = configured.iter().filter(|recipient| durable.sealed_to.contains(*recipient)).count();
+        if sealed_to < 2 {
+            let message = format!(
+                "the newest durable snapshot is sealed to {sealed_to} of {} custodians: the others cannot open it",
+                configured.len()
+            );
+            let next_step = format!("recoup backup {}", source.name);
+            let about = Concerns::source(&source.name);
+            findings.add(FindingId::FewCustodians, Severity::Warning, about, message, next_step);
         }
     }
 }

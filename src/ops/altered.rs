@@ -64,7 +64,8 @@ fn earlier(source: &SourceName, altered: &Altered) -> Failure {
 
 fn next_step(source: &SourceName, before: u64) -> String {
     format!(
-        "compare, and find out who did it: recoup restore {source} --target snapshot:{before} --to DIRECTORY; then \
+        "compare, and find out who did it: recoup restore {source} --target snapshot:{before} \
+         --identity FILE --to DIRECTORY; then \
          recoup hold list, and recoup hold release HOLD --reason TEXT; recoup-runbook(7), *A log was altered*"
     )
 }

@@ -160,7 +160,7 @@ impl Losses {
         let step = |source: &SourceName| match self.newest_whole.get(source) {
             Some(id) => format!(
                 "find out what became of it, no store has it; the newest that is whole: \
-                 recoup restore {source} --target snapshot:{id} --to DIRECTORY"
+                 recoup restore {source} --target snapshot:{id} --identity FILE --to DIRECTORY"
             ),
             None => format!("find out what became of it, no store has it; take a new snapshot: recoup backup {source}"),
         };

@@ -63,6 +63,8 @@ pub struct BeforeRestore {
     pub assertions: Option<Vec<Assertion>>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// What is so of every restore here.
+    pub remarks: Vec<String>,
 }
 
 impl BeforeRestore {
@@ -91,7 +93,7 @@ pub fn before_restore(
     let Some(configured) = settings.source(source.as_str()) else { return Ok(before) };
     before.assertions = Some(settings.policy(configured).assertions.clone());
     if settings.host.signing_key.exists() {
-        before.notes.push(format!(
+        before.remarks.push(format!(
             "this host also signs snapshots of {source}: whoever takes it over now can read and forge them; where there \
              is time, restore on another host"
         ));

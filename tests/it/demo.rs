@@ -46,7 +46,7 @@ fn what_the_demonstration_says_is_true() {
     let (result, summary) = play(place.path());
     let dir = place.path().join(DIR);
     assert_eq!(text(&result, "schema"), "recoup.demo/1");
-    assert_eq!(text(&result, "verdict"), "pass");
+    assert_eq!(text(&result, "verdict"), "passed");
     assert_eq!(Path::new(text(&result, "dir")), dir);
     let log = fs::read(Path::new(text(&result, "restored_log")).join("audit.log")).unwrap();
     assert!(log == fs::read(dir.join("evidence/audit-before.log")).unwrap() && log.len() > 1_000_000);
@@ -56,7 +56,7 @@ fn what_the_demonstration_says_is_true() {
     let report: Value = serde_json::from_str(&fs::read_to_string(text(&result, "report")).unwrap()).unwrap();
     assert_eq!(
         (&report["verdict"], &report["drills"][0]["rpo_seconds"]),
-        (&"pass".into(), &summary["drill"]["rpo_seconds"])
+        (&"passed".into(), &summary["drill"]["rpo_seconds"])
     );
     run(recoup(place.path()).args(["report", "--verify"]).arg(dir.join("report"))).expect_code(0);
 

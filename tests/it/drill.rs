@@ -143,7 +143,7 @@ fn a_drill_measures_and_proves() {
     let site = site_with(POLICY);
     let done = drill(&site, &["--reason", "quarterly drill"]).expect_code(0);
     let result = done.json();
-    assert_eq!((&result["schema"], &result["verdict"]), (&"recoup.drill/1".into(), &"pass".into()), "{result}");
+    assert_eq!((&result["schema"], &result["verdict"]), (&"recoup.drill/1".into(), &"passed".into()), "{result}");
     assert_eq!(result["drawn_at_random"], true);
     assert_eq!((&result["rpo_policy_seconds"], &result["rto_policy_seconds"]), (&86_400.into(), &3_600.into()));
     let phases: Vec<&str> =
@@ -194,7 +194,7 @@ fn a_drill_measures_and_proves() {
         assert!(window["from"].as_str().unwrap() <= result["disaster_at"].as_str().unwrap(), "{window}");
     }
     let text = site.run(&["drill", "ledger", "--identity", site.identity().to_str().unwrap()]).expect_code(0).stdout;
-    assert!(text.starts_with("pass: ledger lost ") && text.contains("\n  evidence   records "), "{text}");
+    assert!(text.starts_with("passed: ledger lost ") && text.contains("\n  evidence   records "), "{text}");
 }
 
 #[test]

@@ -272,6 +272,36 @@ fn a_store_that_was_down_lags_until_the_next_command() {
 }
 
 #[test]
+fn what_is_on_stores_that_are_down_is_not_called_removed() {
+    let house = recorded();
+    let swap = |from: &str, to: &str, names: &[&str]| {
+        names.iter().for_each(|name| {
+            fs::rename(house.path(&format!("{from}{name}")), house.path(&format!("{to}{name}"))).unwrap()
+        });
+    };
+    swap("", "away-", &["c"]);
+    house.write_rows(1);
+    run(&mut house.recoup(["backup"])).expect_code(1);
+    swap("away-", "", &["c"]);
+    for (down, code) in [(&["a", "b"][..], 1), (&STORES[..], 3)] {
+        swap("", "away-", down);
+        let found = verify(&house).expect_code(code).json();
+        let problems: Vec<&Value> =
+            found["findings"].as_array().unwrap().iter().map(|finding| &finding["problem"]).collect();
+        assert!(problems.iter().all(|problem| *problem == "unreachable"), "{down:?}: {found:#}");
+        swap("away-", "", down);
+    }
+    swap("", "away-", &STORES);
+    let told = run(&mut house.recoup(["evidence", "verify"])).expect_code(3);
+    assert!(
+        told.stdout.contains("cannot be told")
+            && told.stderr.starts_with("next: ")
+            && told.stderr.ends_with(" doctor\n"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn copy_brings_what_lags_and_mends_what_was_altered() {
     let house = recorded();
     remove_record(&envelopes(&house, "a")[2]);
@@ -364,6 +394,10 @@ fn holds_are_added_listed_and_released() {
     let reasons: Vec<&str> = holds.iter().map(|hold| hold["reason"].as_str().unwrap()).collect();
     assert!(reasons.iter().any(|reason| reason.starts_with("case 7 (")), "{reasons:?}");
     let id = one["holds"][0]["hold"].as_str().unwrap();
+    assert_refused(hold(&["release", id]), 64, &["releasing a hold needs a reason"]);
+    let listed = run(&mut house.recoup(["list"])).expect_code(0).stdout;
+    let last: Vec<Option<&str>> = listed.lines().map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(last, [Some("HOLDS"), Some("2"), Some("1")], "{listed}");
     hold(&["release", id, "--reason", "closed"]).expect_code(0);
     assert_refused(hold(&["release", id, "--reason", "again"]), 64, &["was released"]);
     assert_refused(hold(&["release", "aaaaaaaaaaaaaaaa", "--reason", "x"]), 64, &["no record"]);

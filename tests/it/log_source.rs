@@ -101,7 +101,7 @@ fn what_an_operator_is_told() {
     let parts = [
         "audit (exit 18): the log was altered: app.log was rewritten at about byte 8192",
         "both versions are kept",
-        "recoup --config R/recoup.toml restore audit --target snapshot:1 --to DIRECTORY",
+        "recoup --config R/recoup.toml restore audit --target snapshot:1 --identity FILE --to DIRECTORY",
     ];
     assert_refused(run(&mut archive.recoup(&["backup"])), 18, &parts);
     // A full replaces what is known locally: it compares everything before it does.

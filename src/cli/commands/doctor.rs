@@ -34,7 +34,10 @@ pub struct Arguments {}
 /// Runs it.
 pub fn run(_arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     let settings = context.settings()?;
-    let result = context.run(async |job| job.until_cancelled(perform(&settings, job.clone())).await)?;
+    let mut result = context.run(async |job| job.until_cancelled(perform(&settings, job.clone())).await)?;
+    for next_step in result.findings.iter_mut().filter_map(|finding| finding.next_step.as_mut()) {
+        *next_step = context.output().completed(next_step);
+    }
     verdict(context.output().result(&result, text), result.status)
 }
 

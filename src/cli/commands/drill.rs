@@ -43,8 +43,8 @@ pub const HELP: Help = Help {
         ),
     ],
     exit_codes: &[
-        (0, "pass: everything held, and the objectives of the policy were met"),
-        (1, "pass; damage in a store was gone round (it is named)"),
+        (0, "passed: everything held, and the objectives of the policy were met"),
+        (1, "passed; damage in a store was gone round (it is named)"),
         (2, "fail-objective, fail-integrity or fail-completeness: it took too long, lost too much, or is not right"),
         (3, "inconclusive or refused; bad usage or configuration"),
         (130, "aborted by SIGINT"),

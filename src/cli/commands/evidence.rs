@@ -8,7 +8,7 @@ use crate::{
         evidence::{self, Record, Verdict, WriterId},
         failure::{Code, Failure},
         id::SourceName,
-        result::{EvidenceRecord, EvidenceResult},
+        result::{EvidenceRecord, EvidenceResult, Status},
     },
     ops::{
         evidence::{
@@ -186,6 +186,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         },
     );
     context.output().notes(&result.notes);
+    if result.status == Status::Unknown {
+        context.output().next_step("recoup doctor");
+    }
     if !matches!(arguments.action, Action::Verify(_)) {
         result.findings.iter().for_each(|finding| context.output().warning(&finding_text(finding)));
     }
@@ -275,6 +278,10 @@ fn verify_text(result: &EvidenceResult) -> String {
         .iter()
         .map(|finding| format!("{:<12}{}\n", finding.problem.to_string(), finding_text(finding)))
         .collect();
+    if result.status == Status::Unknown {
+        text.push_str("unknown: no store could be read; whether records were altered or removed cannot be told\n");
+        return text;
+    }
     let writers: std::collections::BTreeSet<_> = result.records.iter().map(|entry| entry.record.writer).collect();
     text.push_str(&format!(
         "{}: {} in {}, {}\n",

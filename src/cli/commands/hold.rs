@@ -140,10 +140,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         }
         changing => {
             if context.global().reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
-                return Err(usage_failure(
-                    "a hold needs a reason",
-                    "add --reason TEXT: it goes into the evidence record",
-                ));
+                let what = if matches!(changing, Action::Release(_)) { "releasing a hold" } else { "adding a hold" };
+                let next_step = "add --reason TEXT: it goes into the evidence record";
+                return Err(usage_failure(format!("{what} needs a reason"), next_step));
             }
             let settings = context.settings()?;
             let result = context.run(async |job| change(changing, &settings, job).await)?;

@@ -328,7 +328,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
 }
 
 fn tell(result: &KeysResult, context: &Context) -> Code {
-    context.output().notes(&result.notes);
+    let (remarks, notes): (Vec<String>, Vec<String>) =
+        result.notes.iter().cloned().partition(|note| result.remarks.contains(note));
+    context.output().notes(&notes);
+    context.output().remarks(&remarks);
     result.warnings.iter().for_each(|warning| context.output().warning(warning));
     if result.warnings.is_empty() { Code::Done } else { Code::Warning }
 }

@@ -21,7 +21,8 @@ pub const HELP: Help = Help {
     description: "Lists the snapshots that the stores hold, by source and number. Only what a trusted signer signed is \
         listed. A snapshot is durable when as many stores hold all of it as the policy asks for; one that is \
         not can still be restored. A ? stands where that cannot be known: without a configuration there is no \
-        policy, and a store that does not answer may hold it. READ is when the read of the source began: given \
+        policy, and a store that does not answer may hold it. HOLDS, shown where there are any, says how many \
+        keep it from being pruned; recoup hold list names them. READ is when the read of the source began: given \
         to restore as --target it means that snapshot.\n\
         Two snapshots with one number are a fork: they are shown by their full ids.",
     examples: &[
@@ -88,9 +89,12 @@ pub(super) fn table(snapshots: &[SnapshotEntry], now: Timestamp) -> String {
     let mut rows = vec![
         ["SOURCE", "SEQ", "KIND", "READ", "AGE", "SIZE", "STORED", "STORES", "DURABLE"].map(str::to_owned).to_vec(),
     ];
+    // Most repositories have none, and the table is wide.
+    let any_held = snapshots.iter().any(|snapshot| !snapshot.holds.is_empty());
+    rows[0].extend(any_held.then(|| "HOLDS".to_owned()));
     for snapshot in snapshots {
         let seq = if forked(snapshot) { snapshot.id().to_string() } else { snapshot.seq.to_string() };
-        rows.push(vec![
+        let mut row = vec![
             snapshot.source.to_string(),
             seq,
             snapshot.kind.to_string(),
@@ -105,7 +109,10 @@ pub(super) fn table(snapshots: &[SnapshotEntry], now: Timestamp) -> String {
                 Durability::Unknown => "?",
             }
             .to_owned(),
-        ]);
+        ];
+        let holds = snapshot.holds.len();
+        row.extend(any_held.then(|| if holds > 0 { holds.to_string() } else { "-".to_owned() }));
+        rows.push(row);
     }
     human::table(&rows, &[1, 4, 5, 6])
 }

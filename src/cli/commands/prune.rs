@@ -7,7 +7,7 @@ use crate::{
     core::{
         failure::{Code, Failure, combine},
         id::{RunId, SnapshotId, SourceName},
-        result::{PlanResult, PlanSchema, PruneResult},
+        result::{PlanFailure, PlanSchema, PrunePlanResult, PruneResult},
     },
     ops::prune::{PreparedSources, PruneSources, execute_sources, prepare_sources},
 };
@@ -128,11 +128,23 @@ fn show(prepared: &PreparedSources, context: &Context) -> Result<Code, Failure> 
     if let ([(_, failure)], true) = (&failures[..], steps.is_empty()) {
         return Err((*failure).clone());
     }
-    context.output().plan(&PlanResult { schema: PlanSchema, command: "prune".to_owned(), steps })?;
-    for (_, failure) in &failures {
-        context.output().explain(failure);
+    let failed = |(source, failure): &(&SourceName, &Failure)| PlanFailure {
+        next_step: failure.next_step.as_ref().map(|step| context.output().completed(step)),
+        ..PlanFailure::new((*source).clone(), failure)
+    };
+    let plan = PrunePlanResult {
+        schema: PlanSchema,
+        command: "prune".to_owned(),
+        steps,
+        failures: failures.iter().map(failed).collect(),
+        notes: prepared.notes(),
+    };
+    context.output().result(&plan, |plan| plan.steps.iter().map(|step| format!("{step}\n")).collect())?;
+    for (source, failure) in &failures {
+        let message = format!("{source} (exit {}): {}", failure.code.number(), failure.message);
+        context.output().explain(&Failure { message, ..(*failure).clone() });
     }
-    context.output().notes(&prepared.notes());
+    context.output().notes(&plan.notes);
     Ok(combine(&failures.iter().map(|(_, failure)| failure.code).collect::<Vec<_>>()))
 }
 
@@ -163,7 +175,7 @@ fn report(result: &PruneResult, context: &Context) {
             None => {}
         }
         source.warnings.iter().for_each(|warning| context.output().warning(warning));
-        context.output().notes(&source.notes);
+        context.output().remarks(&source.notes);
     }
     context.output().notes(&result.notes);
 }

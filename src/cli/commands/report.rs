@@ -6,6 +6,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
+        report::Finding,
         result::{ReportResult, ReportVerification},
         time::Timestamp,
     },
@@ -45,8 +46,12 @@ pub const HELP: Help = Help {
         (2, "failed; with --verify: something is not right"),
         (12, "a key or the trusted signers cannot be used"),
         (17, "refused for safety: the directory is not empty"),
+        (64, "bad usage, such as a directory that is not there"),
     ],
 };
+
+/// The most findings that are named; the report has all of them.
+const FINDINGS_SHOWN: usize = 10;
 
 /// What `report` is told.
 #[derive(Args, Debug)]
@@ -78,7 +83,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     if let Some(directory) = &arguments.verify {
         let request = VerifyRequest { directory: world::absolute(directory), signers: arguments.signers.clone() };
-        let result = report::verify(&request);
+        let result = report::verify(&request)?;
         context.output().result(&result, verification_text)?;
         context.output().notes(&result.notes);
         return Ok(result.code());
@@ -117,8 +122,21 @@ fn text(result: &ReportResult) -> String {
         result.report_sha256,
         human::count(result.findings, "finding"),
     );
-    for said in result.said.iter().take(10) {
-        text.push_str(&format!("    {said}\n"));
+    // What was missed again and again is said once here; the report says when.
+    let mut alike: Vec<(&Finding, u64)> = Vec::new();
+    for finding in &result.found {
+        match alike.iter_mut().find(|(first, _)| (first.severity, &first.text) == (finding.severity, &finding.text)) {
+            Some((_, times)) => *times += 1,
+            None => alike.push((finding, 1)),
+        }
+    }
+    for (finding, times) in alike.iter().take(FINDINGS_SHOWN) {
+        let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+        text.push_str(&format!("    {:<8}  {}{times} [{}]\n", finding.severity.word(), finding.text, finding.id));
+    }
+    let more = alike.len().saturating_sub(FINDINGS_SHOWN) as u64;
+    if more > 0 {
+        text.push_str(&format!("    {} more: report.html shows them\n", human::count(more, "finding")));
     }
     text
 }

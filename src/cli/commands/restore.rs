@@ -29,8 +29,9 @@ pub const HELP: Help = Help {
         it intact, every block is compared with its recorded digest, and only snapshots that a trusted signer \
         signed are considered.\n\
         A target is latest (the newest durable point), snapshot:NUMBER, or a time with an offset such as \
-        2026-11-22T09:15:00Z; a time means the newest snapshot at or before it. If nothing meets the target, \
-        nothing is restored in its place; the nearest points on either side are named.\n\
+        2026-11-22T09:15:00Z; a time means the newest snapshot whose read began at or before it, also after the last \
+        one, and how long before is said. If nothing meets the target, as before the first snapshot, nothing is \
+        restored in its place; the nearest points are named.\n\
         On a bare host the custodian's files and one store are enough: --store names the store, and the \
         signers are read from the identity's file with .signers.",
     examples: &[
@@ -104,6 +105,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         }
         Outcome::Done(result) => {
             context.output().summary(&result, text)?;
+            context.output().remarks(&result.remarks);
             context.output().notes(&result.notes);
             context.output().notes(&notes);
             report_trouble(&result, context);
@@ -128,19 +130,21 @@ async fn perform(
             }
             None => runs::BeforeRestore::on_a_bare_host(&repository),
         };
-        Ok((identities, repository, request(arguments, knowledge)))
+        let remarks = knowledge.remarks.clone();
+        Ok((identities, repository, request(arguments, knowledge), remarks))
     });
-    let (identities, repository, request) = match prepared.await {
+    let (identities, repository, mut request, remarks) = match prepared.await {
         Ok(prepared) => prepared,
         Err(failure) => return (Err(failure), Vec::new()),
     };
     if arguments.dry_run {
+        request.notes.extend(remarks);
         let planned = job.until_cancelled(restore::plan(&repository, &identities, &request)).await;
         return (planned.map(|plan| Outcome::Planned(plan_result(&plan, &request))), Vec::new());
     }
     let record = restore::evidence::begin(access.settings(), &job.world, &request.source, &request.target);
     let restoring = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref());
-    let result = job.until_cancelled(restoring).await;
+    let result = job.until_cancelled(restoring).await.map(|result| RestoreResult { remarks, ..result });
     let notes = record.end(&result).await;
     (result.map(Outcome::Done), notes)
 }

@@ -17,8 +17,8 @@ pub const HELP: Help = Help {
     command: "status",
     description: "Shows on one screen how every source and every store stands, and what is wrong, worst first, each with \
         the next command. It finds out what recoup check finds out, and ends as that does.\n\
-        LOSS NOW is what would be lost if the source were lost now, and OF what its policy permits. COPIES are \
-        the stores that hold the newest snapshot, and how many the policy asks for.",
+        LOSS is what would be lost if the source were lost now, and RPO what its policy permits. COPIES are the \
+        stores that hold the newest snapshot, and how many the policy asks for.",
     examples: &[("one screen", "recoup status"), ("for scripts", "recoup status --json")],
     exit_codes: &[
         (0, "what is promised holds; there may be notes"),
@@ -49,7 +49,7 @@ pub fn run(_arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
 pub(super) fn text(checked: &Checked) -> String {
     let now = checked.checked_at;
     let mut rows = vec![
-        ["SOURCE", "STATE", "LOSS NOW", "OF", "NEWEST", "AGE", "COPIES", "DRILL", "HOLDS"].map(str::to_owned).to_vec(),
+        ["SOURCE", "STATE", "LOSS", "RPO", "NEWEST", "AGE", "COPIES", "DRILL", "HOLDS"].map(str::to_owned).to_vec(),
     ];
     rows.extend(checked.sources.iter().map(|source| source_row(source, now)));
     let mut text = human::table(&rows, &[]);

@@ -43,6 +43,10 @@ fn the_list_is_a_table_that_shows_forks() {
     ledger  0000000010-aaaaaaaaaaaaaaaa  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
     ledger  0000000010-bbbbbbbbbbbbbbbb  incremental  2026-11-22T09:15:00.250Z  65 min  1.0 GiB  4.9 KiB  a,b     ?
     ");
+    let held = SnapshotEntry { holds: vec!["holdholdholdhold".to_owned(); 2], ..snapshot(1, a) };
+    let table = list::table(&[held, snapshot(2, a)], now);
+    let last: Vec<_> = table.lines().map(|line| line.split_whitespace().last().unwrap()).collect();
+    assert_eq!(last, ["HOLDS", "2", "-"]);
     assert_eq!(list::table(&[], now), "");
 }
 

@@ -11,7 +11,7 @@ use crate::core::{
     result::Severity::{self, Critical, Note, Warning},
     time::Timestamp,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Findings of one kind that are listed one by one; the rest are counted.
 const EACH_MAX: usize = 50;
@@ -33,9 +33,30 @@ pub(super) fn findings(report: &Report, derived: &Derived) -> Vec<Finding> {
     backups(report, &mut list);
     policy(report, &mut list);
     evidence(report, &mut list);
+    say_once(&mut list.0);
     // The worst first, then as they happened.
     list.0.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.at));
     list.0
+}
+
+/// What is wrong with the way in which drills are done is wrong with each of them: it is said once, of the last.
+fn say_once(findings: &mut Vec<Finding>) {
+    const OF_EACH_DRILL: [&str; 3] = ["drill-exception", "drill-unannounced", "drill-went-round"];
+    let mut times: BTreeMap<(String, String), (u64, Option<Timestamp>)> = BTreeMap::new();
+    let key = |finding: &Finding| (finding.id.clone(), finding.text.clone());
+    for finding in findings.iter().filter(|finding| OF_EACH_DRILL.contains(&finding.id.as_str())) {
+        let (number, last) = times.entry(key(finding)).or_default();
+        (*number, *last) = (*number + 1, finding.at.max(*last));
+    }
+    findings.retain_mut(|finding| match times.get(&key(finding)) {
+        Some((number, last)) if finding.at == *last => {
+            if *number > 1 {
+                finding.text.push_str(&format!(" ({number} drills)"));
+            }
+            true
+        }
+        other => other.is_none(),
+    });
 }
 
 fn drills(report: &Report, list: &mut List) {

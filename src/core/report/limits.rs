@@ -1,7 +1,7 @@
 //! What a report does not show. Made from what it says, so that nobody forgets a line.
 
 use super::{Derived, Limit, Report, SeenIn, words::count};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn limits(report: &Report, derived: &Derived) -> Vec<Limit> {
     let mut limits = Vec::new();
@@ -10,7 +10,40 @@ pub(super) fn limits(report: &Report, derived: &Derived) -> Vec<Limit> {
     of_drills(report, derived, &mut add);
     of_snapshots(report, derived, &mut add);
     of_evidence(report, &mut add);
+    let said_by_drills = said_by_drills(report, &limits);
+    limits.extend(said_by_drills);
     limits
+}
+
+/// How a limit of a single drill begins, and the limit of the report that says the same of all of them.
+const SAID_OF_ALL: &[(&str, &str)] = &[
+    ("people were not timed", "human-phases"),
+    ("the moment of the disaster was chosen", "moment-chosen"),
+    ("the source is on the same host", "drilled-at-home"),
+    ("one of ", "sampled"),
+];
+
+/// What the drills say of themselves and the report does not say yet. What differs in numbers only is said once.
+fn said_by_drills(report: &Report, said: &[Limit]) -> Vec<Limit> {
+    let is_said = |text: &str| {
+        let of_all = SAID_OF_ALL.iter().find(|(beginning, _)| text.starts_with(beginning));
+        of_all.is_some_and(|(_, id)| said.iter().any(|limit| limit.id == *id))
+    };
+    let mut alike: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let own = report.drills.iter().filter_map(|drill| drill.detail.as_ref()).flat_map(|detail| &detail.limits);
+    for text in own.map(String::as_str).filter(|text| !is_said(text)) {
+        let without_numbers = text.split(|char: char| char.is_ascii_digit() || char == '.').collect();
+        alike.entry(without_numbers).or_default().insert(text);
+    }
+    let limit = |texts: &BTreeSet<&str>| {
+        let others = match texts.len() - 1 {
+            0 => String::new(),
+            others => format!(" ({} said the like)", count(others as u64, "other drill", "other drills")),
+        };
+        let text = format!("{}{others}", texts.first().copied().unwrap_or_default());
+        Limit { id: "said-by-drills".to_owned(), text }
+    };
+    alike.values().take(100).map(limit).collect()
 }
 
 fn always(report: &Report, add: &mut impl FnMut(&str, String)) {
@@ -41,7 +74,7 @@ fn always(report: &Report, add: &mut impl FnMut(&str, String)) {
     add(
         "not-quoted",
         "that no record was left out: this directory holds the records that are quoted; the whole chains are on the \
-         stores, where `recoup evidence verify` follows them from the first record"
+         stores, where recoup evidence verify follows them from the first record"
             .to_owned(),
     );
 }
@@ -69,9 +102,9 @@ fn of_drills(report: &Report, derived: &Derived, add: &mut impl FnMut(&str, Stri
     add(
         "few-drills",
         format!(
-            "more than {} can: drills are taken for independent and alike, and {} without a failure bound the \
-             probability of one by 5 % with 95 % confidence",
-            count(statistics.attempts, "drill", "drills"),
+            "how likely a restore fails, beyond what {}: drills are taken for independent and alike, and {} without a \
+             failure bound the probability of one by 5 % with 95 % confidence",
+            count(statistics.attempts, "drill supports", "drills support"),
             statistics.drills_for_five_percent
         ),
     );
@@ -81,15 +114,6 @@ fn of_drills(report: &Report, derived: &Derived, add: &mut impl FnMut(&str, Stri
             "drilled-at-home",
             "recovery without the primary site: drills ran on the host that takes the snapshots".to_owned(),
         );
-    }
-    let own: BTreeSet<&str> = ended
-        .iter()
-        .filter_map(|drill| drill.detail.as_ref())
-        .flat_map(|detail| &detail.limits)
-        .map(String::as_str)
-        .collect();
-    for text in own.into_iter().take(100) {
-        add("said-by-drills", text.to_owned());
     }
     if derived.calendar.as_ref().is_some_and(|calendar| calendar.truncated) {
         add("calendar-cut", "every time at which a drill was due: there are more than a report lists".to_owned());

@@ -9,7 +9,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Everything held.
+    /// Everything held. Records of drills that were made earlier say `pass`.
+    #[serde(rename = "passed", alias = "pass")]
     Pass,
     /// The data is right, and an objective was missed.
     FailObjective,
@@ -28,7 +29,7 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Verdict::Pass => "pass",
+            Verdict::Pass => "passed",
             Verdict::FailObjective => "fail-objective",
             Verdict::FailIntegrity => "fail-integrity",
             Verdict::FailCompleteness => "fail-completeness",

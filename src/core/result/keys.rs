@@ -24,6 +24,9 @@ pub struct KeysResult {
     pub vouched: Option<Vouched>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// Those of the notes that are so every time.
+    #[serde(skip)]
+    pub remarks: Vec<String>,
     /// What has its part in the exit code.
     pub warnings: Vec<String>,
 }
@@ -38,6 +41,7 @@ impl KeysResult {
             signers_lines: Vec::new(),
             vouched: None,
             notes: Vec::new(),
+            remarks: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! What `prune` did.
 
-use super::{PruneSchema, code_number};
+use super::{PlanSchema, PruneSchema, code_number};
 use crate::core::{
     failure::{Code, Failure, combine},
     id::{RunId, SnapshotId, SourceName},
@@ -23,6 +23,50 @@ impl PruneResult {
     /// The exit code over all sources.
     pub fn code(&self) -> Code {
         combine(&self.sources.iter().map(|source| source.exit_code).collect::<Vec<_>>())
+    }
+}
+
+/// What `recoup prune --dry-run` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrunePlanResult {
+    /// `recoup.plan/1`.
+    pub schema: PlanSchema,
+    /// `prune`.
+    pub command: String,
+    /// What it would do, in order, one step per line.
+    pub steps: Vec<String>,
+    /// The sources for which nothing can be planned, and why.
+    pub failures: Vec<PlanFailure>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Why nothing can be planned for a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanFailure {
+    /// The source.
+    pub source: SourceName,
+    /// Its own exit code.
+    #[serde(serialize_with = "code_number")]
+    pub exit_code: Code,
+    /// What failed.
+    pub message: String,
+    /// Why.
+    pub cause: Option<String>,
+    /// The next command.
+    pub next_step: Option<String>,
+}
+
+impl PlanFailure {
+    /// The failure of a source.
+    pub fn new(source: SourceName, failure: &Failure) -> Self {
+        PlanFailure {
+            source,
+            exit_code: failure.code,
+            message: failure.message.clone(),
+            cause: failure.cause.clone(),
+            next_step: failure.next_step.clone(),
+        }
     }
 }
 
@@ -51,8 +95,7 @@ pub struct PrunedSource {
     /// What has its part in the exit code.
     #[serde(skip)]
     pub warnings: Vec<String>,
-    /// What the operator should know.
-    #[serde(skip)]
+    /// What is so every time, such as that nothing is ever pruned.
     pub notes: Vec<String>,
     /// What failed, in full.
     #[serde(skip)]

@@ -4,6 +4,7 @@ use super::{ReportSchema, ReportVerificationSchema, Verdict};
 use crate::core::{
     failure::Code,
     id::{RepositoryId, Sha256, SourceName},
+    report::Finding,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -29,9 +30,8 @@ pub struct ReportResult {
     pub findings: u64,
     /// What keeps the report from resting on everything there is.
     pub warnings: Vec<String>,
-    /// The findings that decide the verdict, in words.
-    #[serde(skip)]
-    pub said: Vec<String>,
+    /// The findings, the worst first.
+    pub found: Vec<Finding>,
 }
 
 impl ReportResult {

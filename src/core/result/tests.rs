@@ -135,6 +135,7 @@ fn restore_demo_and_error() {
         position: "p".to_owned(),
         directory: "d".to_owned(),
         notes: Vec::new(),
+        remarks: Vec::new(),
         warnings: Vec::new(),
     };
     assert_eq!(
@@ -194,12 +195,12 @@ fn reports() {
         verdict: Verdict::Pass,
         findings: 2,
         warnings: vec!["w".to_owned()],
-        said: vec!["unseen".to_owned()],
+        found: Vec::new(),
     };
     assert_eq!(
         json(&report),
         format!(
-            r#"{{"schema":"recoup.report/1","source":"ledger","directory":"/d","report":"/d/report.json","report_sha256":"{zeros}","signature":"/d/report.json.sig","verdict":"pass","findings":2,"warnings":["w"]}}"#
+            r#"{{"schema":"recoup.report/1","source":"ledger","directory":"/d","report":"/d/report.json","report_sha256":"{zeros}","signature":"/d/report.json.sig","verdict":"passed","findings":2,"warnings":["w"],"found":[]}}"#
         )
     );
     assert_eq!(report.code(), Code::Warning);

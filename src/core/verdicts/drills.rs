@@ -14,7 +14,12 @@ const END_DUE: Duration = Duration::from_secs(10 * 60);
 
 pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
     let about = Concerns::source(&source.name);
-    let drill = format!("recoup drill {}", source.name);
+    let policy = &source.policy;
+    let identity = match policy.drill_identity_file.is_some() || policy.drill_identity_command.is_some() {
+        true => "",
+        false => " --identity FILE",
+    };
+    let drill = format!("recoup drill {}{identity}", source.name);
     let passed = facts.control.state.last_passed_drill(&source.name, facts.now);
     if let Some(interval) = source.policy.drill_interval {
         let every = format_duration(interval);

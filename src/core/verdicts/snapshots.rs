@@ -94,14 +94,20 @@ fn judge_loss(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
     let all_asked = facts.stores.iter().all(|store| store.answer == Answer::Ready);
     let wanted = source.policy.copies.required_stores(facts.stores.len());
     let Some(newest) = &source.newest else {
+        let none_asked = facts.stores.iter().all(|store| store.answer != Answer::Ready);
         let (id, severity, message) = match (source.shown, all_asked) {
             (0, true) => (FindingId::NoSnapshot, Severity::Critical, "there is no snapshot of it"),
+            (0, false) if none_asked => {
+                (FindingId::ExposureUnknown, Severity::Warning, "no store can be used: nothing shows its snapshots")
+            }
             (0, false) => {
                 (FindingId::ExposureUnknown, Severity::Warning, "the stores that answer show no snapshot of it")
             }
             _ => (FindingId::NoSnapshot, Severity::Critical, "there is no snapshot of it that can be trusted and read"),
         };
-        return findings.add(id, severity, about, message, backup);
+        // A backup that no store takes helps nobody.
+        let next_step = if id == FindingId::ExposureUnknown { "recoup doctor".to_owned() } else { backup };
+        return findings.add(id, severity, about, message, next_step);
     };
     if source.durable.as_ref().is_none_or(|durable| durable.id != newest.id) {
         let held = newest.held_by.len();

@@ -23,7 +23,8 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 fn seen(seq: u64, when: &str, held_by: &[&str]) -> Seen {
     let (read_started_at, sha256) = (at(when), Sha256([0; 32]));
-    Seen { id: id(seq), sha256, created_at: read_started_at, read_started_at, held_by: names(held_by) }
+    let sealed_to = names(&["age1one", "age1two"]);
+    Seen { id: id(seq), sha256, created_at: read_started_at, read_started_at, held_by: names(held_by), sealed_to }
 }
 
 fn minutes(number: u64) -> Option<Duration> {
@@ -170,7 +171,17 @@ const CASES: &[(&str, Change)] = &[
     ("critical store-damaged b", |facts| facts.stores[1].answer = Answer::Damaged),
     ("warning little-room a", |facts| facts.stores[0].free_bytes = Some(LITTLE_ROOM_BYTES - 1)),
     ("warning few-custodians", |facts| facts.host.recipients.truncate(1)),
-    ("note recipient-unproven", |facts| facts.host.recipients[1] = "age1three".to_owned()),
+    // Added or replaced, and nothing is sealed to it yet.
+    ("warning few-custodians", |facts| {
+        facts.sources[0].durable.as_mut().unwrap().sealed_to = names(&["age1one"]);
+    }),
+    ("warning few-custodians", |facts| {
+        facts.sources[0].durable.as_mut().unwrap().sealed_to = names(&["age1one", "age1gone"]);
+    }),
+    ("note recipient-unproven", |facts| {
+        facts.host.recipients[1] = "age1three".to_owned();
+        facts.sources[0].durable.as_mut().unwrap().sealed_to.insert("age1three".to_owned());
+    }),
     ("note identity-on-host", |facts| facts.host.identities.push("/etc/key".to_owned())),
     ("critical host-unfit", |facts| facts.host.unfit.push(("the key is gone".to_owned(), None))),
     ("warning control-log-incomplete", |facts| facts.control.complete = false),
@@ -269,7 +280,12 @@ fn stores_that_are_down_are_judged_by_what_is_left() {
     );
     assert_eq!(judge(&facts).sources[0].exposure_seconds, None);
     (facts.sources[0].newest, facts.sources[0].shown) = (None, 0);
-    assert!(found(&facts).contains(&"warning exposure-unknown".to_owned()));
+    for last in [Answer::Ready, Answer::Down] {
+        facts.stores[0].answer = last;
+        let checked = judge(&facts);
+        let unknown = checked.findings.iter().find(|finding| finding.id == FindingId::ExposureUnknown).unwrap();
+        assert_eq!((unknown.severity, unknown.next_step.as_deref()), (Severity::Warning, Some("recoup doctor")));
+    }
 }
 
 #[test]

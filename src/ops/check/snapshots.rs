@@ -174,6 +174,7 @@ impl Reader<'_> {
                         created_at: inventory.created_at,
                         read_started_at: inventory.read_started_at,
                         held_by: self.shown.held_by(id, self.known),
+                        sealed_to: inventory.recipients.into_iter().collect(),
                     };
                     let runs = inventory.uses.iter().map(|used| used.run).collect();
                     summary = Some(Summary { seen, kind: inventory.kind, parents: inventory.parents, runs });

@@ -3,7 +3,7 @@
 use super::Findings;
 use crate::{
     config::Settings,
-    core::result::Severity,
+    core::{failure::shell_word, result::Severity},
     format::seal::{Identities, Recipients},
     world,
 };
@@ -25,7 +25,11 @@ pub(super) fn examine(settings: &Settings, findings: &mut Findings) {
             Severity::Warning,
             None,
             format!("there is no catalogue key {}: every snapshot is a full", settings.host.catalogue.display()),
-            Some("bring it back with `recoup config rescue --catalogue`, or make a new one with age-keygen".to_owned()),
+            Some(format!(
+                "bring it back with recoup config rescue --identity FILE --catalogue {0}, or make a new one with \
+                 age-keygen -o {0}",
+                shell_word(settings.host.catalogue.display())
+            )),
         );
     }
     examine_state(settings, findings);

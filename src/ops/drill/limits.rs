@@ -1,4 +1,5 @@
-//! What a drill does not show, said by the drill itself: reports repeat it word for word.
+//! What a drill does not show, said by the drill itself: reports repeat what they do not say of all drills (`SAID_OF_ALL`
+//! in `core::report::limits` knows how those lines begin).
 
 use super::{Drill, configured_policy};
 use crate::sources;

@@ -108,9 +108,9 @@ pub async fn drill(
         gathered = gather::gather(host, settings, request) => gathered,
         () = cancellation.cancelled() => return Err(stopped(cancellation)),
     };
-    // A name that was mistyped is no drill.
+    // A name that was mistyped is no drill, whether it is the source's or that of the identity's file.
     let gathered = match gathered {
-        Err(failure) if failure.code == Code::Usage => return Err(failure),
+        Err(failure) if matches!(failure.code, Code::Usage | Code::NoKey) => return Err(failure),
         gathered => gathered,
     };
     let mut drill = Drill::declared(host, settings, request, place, gathered, notes);

@@ -94,9 +94,10 @@ pub async fn examine(repository: &Repository, own: Option<&Chain>) -> Examined {
     read(repository, &mut examined).await;
     examined.check_chains(repository);
     examined.check_stores(repository, own);
-    examined.check_seen();
-    if let Some(own) = own {
-        examined.check_own(own);
+    // Where nothing could be read, nothing is known to be missing.
+    if !examined.listed.is_empty() {
+        examined.check_seen(repository);
+        own.iter().for_each(|own| examined.check_own(repository, own));
     }
     examined
 }
@@ -310,7 +311,8 @@ impl Examined {
     }
 
     /// What one writer saw of another is still there.
-    fn check_seen(&mut self) {
+    fn check_seen(&mut self, repository: &Repository) {
+        let enough_answer = self.listed.len() >= repository.control_read_quorum();
         let seen: BTreeSet<_> =
             self.records.values().flat_map(|(signed, _)| signed.record.seen.iter().copied()).collect();
         for seen in seen {
@@ -322,23 +324,34 @@ impl Examined {
                     self.find(EvidenceProblem::Forked, None, Some(place), message);
                 }
                 None => {
+                    let problem = if enough_answer { EvidenceProblem::Removed } else { EvidenceProblem::Unreachable };
                     let message = "another writer has seen it, and no store that answers has it".to_owned();
-                    self.find(EvidenceProblem::Removed, None, Some(place), message);
+                    self.find(problem, None, Some(place), message);
                 }
             }
         }
     }
 
     /// What this host knows of its own chain.
-    fn check_own(&mut self, own: &Chain) {
+    fn check_own(&mut self, repository: &Repository, own: &Chain) {
         let shown = self.newest().get(&own.writer).copied().unwrap_or(0);
-        let acknowledged = own.acknowledged.values().copied().max().unwrap_or(0);
+        let silent = |name: &str| {
+            let at = repository.stores.iter().position(|store| store.name() == name);
+            at.is_some_and(|at| !self.listed.contains_key(&at))
+        };
+        // What only silent stores have acknowledged, they may still have.
+        let (may_have, must_have): (Vec<_>, Vec<_>) = own.acknowledged.iter().partition(|(name, _)| silent(name));
+        let last = |of: &[(&String, &u64)]| of.iter().map(|(_, number)| **number).max().unwrap_or(0);
+        let (may_have, must_have) = (last(&may_have), last(&must_have));
         for number in shown + 1..=own.number() {
             let place = Some((own.writer, number));
-            if number <= acknowledged {
+            if number <= must_have {
                 let message = "a store has acknowledged it, and no store that answers has it".to_owned();
                 self.find(EvidenceProblem::Removed, None, place, message);
-            } else if !self.listed.is_empty() {
+            } else if number <= may_have {
+                let message = "only stores that do not answer have acknowledged it".to_owned();
+                self.find(EvidenceProblem::Unreachable, None, place, message);
+            } else {
                 let message = "it is on this host, and no store has it yet; the next command ships it".to_owned();
                 self.find(EvidenceProblem::Behind, None, place, message);
             }

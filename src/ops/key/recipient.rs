@@ -63,7 +63,7 @@ pub async fn add(keys: &Keys<'_>, recipient: &str) -> Result<KeysResult, Failure
     keys.recorded(Action::Key, async || {
         change_configuration(keys, RecipientChange::Add(&written))?;
         let mut result = KeysResult { recipients: vec![entry(&name, None, true)], ..KeysResult::new() };
-        result.notes.extend([
+        result.remarks.extend([
             "the next snapshot of each source is a full, sealed to it too".to_owned(),
             "snapshots that exist stay sealed to those they are sealed to now".to_owned(),
             "after the next backup, have the custodian show that the identity opens it: recoup key prove --identity FILE"
@@ -87,7 +87,7 @@ pub async fn remove(keys: &Keys<'_>, recipient: &str, confirm: Option<&str>) -> 
         return Err(Failure::new(Code::Refused, format!("{name} is the only recipient"))
             .cause("without it nobody could read the next snapshot")
             .safe("nothing was changed")
-            .next_step("add another one first: recoup key add RECIPIENT"));
+            .next_step("add another one first: recoup key add RECIPIENT --reason TEXT"));
     }
     let confirm = confirm.and_then(|text| name_of(text).ok());
     let what = format!("{name} would no longer be a recipient");
@@ -98,7 +98,7 @@ pub async fn remove(keys: &Keys<'_>, recipient: &str, confirm: Option<&str>) -> 
     keys.recorded(Action::Key, async || {
         change_configuration(keys, RecipientChange::Remove(at))?;
         let mut result = KeysResult { recipients: vec![entry(&name, Some(&state), false)], ..KeysResult::new() };
-        result.notes.extend([
+        result.remarks.extend([
             "snapshots that exist, and what later ones use again of them, stay readable by the removed identity"
                 .to_owned(),
             "for a snapshot that uses nothing of them: recoup backup --full".to_owned(),

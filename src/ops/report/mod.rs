@@ -16,7 +16,7 @@ use crate::{
         failure::{Code, Failure},
         id::SourceName,
         report::{Report, html},
-        result::{ReportResult, ReportSchema, Severity},
+        result::{ReportResult, ReportSchema},
         time::Timestamp,
     },
     format::{self, report as report_format, seal::Identities, signature},
@@ -71,7 +71,6 @@ pub async fn make(
     Bundle { report: &report, bytes: &bytes, signature: &signature, signers: &signers.text, page: &page }
         .write(&request.out, &gathered.records)?;
     warnings.extend(record(settings, &host, &report, sha256, now).await);
-    let deciding = report.derived.findings.iter().filter(|finding| finding.severity == Severity::Critical);
     Ok(ReportResult {
         schema: ReportSchema,
         source: request.source.clone(),
@@ -82,7 +81,7 @@ pub async fn make(
         verdict: report.derived.verdict,
         findings: report.derived.findings.len() as u64,
         warnings,
-        said: deciding.map(|finding| finding.text.clone()).collect(),
+        found: report.derived.findings,
     })
 }
 

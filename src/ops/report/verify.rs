@@ -7,6 +7,7 @@ use super::{
 use crate::{
     core::{
         evidence::Record,
+        failure::{Code, Failure},
         id::Sha256,
         report::{Change, DrillClear, FromRecords, Report, derive, html, readme},
         result::{ReportVerification, ReportVerificationSchema},
@@ -38,12 +39,25 @@ pub struct VerifyRequest {
 }
 
 /// Checks a report. Reads nothing but its directory and the signers.
-pub fn verify(request: &VerifyRequest) -> ReportVerification {
+pub fn verify(request: &VerifyRequest) -> Result<ReportVerification, Failure> {
+    let directory = &request.directory;
+    let not_there = match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some("it is no directory".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    // A path that was mistyped says nothing of any report.
+    if let Some(why) = not_there {
+        return Err(Failure::new(Code::Usage, format!("there is no report at {}", directory.display()))
+            .cause(why)
+            .safe("nothing was read or changed")
+            .next_step("name the directory that --out named when the report was made"));
+    }
     let mut check = Check::new(&request.directory);
     check.run(request);
     let Check { mut result, .. } = check;
     result.valid = result.problems.is_empty();
-    result
+    Ok(result)
 }
 
 struct Check<'c> {
@@ -223,7 +237,8 @@ impl<'c> Check<'c> {
             ("exposure", derived.exposure == said.exposure),
         ] {
             if !same {
-                self.problem(format!("{REPORT}: {what} do not follow from the rest of it"));
+                let follow = if what.ends_with('s') { "do" } else { "does" };
+                self.problem(format!("{REPORT}: {what} {follow} not follow from the rest of it"));
             }
         }
     }

@@ -145,6 +145,7 @@ pub async fn restore(
         position: inventory.position.clone(),
         directory: request.to.display().to_string(),
         notes: located.notes,
+        remarks: Vec::new(),
         warnings: located.warnings,
     })
 }

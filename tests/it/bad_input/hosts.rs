@@ -129,6 +129,14 @@ fn a_lost_state_directory_lets_no_other_user_in() {
         assert!(!house.path("R/state").exists(), "{arguments:?}");
     }
     run(&mut house.unprivileged(["backup"])).expect_code(0);
+    // What only reads the configuration works for whoever can read it; whoever cannot is told who can.
+    for arguments in [["config", "show"], ["config", "check"]] {
+        run(&mut house.recoup(arguments)).expect_code(0);
+    }
+    let mut unprivileged = house.unprivileged(["config", "show"]);
+    std::os::unix::fs::chown(house.path("R/recoup.toml"), Some(0), Some(0)).unwrap();
+    set_mode(&house.path("R/recoup.toml"), 0o600);
+    assert_refused(run(&mut unprivileged), 78, &["next: runuser -u root -- recoup --config", "config show"]);
 }
 
 #[test]

@@ -167,6 +167,19 @@ fn posture_is_remarked_on() {
     for note in ["identity-on-host", "recipient-unproven"] {
         assert!(checked.stdout.contains(&format!("\"id\":\"{note}\",\"severity\":\"note\"")), "{checked:?}");
     }
+    // A second custodian counts once the newest durable snapshot is sealed to them; each next step works as it stands.
+    let (_, second) = recoup::format::seal::new_identity("2026-11-22T09:15:00Z");
+    let add = ["key", "add", &second, "--reason", "a test"];
+    for (next_step, arguments) in
+        [("recoup key add RECIPIENT --reason TEXT", &add[..]), ("recoup backup ledger", &["backup"])]
+    {
+        let checked = check(&house).expect_code(1);
+        assert_eq!(found(&checked), ["warning few-custodians"]);
+        let findings = checked.json()["findings"].clone();
+        assert!(findings[0]["next_step"].as_str().unwrap().contains(&next_step["recoup ".len()..]), "{findings:#}");
+        run(&mut house.recoup(arguments.iter().copied())).expect_code(0);
+    }
+    assert_eq!(found(&check(&house).expect_code(0)), Vec::<String>::new());
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn what_is_lost_misses_the_objective() {
 fn damage_is_gone_round_or_named() {
     let site = site_with(POLICY);
     damage_pack(&site, "a");
-    let result = ended(&site, &[], 1, "pass", "warning");
+    let result = ended(&site, &[], 1, "passed", "warning");
     assert_eq!(
         (&result["went_round"][0]["store"], &result["went_round"][0]["problem"]),
         (&"a".into(), &"damaged".into())
@@ -82,14 +82,11 @@ fn damage_is_gone_round_or_named() {
 fn what_is_refused_is_on_record() {
     let site = site_with(POLICY);
     let state = site.path().join("host/state");
-    for (identity, part) in [("host/catalogue.age", "does not open"), ("host/none.age", "cannot be used")] {
-        let file = site.path().join(identity);
-        let mut command = site.command(&["drill", "ledger", "--json", "--identity"]);
-        let refused = run(command.arg(&file)).expect_code(3);
-        assert_eq!(refused.json()["verdict"], "refused", "{refused:?}");
-        assert!(refused.stderr.contains(part) && refused.stderr.contains("next: "), "{refused:?}");
-        assert_eq!(newest_pair(&site, "c", "drill").1["verdict"], "refused");
-    }
+    let mut command = site.command(&["drill", "ledger", "--json", "--identity"]);
+    let refused = run(command.arg(site.path().join("host/catalogue.age"))).expect_code(3);
+    assert_eq!(refused.json()["verdict"], "refused", "{refused:?}");
+    assert!(refused.stderr.contains("does not open") && refused.stderr.contains("next: "), "{refused:?}");
+    assert_eq!(newest_pair(&site, "c", "drill").1["verdict"], "refused");
     let result = ended(&site, &["--disaster-at", "2020-01-01T00:00:00Z"], 3, "refused", "refused");
     assert!(result["failure"].as_str().unwrap().contains("before the first snapshot"), "{result}");
     assert_no_plaintext(&site);
@@ -101,7 +98,7 @@ fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot(
     let site = site_with(POLICY);
     let text = fs::read_to_string(site.config()).unwrap();
     fs::write(site.config(), &text[..text.find("[[source]]").unwrap()]).unwrap();
-    let result = ended(&site, &[], 0, "pass", "passed");
+    let result = ended(&site, &[], 0, "passed", "passed");
     assert_eq!(result["rpo_policy_seconds"], 86_400);
     assert_eq!(result["checks"].as_array().unwrap().last().unwrap()["name"], "every transfer balances");
     assert!(result["exceptions"].to_string().contains("kept with the snapshot"), "{result}");
@@ -112,7 +109,7 @@ fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot(
 fn a_store_that_is_down_is_gone_round() {
     let site = site_with(POLICY);
     fs::rename(site.store("a"), site.path().join("away")).unwrap();
-    let result = ended(&site, &[], 1, "pass", "warning");
+    let result = ended(&site, &[], 1, "passed", "warning");
     assert_eq!(result["went_round"][0]["problem"], "unreachable");
     assert!(result["went_round"].as_array().unwrap().iter().all(|round| round["store"] == "a"), "{result}");
 }
@@ -136,8 +133,16 @@ fn bad_usage_leaves_no_record() {
         assert!(refused.stderr.contains(part) && refused.stderr.contains("next: "), "{refused:?}");
         assert_eq!(refused.json()["schema"], "recoup.error/1");
     }
-    let mistyped = site.run(&["drill", "ledgre", "--identity", site.identity().to_str().unwrap()]).expect_code(3);
-    assert!(mistyped.stderr.contains("there is no source ledgre"), "{mistyped:?}");
+    let identity = site.identity().display().to_string();
+    for (source, identity, part) in [
+        ("ledgre", identity.as_str(), "there is no source ledgre"),
+        ("ledger", &format!("{identity}x"), "custodian.agex cannot be used"),
+        ("ledger", site.config().to_str().unwrap(), "cannot be used"),
+    ] {
+        let mistyped = site.run(&["drill", source, "--json", "--identity", identity]).expect_code(3);
+        assert!(mistyped.stderr.contains(part) && mistyped.stderr.contains("next: "), "{mistyped:?}");
+        assert_eq!(mistyped.json()["schema"], "recoup.error/1");
+    }
     assert_eq!(records_on(&site, "a", "drill"), [] as [Value; 0]);
     assert_no_plaintext(&site);
 }

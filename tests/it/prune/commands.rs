@@ -49,6 +49,21 @@ fn nothing_happens_until_somebody_says_so() {
 }
 
 #[test]
+fn what_cannot_be_planned_is_in_the_plan() {
+    let site = site();
+    let text = fs::read_to_string(site.config()).unwrap();
+    let inside = format!("[[source]]\nname = \"book\"\nkind = \"log\"\npath = {:?}\n", site.path());
+    fs::write(site.config(), format!("{text}\n{inside}")).unwrap();
+    let planned = site.run(&["prune", "--dry-run", "--confirm=ledger", "--json"]).expect_code(17);
+    assert!(planned.stderr.contains("error: book (exit 17): "), "{planned:?}");
+    let planned = planned.json();
+    assert_eq!((planned["steps"].as_array().unwrap().len(), planned["notes"].as_array().unwrap().len()), (1, 1));
+    let failure = &planned["failures"][0];
+    assert_eq!((&failure["source"], &failure["exit_code"]), (&"book".into(), &17.into()), "{planned}");
+    assert!(failure["message"].is_string() && failure["next_step"].is_string(), "{planned}");
+}
+
+#[test]
 fn two_runs_and_quiet_under_cron() {
     let site = site();
     let planned = site.run(&["prune", "--yes", "--confirm=ledger", "--json"]).expect_code(0).json();
@@ -76,6 +91,12 @@ fn two_runs_and_quiet_under_cron() {
 fn without_a_policy_it_says_that_everything_is_kept() {
     let site = Site::new(200, &["a"]);
     site.run(&["backup"]).expect_code(0);
+    // No news to a schedule; whoever asks is told.
     let run = site.run(&["prune"]).expect_code(0);
-    assert_eq!(run.stderr, "note: ledger: its policy has no [retention], so every snapshot is kept\n");
+    assert_eq!((&run.stdout[..], &run.stderr[..]), ("", ""));
+    let run = site.run(&["prune", "--json"]).expect_code(0);
+    let note = "ledger: its policy has no [retention], so every snapshot is kept";
+    assert_eq!((&run.json()["sources"][0]["notes"], &run.stderr[..]), (&serde_json::json!([note]), ""));
+    let run = site.run(&["prune", "--dry-run"]).expect_code(0);
+    assert_eq!(run.stderr, format!("note: {note}\n"));
 }

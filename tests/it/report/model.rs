@@ -4,7 +4,7 @@ use super::facts::{self, Play, add, at, committed, drill, empty, good, last, sta
 use recoup::{
     core::{
         evidence::{Action, Verdict as Recorded},
-        report::{Facts, RefusedLine, Report, SlotState, derive, html},
+        report::{Facts, OpenedBody, RefusedLine, Report, SlotState, derive, html},
         result::{Severity, Verdict},
     },
     format::{self, report as report_format},
@@ -40,6 +40,35 @@ fn a_good_period_passes() {
         assert!(limits.contains(&id), "{id} is not among {limits:?}");
     }
     assert!(!limits.contains(&"moment-chosen") && !limits.contains(&"stores-down"), "{limits:?}");
+}
+
+/// What every drill says of itself is said once, and not again where the report says it of all of them.
+#[test]
+fn what_drills_say_is_not_repeated() {
+    let mut facts = good();
+    let ended = facts.records.iter_mut().filter_map(|fact| match &mut fact.body {
+        OpenedBody::Opened(body) if body.result["schema"] == "recoup.drill/1" => Some(body),
+        _ => None,
+    });
+    for (number, body) in ended.enumerate() {
+        body.result["exceptions"] = serde_json::json!(["this host also signs"]);
+        body.result["limits"] = serde_json::json!([
+            "people were not timed: noticing is no part of it",
+            format!("drawn from the last {number}.5 seconds"),
+            "no fingerprints",
+        ]);
+    }
+    let report = Report::build(facts);
+    let texts = |id: &str| -> Vec<String> {
+        let limits = report.derived.limits.iter().filter(|limit| limit.id == id).map(|limit| limit.text.clone());
+        let findings = report.derived.findings.iter().filter(|found| found.id == id).map(|found| found.text.clone());
+        limits.chain(findings).collect()
+    };
+    let said = ["drawn from the last 1.5 seconds (12 other drills said the like)", "no fingerprints"];
+    assert_eq!(texts("said-by-drills"), said);
+    let once = "a drill was done otherwise than it should be: this host also signs (13 drills)";
+    assert_eq!(texts("drill-exception"), [once]);
+    assert_eq!(derive(&report), report.derived);
 }
 
 /// What changes the verdict, and the finding that says so.

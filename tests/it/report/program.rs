@@ -97,7 +97,7 @@ fn a_report_is_made_recorded_and_checked() {
     let made = report(&site, "first", 0).json();
     let first = site.path().join("first");
     assert_eq!(made["schema"], "recoup.report/1");
-    assert_eq!((&made["verdict"], &made["warnings"]), (&json!("pass"), &json!([])));
+    assert_eq!((&made["verdict"], &made["warnings"]), (&json!("passed"), &json!([])));
     assert_eq!(made["report_sha256"], json!(sha256_of(&first.join("report.json"))));
     let names =
         ["README.txt", "SHA256SUMS", "allowed_signers", "evidence", "report.html", "report.json", "report.json.sig"];
@@ -111,9 +111,10 @@ fn a_report_is_made_recorded_and_checked() {
     let checked = verify(&first, 0);
     assert_eq!(
         (&checked["valid"], &checked["problems"], &checked["verdict"]),
-        (&json!(true), &json!([]), &json!("pass"))
+        (&json!(true), &json!([]), &json!("passed"))
     );
     assert_eq!(checked["signer"], written["authority"]["signer"]);
+    assert_eq!(made["found"], written["findings"]);
     // The next one names the one before by its digest.
     report(&site, "second", 0);
     let second = json_of(&site.path().join("second/report.json"));
@@ -177,11 +178,11 @@ fn everything_that_was_tampered_with_is_found() {
         ("drills are not what", |out| {
             replace(&out.join("report.json"), "\"rto_seconds\": 1.25", "\"rto_seconds\": 1.05")
         }),
-        ("verdict do not follow", |out| {
-            replace(&out.join("report.json"), "\"verdict\": \"pass\"\n}", "\"verdict\": \"fail-integrity\"\n}")
+        ("verdict does not follow", |out| {
+            replace(&out.join("report.json"), "\"verdict\": \"passed\"\n}", "\"verdict\": \"fail-integrity\"\n}")
         }),
         ("limits do not follow", |out| replace(&out.join("report.json"), "\"human-phases\"", "\"other\"")),
-        ("report.html is not what", |out| replace(&out.join("report.html"), "✓ Pass", "✓ Fine")),
+        ("report.html is not what", |out| replace(&out.join("report.html"), "✓ Passed", "✓ Fine")),
         ("README.txt is not what", |out| append(&out.join("README.txt"), "more\n")),
         ("SHA256SUMS has not", |out| append(&out.join("SHA256SUMS"), "more\n")),
         ("does not match", |out| append(&record(out, "json"), " ")),
@@ -288,7 +289,8 @@ fn unfit_requests_are_refused() {
             64,
             "empty",
         ),
-        (&["report", "--verify", &out("new")], 2, "NOT RIGHT"),
+        (&["report", "--verify", &out("empty")], 2, "NOT RIGHT"),
+        (&["report", "--verify", &out("new")], 64, "there is no report at "),
         (&["report", "ledger", "--out", &out("empty")], 0, "verdict  inconclusive"),
     ];
     for (arguments, code, said) in cases {

@@ -105,7 +105,7 @@ fn date(at: Timestamp) -> String {
 fn verdict_words(verdict: Verdict) -> (&'static str, &'static str, &'static str) {
     match verdict {
         Verdict::Pass => {
-            ("good", "✓ Pass", "Drills passed as often as they were due, and every objective of the policy was met.")
+            ("good", "✓ Passed", "Drills passed as often as they were due, and every objective of the policy was met.")
         }
         Verdict::FailObjective => {
             ("bad", "✕ Objective missed", "An objective of the policy was missed; the findings say which, and when.")

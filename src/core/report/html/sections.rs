@@ -103,10 +103,7 @@ pub(super) fn statistics(out: &mut Writer, report: &Report) {
             .raw(", with ");
         out.text(percent(nine)).raw(" confidence; nineteen in twenty with ").text(percent(nineteen)).raw(".</li>\n");
     }
-    out.raw("<li>It takes ")
-        .text(statistics.drills_for_five_percent)
-        .raw(" drills without a failure to bound its probability by 5 %.");
-    out.raw(" All of this takes drills for independent and alike.</li>\n</ul>\n");
+    out.raw("</ul>\n");
 }
 
 pub(super) fn drill_details(out: &mut Writer, report: &Report) {
