@@ -6,6 +6,7 @@ use super::{
     id::{RepositoryId, RunId, Sha256, SourceName},
     time::Timestamp,
 };
+use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
@@ -22,7 +23,14 @@ pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 pub const HISTORY_BYTES_MAX: u64 = 1 << 20;
 
 /// The most named restore points of one file that are noted.
-pub const POINTS_MAX: usize = 64;
+pub const POINTS_MAX: usize = 32;
+
+/// Whether segments may have this size.
+pub fn segment_bytes_are_valid(bytes: u64) -> bool {
+    SEGMENT_BYTES.contains(&bytes) && bytes.is_power_of_two()
+}
+
+const NO_SEGMENT_SIZE: &str = "its segments are of no size that segments have";
 
 /// Why a text is no place in a log, or no name of its files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +91,7 @@ text_serde!(Lsn);
 text_serde!(SegmentName);
 text_serde!(LogFile);
 text_serde!(HistoryId);
+text_serde!(ServerTime);
 
 /// The name of a segment: a timeline and, in two numbers, which segment of the log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,6 +149,50 @@ impl FromStr for SegmentName {
             (true, Some(timeline), Some(high), Some(low)) if timeline > 0 => Ok(SegmentName { timeline, high, low }),
             _ => Err(wrong()),
         }
+    }
+}
+
+/// A moment by the clock of the server that wrote the log, to the microsecond: that is how exactly it compares commits
+/// with a time that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerTime(DateTime<Utc>);
+
+impl ServerTime {
+    /// The moment, cut to the microsecond.
+    pub fn new(moment: DateTime<Utc>) -> Self {
+        ServerTime(moment.trunc_subsecs(6))
+    }
+
+    /// Microseconds since the year 2000 in UTC, which is how the log counts; `None` beyond what can be written as a date.
+    pub fn from_log(microseconds: i64) -> Option<Self> {
+        const YEAR_2000: i64 = 946_684_800_000_000;
+        let moment = DateTime::from_timestamp_micros(microseconds.checked_add(YEAR_2000)?)?;
+        (0..10_000).contains(&moment.year()).then_some(ServerTime(moment))
+    }
+
+    /// The moment as chrono's type.
+    pub fn as_datetime(&self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+impl fmt::Display for ServerTime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl fmt::Debug for ServerTime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+impl FromStr for ServerTime {
+    type Err = InvalidLogName;
+    fn from_str(text: &str) -> Result<Self, InvalidLogName> {
+        let moment = DateTime::parse_from_rfc3339(text).map_err(|_| invalid(text, "a moment with an offset"))?;
+        Ok(ServerTime::new(moment.with_timezone(&Utc)))
     }
 }
 
@@ -236,6 +289,11 @@ pub struct LogRange {
     pub start: Lsn,
     /// Before this the restored files are of no one moment.
     pub stop: Lsn,
+    /// When that was: a moment before it cannot be reached from this snapshot.
+    pub stopped_at: ServerTime,
+    /// The first transaction that had no number yet then: what it and later ones commit can be reached.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_transaction: Option<u32>,
 }
 
 impl LogRange {
@@ -249,8 +307,8 @@ impl LogRange {
 
     /// Why the range cannot be right, if so.
     pub fn contradiction(&self) -> Option<&'static str> {
-        if !SEGMENT_BYTES.contains(&self.segment_bytes) || !self.segment_bytes.is_power_of_two() {
-            Some("its segments are of no size that segments have")
+        if !segment_bytes_are_valid(self.segment_bytes) {
+            Some(NO_SEGMENT_SIZE)
         } else if self.start > self.stop {
             Some("its log ends before it begins")
         } else {
@@ -266,8 +324,8 @@ pub struct NamedPoint {
     pub name: String,
     /// Where replay stops.
     pub at: Lsn,
-    /// When it was made, by the server's clock.
-    pub time: Timestamp,
+    /// When it was made.
+    pub time: ServerTime,
 }
 
 /// What a file of the log holds, as found in it before it was sealed. All of it stands in clear.
@@ -278,13 +336,13 @@ pub struct LogFacts {
     pub ends: Option<Lsn>,
     /// The earliest time that a record in it tells: of a commit, an abort, a checkpoint or a restore point.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub first_time: Option<Timestamp>,
+    pub first_time: Option<ServerTime>,
     /// The latest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub last_time: Option<Timestamp>,
+    pub last_time: Option<ServerTime>,
     /// The latest time of a commit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub last_commit: Option<Timestamp>,
+    pub last_commit: Option<ServerTime>,
     /// How many transactions were committed.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub commits: u64,
@@ -346,11 +404,10 @@ impl LogRecord {
     /// Why the record cannot be what it claims to be, if so. Its signature and its place are other matters.
     pub fn contradiction(&self) -> Option<&'static str> {
         let is_fingerprint = self.writer.len() <= 100 && self.writer.bytes().all(|byte| byte.is_ascii_graphic());
-        let range = LogRange { history: self.history, segment_bytes: self.segment_bytes, start: Lsn(0), stop: Lsn(0) };
         if self.format != FORMAT {
             Some("its format is not the one this version reads")
-        } else if let Some(why) = range.contradiction() {
-            Some(why)
+        } else if !segment_bytes_are_valid(self.segment_bytes) {
+            Some(NO_SEGMENT_SIZE)
         } else if self.files.is_empty() || self.files.len() > FILES_MAX {
             Some("it names no file, or more than a record may")
         } else if self.files.windows(2).any(|pair| pair[0].file >= pair[1].file) {
@@ -453,12 +510,24 @@ mod tests {
             segment_bytes: 16 << 20,
             start: Lsn(start),
             stop: Lsn(stop),
+            stopped_at: "2026-11-22T10:00:00.000001Z".parse().unwrap(),
+            next_transaction: None,
         };
         let names = |range: LogRange| range.segments().map(|name| name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(range(0x200_0028, 0x200_0100)), ["000000010000000000000002"]);
         assert_eq!(names(range(0x200_0028, 0x300_0000)), ["000000010000000000000002"]);
         assert_eq!(names(range(0x200_0028, 0x300_0001)), ["000000010000000000000002", "000000010000000000000003"]);
         assert!(range(2, 1).contradiction().is_some());
+    }
+
+    #[test]
+    fn moments_of_the_log() {
+        let text = "2026-11-22T10:00:00.000001Z";
+        let moment: ServerTime = text.parse().unwrap();
+        assert_eq!(moment.to_string(), text);
+        assert_eq!(ServerTime::from_log(0).unwrap().to_string(), "2000-01-01T00:00:00.000000Z");
+        assert_eq!(ServerTime::from_log(-1).unwrap().to_string(), "1999-12-31T23:59:59.999999Z");
+        assert_eq!((ServerTime::from_log(i64::MAX), ServerTime::from_log(i64::MIN)), (None, None));
     }
 
     #[test]

@@ -56,7 +56,7 @@ mod tests {
     };
 
     fn record(files: u64) -> LogRecord {
-        let time = "2026-11-22T10:00:00Z".parse().unwrap();
+        let time = "2026-11-22T10:00:00.123456Z".parse().unwrap();
         let entry = |number| LogEntry {
             file: LogFile::Segment(SegmentName::of_number(1, number, 16 << 20)),
             bytes_raw: 16 << 20,
@@ -80,7 +80,7 @@ mod tests {
             segment_bytes: 16 << 20,
             run: RunId::from_random([4; 16]),
             writer: "SHA256:x".into(),
-            created_at: time,
+            created_at: "2026-11-22T10:00:00Z".parse().unwrap(),
             recipients: vec!["age1x".into()],
             files: (0..files).map(entry).collect(),
         }
