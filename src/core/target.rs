@@ -2,6 +2,7 @@
 
 use super::{
     id::{InvalidName, SEQ_MAX, Sha256, SnapshotId},
+    log::Lsn,
     time::Timestamp,
 };
 use std::{fmt, str::FromStr};
@@ -17,7 +18,25 @@ pub enum Target {
     Snapshot(u64),
     /// A snapshot by its full id: needed where a number is forked.
     SnapshotId(SnapshotId),
+    /// A place in the log.
+    Position(Lsn),
+    /// The commit of a transaction, by its number in the log.
+    Transaction(u32),
+    /// A restore point that was given a name.
+    Point(String),
+    /// The moment at which the newest snapshot is consistent: as little of the log as can be.
+    Immediate,
 }
+
+impl Target {
+    /// Whether only a source with a log can be asked for it.
+    pub fn needs_log(&self) -> bool {
+        matches!(self, Target::Position(_) | Target::Transaction(_) | Target::Point(_) | Target::Immediate)
+    }
+}
+
+/// The most bytes of the name of a restore point.
+const POINT_BYTES_MAX: usize = 63;
 
 /// A snapshot that somebody knows to exist: the newest that was seen, with the digest of its inventory if they have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,15 +98,33 @@ impl FromStr for SnapshotName {
 
 /// Why a target was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("target {0:?} is none of: latest, snapshot:NUMBER, a time with an offset such as 2026-11-22T09:15:00Z")]
+#[error(
+    "target {0:?} is none of: latest, snapshot:NUMBER, a time with an offset such as 2026-11-22T09:15:00Z, and with \
+     postgres also lsn:16/B374D848, xid:NUMBER, name:RESTORE_POINT, immediate"
+)]
 pub struct InvalidTarget(String);
 
 impl FromStr for Target {
     type Err = InvalidTarget;
     fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         let wrong = || InvalidTarget(text.chars().take(80).collect());
-        if text == "latest" {
-            return Ok(Target::Latest);
+        match text {
+            "latest" => return Ok(Target::Latest),
+            "immediate" => return Ok(Target::Immediate),
+            _ => {}
+        }
+        if let Some(position) = text.strip_prefix("lsn:") {
+            return position.parse().map(Target::Position).map_err(|_| wrong());
+        }
+        if let Some(number) = text.strip_prefix("xid:") {
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            // Numbers below 3 are no transactions of anybody's.
+            let number = number.parse().ok().filter(|number| is_number && *number >= 3);
+            return number.map(Target::Transaction).ok_or_else(wrong);
+        }
+        if let Some(name) = text.strip_prefix("name:") {
+            let is_name = (1..=POINT_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+            return if is_name { Ok(Target::Point(name.to_owned())) } else { Err(wrong()) };
         }
         if let Some(number) = text.strip_prefix("snapshot:") {
             if let Ok(id) = number.parse() {
@@ -110,6 +147,10 @@ impl fmt::Display for Target {
             Target::Time(moment) => write!(formatter, "{moment}"),
             Target::Snapshot(seq) => write!(formatter, "snapshot:{seq}"),
             Target::SnapshotId(id) => write!(formatter, "snapshot:{id}"),
+            Target::Position(at) => write!(formatter, "lsn:{at}"),
+            Target::Transaction(number) => write!(formatter, "xid:{number}"),
+            Target::Point(name) => write!(formatter, "name:{name}"),
+            Target::Immediate => formatter.write_str("immediate"),
         }
     }
 }
@@ -127,12 +168,30 @@ mod tests {
             ("snapshot:00000000000000000007", "snapshot:7"),
             ("snapshot:0000000007-aaaaaaaaaaaaaaaa", "snapshot:0000000007-aaaaaaaaaaaaaaaa"),
             ("2026-11-22T10:15:00+01:00", "2026-11-22T09:15:00.000Z"),
+            ("lsn:16/b374d848", "lsn:16/B374D848"),
+            ("xid:771", "xid:771"),
+            ("name:before the release", "name:before the release"),
+            ("immediate", "immediate"),
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown);
         }
-        for bad in
-            ["", "Latest", "snapshot:", "snapshot:-1", "snapshot:12345678901", "2026-11-22T10:15:00", "snapshot:x"]
-        {
+        for bad in [
+            "",
+            "Latest",
+            "snapshot:",
+            "snapshot:-1",
+            "snapshot:12345678901",
+            "2026-11-22T10:15:00",
+            "snapshot:x",
+            "lsn:",
+            "lsn:1",
+            "xid:0",
+            "xid:4294967296",
+            "xid:+7",
+            "name:",
+            "name:a\nb",
+            "IMMEDIATE",
+        ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

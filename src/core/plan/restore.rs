@@ -1,6 +1,7 @@
 //! Which snapshot a target means.
 
-use crate::core::{id::SnapshotId, target::Target, time::Timestamp};
+use crate::core::{id::SnapshotId, log::LogRange, target::Target, time::Timestamp};
+use chrono::{DateTime, Utc};
 
 /// A snapshot that could be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,17 @@ pub struct Candidate {
     pub read_started_at: Timestamp,
     /// Whether enough stores hold all of it.
     pub durable: bool,
+    /// What it needs of the log, where its source has one.
+    pub log: Option<LogRange>,
+}
+
+impl Candidate {
+    /// The first moment that it can be restored to. Without a log that is the only one, and what was committed before
+    /// it is in it.
+    pub fn earliest(&self) -> DateTime<Utc> {
+        let read = self.read_started_at.as_datetime();
+        self.log.as_ref().map_or(read, |log| log.stopped_at.as_datetime())
+    }
 }
 
 /// Why no snapshot was chosen.
@@ -18,8 +30,10 @@ pub struct Candidate {
 pub enum NoChoice {
     /// There is no snapshot at all.
     Nothing,
-    /// The moment is before the first one.
+    /// What is asked for is before the first one.
     BeforeFirst(Candidate),
+    /// The source has no log, so it knows no such target.
+    NoLog,
     /// No snapshot has this number; the nearest on either side.
     NoSuchNumber {
         /// The nearest before.
@@ -35,20 +49,34 @@ pub enum NoChoice {
 
 /// Chooses the snapshot that `target` means. `candidates` may come in any order.
 ///
-/// A time selects the newest snapshot whose read began at or before it. `latest` is the newest durable one; among
-/// snapshots of one number (a fork) the one whose read began last.
+/// A time selects the newest snapshot whose read began at or before it, or, where a log goes on from there, which was
+/// consistent by then; a place in the log or a transaction likewise. `latest` is the newest durable one; among snapshots
+/// of one number (a fork) the one whose read began last. A restore point must have been looked up: it is asked for by its
+/// place.
 pub fn choose(candidates: &[Candidate], target: &Target) -> Result<SnapshotId, NoChoice> {
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by_key(|candidate| (candidate.id.seq, candidate.read_started_at, candidate.id.run));
     let Some(newest) = sorted.last() else {
         return Err(NoChoice::Nothing);
     };
+    if target.needs_log() && newest.log.is_none() {
+        return Err(NoChoice::NoLog);
+    }
     match target {
-        Target::Latest => {
+        Target::Latest | Target::Immediate => {
             let durable = sorted.iter().rev().find(|candidate| candidate.durable);
             durable.map(|candidate| candidate.id).ok_or(NoChoice::NoneDurable(newest.id))
         }
-        Target::Time(moment) => choose_by_time(&sorted, *moment),
+        Target::Time(moment) => newest_reaching(&sorted, |candidate| candidate.earliest() <= moment.as_datetime()),
+        Target::Position(at) => {
+            newest_reaching(&sorted, |candidate| candidate.log.as_ref().is_some_and(|log| log.stop <= *at))
+        }
+        Target::Transaction(number) => newest_reaching(&sorted, |candidate| {
+            let next = candidate.log.as_ref().and_then(|log| log.next_transaction);
+            // Numbers come round again after four thousand million: half of them lie ahead.
+            next.is_some_and(|next| number.wrapping_sub(next) < 1 << 31)
+        }),
+        Target::Point(_) => Err(NoChoice::NoLog),
         Target::SnapshotId(id) if sorted.iter().any(|candidate| candidate.id == *id) => Ok(*id),
         Target::SnapshotId(SnapshotId { seq, .. }) => Err(no_such_number(&sorted, *seq)),
         Target::Snapshot(seq) => {
@@ -63,13 +91,14 @@ pub fn choose(candidates: &[Candidate], target: &Target) -> Result<SnapshotId, N
     }
 }
 
-fn choose_by_time(sorted: &[&Candidate], moment: Timestamp) -> Result<SnapshotId, NoChoice> {
-    let in_time = sorted.iter().filter(|candidate| candidate.read_started_at <= moment);
-    let by_time = |candidate: &&&Candidate| (candidate.read_started_at, candidate.id.seq, candidate.id.run);
-    if let Some(chosen) = in_time.clone().filter(|candidate| candidate.durable).max_by_key(by_time) {
+/// The newest of those that can be restored to what is asked for.
+fn newest_reaching(sorted: &[&Candidate], reaches: impl Fn(&Candidate) -> bool) -> Result<SnapshotId, NoChoice> {
+    let reaching = sorted.iter().filter(|candidate| reaches(candidate));
+    let by_time = |candidate: &&&Candidate| (candidate.earliest(), candidate.id.seq, candidate.id.run);
+    if let Some(chosen) = reaching.clone().filter(|candidate| candidate.durable).max_by_key(by_time) {
         return Ok(chosen.id);
     }
-    if let Some(chosen) = in_time.max_by_key(by_time) {
+    if let Some(chosen) = reaching.max_by_key(by_time) {
         return Err(NoChoice::NoneDurable(chosen.id));
     }
     let first = sorted.iter().min_by_key(by_time).expect("there is at least one");
@@ -86,7 +115,7 @@ fn no_such_number(sorted: &[&Candidate], seq: u64) -> NoChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::id::RunId;
+    use crate::core::{id::RunId, log::Lsn};
 
     fn id(seq: u64, run: u8) -> SnapshotId {
         SnapshotId { seq, run: RunId::from_random([run; 16]) }
@@ -94,7 +123,20 @@ mod tests {
 
     fn candidate(seq: u64, run: u8, minute: u32, durable: bool) -> Candidate {
         let read_started_at = format!("2026-11-22T09:{minute:02}:00Z").parse().unwrap();
-        Candidate { id: id(seq, run), read_started_at, durable }
+        Candidate { id: id(seq, run), read_started_at, durable, log: None }
+    }
+
+    /// One whose log goes on: consistent half a minute after its read began.
+    fn logged(seq: u64, minute: u32, stop: u64, next_transaction: u32) -> Candidate {
+        let log = LogRange {
+            history: "7301234567890123456-00000001".parse().unwrap(),
+            segment_bytes: 16 << 20,
+            start: Lsn(stop - 1),
+            stop: Lsn(stop),
+            stopped_at: format!("2026-11-22T09:{minute:02}:30.000001Z").parse().unwrap(),
+            next_transaction: Some(next_transaction),
+        };
+        Candidate { log: Some(log), ..candidate(seq, seq as u8, minute, true) }
     }
 
     #[test]
@@ -122,7 +164,32 @@ mod tests {
             assert_eq!(choose(&snapshots, &target.parse().unwrap()), expected, "{target}");
         }
         assert_eq!(choose(&snapshots, &format!("snapshot:{}", id(4, 3)).parse().unwrap()), Ok(id(4, 3)));
+        for target in ["immediate", "lsn:0/7", "xid:7", "name:x"] {
+            assert_eq!(choose(&snapshots, &target.parse().unwrap()), Err(NoChoice::NoLog), "{target}");
+        }
         assert_eq!(choose(&[], &Target::Latest), Err(NoChoice::Nothing));
         assert_eq!(choose(&snapshots[4..], &Target::Latest), Err(NoChoice::NoneDurable(id(5, 5))));
+    }
+    #[test]
+    fn choices_where_a_log_goes_on() {
+        let snapshots = [logged(1, 10, 0x100, 4_000_000_000), logged(2, 20, 0x200, 4_294_967_290), logged(3, 30, 0x300, 20)];
+        let first = || Err(NoChoice::BeforeFirst(snapshots[0].clone()));
+        let cases = [
+            ("latest", Ok(id(3, 3))),
+            ("immediate", Ok(id(3, 3))),
+            ("2026-11-22T09:20:30.000001Z", Ok(id(2, 2))),
+            ("2026-11-22T09:20:30Z", Ok(id(1, 1))),
+            ("2026-11-22T09:10:29Z", first()),
+            ("lsn:0/200", Ok(id(2, 2))),
+            ("lsn:0/1FF", Ok(id(1, 1))),
+            ("lsn:0/FF", first()),
+            ("xid:25", Ok(id(3, 3))),
+            ("xid:19", Ok(id(2, 2))),
+            ("xid:4294967290", Ok(id(2, 2))),
+            ("xid:4294967289", Ok(id(1, 1))),
+        ];
+        for (target, expected) in cases {
+            assert_eq!(choose(&snapshots, &target.parse().unwrap()), expected, "{target}");
+        }
     }
 }

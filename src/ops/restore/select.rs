@@ -43,6 +43,7 @@ pub(super) async fn select(
             id: *id,
             read_started_at: committed.inventory.read_started_at,
             durable: was_durable(repository, catalogue, request, *id),
+            log: committed.inventory.log.clone(),
         })
         .collect();
     let mut notes = request.notes.clone();
@@ -99,9 +100,9 @@ fn format_seconds(seconds: f64) -> String {
 /// A newer snapshot within what was asked for that was passed over because it is not durable.
 fn newer_not_durable(candidates: &[Candidate], request: &RestoreRequest, id: SnapshotId) -> Option<String> {
     let in_target = |candidate: &&Candidate| match request.target {
-        Target::Latest => true,
-        Target::Time(moment) => candidate.read_started_at <= moment,
-        Target::Snapshot(_) | Target::SnapshotId(_) => false,
+        Target::Latest | Target::Immediate => true,
+        Target::Time(moment) => candidate.earliest() <= moment.as_datetime(),
+        _ => false,
     };
     let passed_over = |candidate: &&Candidate| candidate.id.seq > id.seq && !candidate.durable;
     let newer = candidates.iter().filter(in_target).filter(passed_over).max_by_key(|candidate| candidate.id)?;
@@ -204,7 +205,9 @@ fn check_heads(catalogue: &Catalogue, request: &RestoreRequest) -> Result<Option
     }
     // A time after everything that is shown would, too, be answered with what an attacker has left.
     let asks_for_the_end = match request.target {
-        Target::Latest => true,
+        Target::Latest | Target::Immediate => true,
+        // What is after the newest snapshot that is shown may have been after one that is not.
+        Target::Position(_) | Target::Transaction(_) | Target::Point(_) => true,
         Target::Time(moment) => {
             catalogue.snapshots.values().all(|committed| committed.inventory.read_started_at <= moment)
         }
@@ -262,10 +265,10 @@ fn behind(catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId, who: 
 fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option<&SnapshotId>) -> Result<(), Failure> {
     let claims = catalogue.refused.iter().filter(|refused| !catalogue.snapshots.contains_key(&refused.id));
     let asked_for = |id: SnapshotId| match request.target {
-        Target::Latest => chosen.is_none_or(|chosen| id.seq > chosen.seq),
+        Target::Latest | Target::Immediate => chosen.is_none_or(|chosen| id.seq > chosen.seq),
         Target::Snapshot(seq) => id.seq == seq && chosen.is_none(),
         Target::SnapshotId(wanted) => id == wanted,
-        Target::Time(_) => false,
+        _ => false,
     };
     let Some(refused) = claims.filter(|refused| asked_for(refused.id)).max_by_key(|refused| refused.id) else {
         return Ok(());
@@ -292,7 +295,7 @@ fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<String> {
     let is_it = |id: &&SnapshotId| match target {
         Target::Snapshot(seq) => id.seq == *seq,
         Target::SnapshotId(wanted) => *id == wanted,
-        Target::Latest | Target::Time(_) => false,
+        _ => false,
     };
     if let Some(pruned) = catalogue.all_pruned().find(|id| is_it(&id)).and_then(|id| catalogue.pruned(id)) {
         return Some(format!("was pruned at {} by plan {}", pruned.at, pruned.plan));
@@ -327,6 +330,10 @@ fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice
                 .cause(format!("the first one, {}, was read from {}", first.id, first.read_started_at))
                 .next_step(command(format!("snapshot:{}", first.id.seq)))
         }
+        NoChoice::NoLog => Failure::new(Code::Usage, format!("{} knows no target {}", request.source, request.target))
+            .cause("places, transactions and restore points are found in a log, and this source has none")
+            .safe("nothing was written")
+            .next_step("name latest, a time, or snapshot:NUMBER; see what there is: recoup list"),
         NoChoice::NoSuchNumber { before, after } => {
             let gone = what_became_of(catalogue, &request.target);
             let nearest: Vec<String> =
