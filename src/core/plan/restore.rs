@@ -172,7 +172,8 @@ mod tests {
     }
     #[test]
     fn choices_where_a_log_goes_on() {
-        let snapshots = [logged(1, 10, 0x100, 4_000_000_000), logged(2, 20, 0x200, 4_294_967_290), logged(3, 30, 0x300, 20)];
+        let snapshots =
+            [logged(1, 10, 0x100, 4_000_000_000), logged(2, 20, 0x200, 4_294_967_290), logged(3, 30, 0x300, 20)];
         let first = || Err(NoChoice::BeforeFirst(snapshots[0].clone()));
         let cases = [
             ("latest", Ok(id(3, 3))),

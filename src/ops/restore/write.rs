@@ -4,6 +4,7 @@
 //! everything is made below the folder, which only we may enter, through its descriptor, and moved from the one
 //! directory to the other. No path is resolved again, and no link in the target is followed.
 
+mod amend;
 mod files;
 mod finish;
 mod held;

@@ -79,7 +79,12 @@ impl OpenFiles {
         Ok(made)
     }
 
-    fn failed(&self, what: &str, path: &Path, error: impl Into<io::Error>) -> Failure {
+    /// The folder that all of them are below.
+    pub(super) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    pub(super) fn failed(&self, what: &str, path: &Path, error: impl Into<io::Error>) -> Failure {
         failed(what, &self.shown.join(path), &error.into())
     }
 

@@ -1,0 +1,42 @@
+//! Files at the top of what is restored that must not stay as they were: settings of the server that will use it.
+
+use super::files::OpenFiles;
+use crate::core::failure::Failure;
+use rustix::{
+    fs::{Mode, OFlags, fsync, openat},
+    io::Errno,
+};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+};
+
+/// The most bytes of a file that is amended.
+const AMENDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+impl OpenFiles {
+    /// The content of a file, if it was restored. One that is larger than any setting is treated as empty.
+    pub(in crate::ops::restore) fn read_top(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = Path::new(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(self.folder(), path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.failed("open", path, error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(AMENDED_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| self.failed("read", path, error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file, over one that was restored if there is one; that keeps its owner and mode.
+    pub(in crate::ops::restore) fn put_top(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = Path::new(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(self.folder(), path, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(opened.map_err(|error| self.failed("create", path, error))?);
+        let written = file.write_all(bytes).and_then(|()| Ok(fsync(&file)?));
+        written.map_err(|error| self.failed("write", path, error))
+    }
+}
