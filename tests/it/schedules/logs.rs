@@ -104,8 +104,8 @@ impl Simulation {
     fn step(&mut self) {
         self.machines.iter().for_each(|machine| machine.clock.advance_seconds(600));
         for _ in 0..self.rng.below(4) {
-            let expires = self.pending.is_none();
-            let done = self.logs.go_on(expires, &mut self.rng);
+            let captured = self.base.as_ref().filter(|_| self.pending.is_none()).map(|(_, files)| files);
+            let done = self.logs.go_on(captured, &mut self.rng);
             self.note(done);
         }
         match self.rng.below(100) {

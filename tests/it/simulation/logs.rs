@@ -117,15 +117,23 @@ impl Logs {
     }
 
     /// Removes what is old enough; says what.
-    fn expire(&self, log: &str) -> String {
+    ///
+    /// Where a log was copied and truncated since the last snapshot, its copies must outlast the next one: without
+    /// them nobody can tell it from one that was only truncated.
+    fn expire(&self, log: &str, captured: &Files) -> String {
+        let live = fs::read(self.path(log)).unwrap_or_default();
+        if captured.get(log).is_some_and(|before| !live.starts_with(before)) {
+            return format!("{log} was rotated since the last snapshot");
+        }
         let old: Vec<String> = self.rotated(log).into_iter().map(|(_, name)| name).collect();
         let old: Vec<String> = old.into_iter().filter(|name| self.age(name) >= EXPIRE_AFTER).collect();
         old.iter().for_each(|name| fs::remove_file(self.path(name)).unwrap());
         format!("removed as expired: {old:?}")
     }
 
-    /// One step of a writer and of who rotates for it; says what it was. What is expired goes only where that is said.
-    pub(crate) fn go_on(&mut self, expires: bool, rng: &mut Rng) -> String {
+    /// One step of a writer and of who rotates for it; says what it was. What is expired goes only where it is said
+    /// what was captured.
+    pub(crate) fn go_on(&mut self, captured: Option<&Files>, rng: &mut Rng) -> String {
         let log = *rng.pick(&LOGS);
         match rng.below(100) {
             0..45 => {
@@ -168,8 +176,7 @@ impl Logs {
                 let to = self.compress(&from, rng);
                 format!("{from} is compressed to {to}")
             }
-            _ if expires => self.expire(log),
-            _ => "the writer rests".to_owned(),
+            _ => captured.map_or_else(|| "the writer rests".to_owned(), |captured| self.expire(log, captured)),
         }
     }
 
