@@ -94,6 +94,13 @@ impl Keyed {
         host
     }
 
+    /// The same host with a copy of all it has.
+    pub(crate) fn fork(&self, seed: &str) -> Self {
+        let fork = Keyed { machine: self.machine.fork(seed), files: tempfile::tempdir().unwrap(), key: self.key };
+        super::copy_tree(self.files.path(), fork.files.path());
+        fork
+    }
+
     fn repository(&self) -> RepositoryId {
         keys().repository
     }
