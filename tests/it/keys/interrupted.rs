@@ -24,7 +24,7 @@ fn a_revocation_that_could_not_read_everything_vouches_for_nothing() {
     let [first, second] = &mut hosts;
     first.set_up_again(2, second);
     let mut interrupted = 0;
-    for last in (0..).step_by(4) {
+    for last in (0..).step_by(7) {
         let (site, host) = (site.fork(), first.fork("again"));
         let process = host.process(&site, &database);
         process.operations.stop_after(last);
@@ -45,5 +45,5 @@ fn a_revocation_that_could_not_read_everything_vouches_for_nothing() {
         let copied = live(process.copy()).unwrap();
         assert_eq!(copied.status, Status::Ok, "{last}: {:?}", copied.findings);
     }
-    assert!(interrupted > 10, "it was interrupted {interrupted} times only");
+    assert!(interrupted > 5, "it was interrupted {interrupted} times only");
 }

@@ -126,7 +126,7 @@ impl Simulation {
 
     fn step(&mut self) {
         let host = self.host();
-        if self.rng.percent(70) {
+        if self.rng.percent(45) {
             let from = self.rng.below(26) as usize;
             self.databases[host].rewrite("ledger", from..from + 3, &mut self.rng);
         }
@@ -186,6 +186,11 @@ impl Simulation {
         }
         self.sealed_to[host] = recipients.clone();
         self.assert_sealed_to(id, &recipients);
+        let root = format!("{FOLDER}{}", snapshot.inventory.manifest.name);
+        let root = (0..self.site.backends.len()).find_map(|store| self.site.get(store, &root)).unwrap();
+        for custodian in custodians() {
+            assert_eq!(custodian.opens(&root), recipients.contains(&custodian.recipient), "{}", custodian.recipient);
+        }
         if snapshot.durable {
             self.acknowledged.insert(id, Taken { files: self.databases[host].files.clone(), recipients });
         }

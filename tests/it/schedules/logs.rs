@@ -18,7 +18,7 @@ use recoup::{
         result::Status,
         target::Target,
     },
-    ops::{altered, backup::Snapshot, hold},
+    ops::{altered, backup::Snapshot, hold, prune::PruneRequest},
     stores::fault::{Rates, Switch},
 };
 use std::{
@@ -44,8 +44,8 @@ struct Simulation {
     acknowledged: BTreeMap<SnapshotId, Files>,
     /// The file that was altered and not told yet.
     pending: Option<String>,
-    /// What a snapshot has told, and nobody holds yet: its process died.
-    unanswered: Option<[SnapshotId; 2]>,
+    /// What snapshots have told, and nobody holds yet: their processes died.
+    unanswered: Vec<[SnapshotId; 2]>,
     held: BTreeSet<SnapshotId>,
     alarms: u32,
     audit: Audit,
@@ -73,7 +73,7 @@ impl Simulation {
             saved: None,
             acknowledged: BTreeMap::new(),
             pending: None,
-            unanswered: None,
+            unanswered: Vec::new(),
             held: BTreeSet::new(),
             alarms: 0,
             audit: Audit::default(),
@@ -186,8 +186,7 @@ impl Simulation {
             let since = self.base.as_ref().map(|(id, _)| *id);
             assert_eq!(snapshot.altered_since, since);
             assert!(!snapshot.durable || snapshot.code() == Code::LogAltered);
-            assert!(self.unanswered.is_none(), "one alteration at a time");
-            self.unanswered = since.map(|since| [since, id]);
+            self.unanswered.extend(since.map(|since| [since, id]));
         }
         let files = self.logs.files();
         self.base = Some((id, files.clone()));
@@ -201,8 +200,8 @@ impl Simulation {
         let recorder = process.recorder();
         let answer = altered::answer(&process.host, &recorder, &source_name());
         live(recorder.ship());
-        assert_eq!(answer.failure.is_some(), self.unanswered.is_some(), "{:?}", answer.failure);
-        if let Some(both) = self.unanswered.take() {
+        assert_eq!(answer.failure.is_none(), self.unanswered.is_empty(), "{:?}", answer.failure);
+        for both in std::mem::take(&mut self.unanswered) {
             self.note(format!("the alarm is given, and {both:?} are held"));
             assert!(answer.notes.iter().any(|note| note.contains("are held")), "{:?}", answer.notes);
             self.held.extend(both);
@@ -212,7 +211,8 @@ impl Simulation {
 
     fn prune(&mut self) {
         let process = self.process(0);
-        let pruned = live(process.prune(confirmed()));
+        let request = PruneRequest { now: self.rng.percent(50), ..confirmed() };
+        let pruned = live(process.prune(request));
         self.note(format!("prunes: {:?}", pruned.as_ref().map(|pruned| &pruned.message)));
         if let Err(failure) = pruned {
             assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}");
@@ -221,7 +221,7 @@ impl Simulation {
 
     fn lose_state(&mut self) {
         // What nobody knows any more, nobody can tell or hold.
-        if self.pending.is_none() && self.unanswered.is_none() && self.held.is_empty() {
+        if self.pending.is_none() && self.unanswered.is_empty() && self.held.is_empty() {
             self.note("the state is lost".to_owned());
             self.machines[0].lose_state();
             self.base = None;

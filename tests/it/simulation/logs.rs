@@ -31,12 +31,20 @@ pub(crate) struct Logs {
     directory: tempfile::TempDir,
     world: World,
     written: u64,
+    /// The second half of what is done in two steps: a snapshot may see the first alone.
+    half: Option<Half>,
+}
+
+/// What follows on a copy.
+enum Half {
+    Truncate(String),
+    Remove(String),
 }
 
 impl Logs {
     /// An empty directory; `world` has the clock of the host whose logs they are.
     pub(crate) fn new(world: World) -> Self {
-        let logs = Logs { directory: tempfile::tempdir().unwrap(), world, written: 0 };
+        let logs = Logs { directory: tempfile::tempdir().unwrap(), world, written: 0, half: None };
         fs::create_dir(logs.path("trade")).unwrap();
         logs
     }
@@ -100,7 +108,7 @@ impl Logs {
         }
     }
 
-    fn compress(&self, name: &str, rng: &mut Rng) -> String {
+    fn compress(&mut self, name: &str, rng: &mut Rng) -> String {
         let bytes = fs::read(self.path(name)).unwrap();
         let (packed, to) = if rng.percent(70) {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -112,8 +120,22 @@ impl Logs {
         fs::write(self.path(&to), packed).unwrap();
         let modified = fs::metadata(self.path(name)).unwrap().modified().unwrap();
         self.set_modified(&to, modified.duration_since(SystemTime::UNIX_EPOCH).unwrap());
-        fs::remove_file(self.path(name)).unwrap();
+        self.half = Some(Half::Remove(name.to_owned()));
         to
+    }
+
+    fn finish(&self, half: Half) -> String {
+        match half {
+            Half::Truncate(log) => {
+                OpenOptions::new().write(true).truncate(true).open(self.path(&log)).unwrap();
+                self.set_modified(&log, self.now());
+                format!("{log} is truncated")
+            }
+            Half::Remove(name) => {
+                fs::remove_file(self.path(&name)).unwrap();
+                format!("{name} is removed")
+            }
+        }
     }
 
     /// Removes what is old enough; says what.
@@ -134,6 +156,9 @@ impl Logs {
     /// One step of a writer and of who rotates for it; says what it was. What is expired goes only where it is said
     /// what was captured.
     pub(crate) fn go_on(&mut self, captured: Option<&Files>, rng: &mut Rng) -> String {
+        if let Some(half) = self.half.take() {
+            return self.finish(half);
+        }
         let log = *rng.pick(&LOGS);
         match rng.below(100) {
             0..45 => {
@@ -158,8 +183,11 @@ impl Logs {
                 let copy = format!("{log}.1");
                 fs::copy(self.path(log), self.path(&copy)).unwrap();
                 self.set_modified(&copy, self.now());
-                OpenOptions::new().write(true).truncate(true).open(self.path(log)).unwrap();
-                self.set_modified(log, self.now());
+                self.half = Some(Half::Truncate(log.to_owned()));
+                if rng.percent(40) {
+                    return format!("{log} is copied");
+                }
+                self.half.take().into_iter().for_each(|half| drop(self.finish(half)));
                 if rng.percent(50) {
                     let lines = rng.below(400);
                     self.append(log, lines);
@@ -174,6 +202,9 @@ impl Logs {
                 }
                 let from = rng.pick(&plain).clone();
                 let to = self.compress(&from, rng);
+                if rng.percent(60) {
+                    self.half.take().into_iter().for_each(|half| drop(self.finish(half)));
+                }
                 format!("{from} is compressed to {to}")
             }
             _ => captured.map_or_else(|| "the writer rests".to_owned(), |captured| self.expire(log, captured)),
@@ -182,9 +213,23 @@ impl Logs {
 
     /// Alters something that was captured, as nobody may: returns the file, and what was done.
     pub(crate) fn alter(&self, captured: &Files, rng: &mut Rng) -> Option<(String, String)> {
+        // Of what was captured twice, one may go.
+        let is_twice = |name: &str, before: &[u8]| {
+            let is_copy = |other: &Vec<u8>| other.starts_with(before) || before.starts_with(other);
+            let is_packed =
+                |other: &str| other.starts_with(&format!("{name}.")) || name.starts_with(&format!("{other}."));
+            let mut others = captured.iter().filter(|(other, bytes)| *other != name && !bytes.is_empty());
+            others.any(|(other, bytes)| {
+                is_copy(bytes) || (other.ends_with(['z', 't']) || name.ends_with(['z', 't'])) && is_packed(other)
+            })
+        };
+        if self.half.is_some() {
+            return None;
+        }
         let now = self.files();
         let is_candidate = |(name, before): &(&String, &Vec<u8>)| {
-            !before.is_empty()
+            !is_twice(name, before)
+                && !before.is_empty()
                 && now.get(*name).is_some_and(|bytes| bytes.starts_with(before))
                 && self.age(name) + MARGIN < EXPIRE_AFTER
         };
