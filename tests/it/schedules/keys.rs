@@ -11,7 +11,7 @@ use crate::{
         audit::Audit,
         content::{Database, Files},
         graves::Graves,
-        keyring::{Custodian, Keyed, custodians},
+        keyring::{Custodian, Keyed, custodians, opens_for_host},
         live,
         random::Rng,
         replay_named, replayable, seeds_in_parts,
@@ -185,7 +185,7 @@ impl Simulation {
             assert_eq!(snapshot.inventory.kind, Kind::Full, "a recipient was added");
         }
         self.sealed_to[host] = recipients.clone();
-        self.assert_sealed_to(id, &recipients);
+        self.assert_sealed_to(host, id, &recipients);
         let root = format!("{FOLDER}{}", snapshot.inventory.manifest.name);
         let root = (0..self.site.backends.len()).find_map(|store| self.site.get(store, &root)).unwrap();
         for custodian in custodians() {
@@ -196,13 +196,16 @@ impl Simulation {
         }
     }
 
-    /// What a snapshot added opens for its recipients, and for no other custodian.
-    fn assert_sealed_to(&self, id: SnapshotId, recipients: &BTreeSet<String>) {
+    /// What a snapshot added opens for its recipients, for no other custodian, and its content for no host.
+    fn assert_sealed_to(&self, host: usize, id: SnapshotId, recipients: &BTreeSet<String>) {
         let added = [format!("{FOLDER}packs/{}/", id.run), format!("{FOLDER}snapshots/{id}/")];
         for store in 0..self.site.backends.len() {
             let objects = self.site.objects(store);
             let of_snapshot = |key: &str| key.ends_with(".age") && added.iter().any(|folder| key.starts_with(folder));
             for (key, bytes) in objects.iter().filter(|(key, _)| of_snapshot(key)) {
+                let name = key.rsplit('/').next().unwrap_or_default();
+                let is_content = name.starts_with("digests") || name.starts_with(|first: char| first.is_ascii_digit());
+                assert_eq!(opens_for_host(host, bytes), !is_content, "{key} and host {host}");
                 for custodian in custodians() {
                     let may = recipients.contains(&custodian.recipient);
                     assert_eq!(custodian.opens(bytes), may, "{key} and {}", custodian.recipient);

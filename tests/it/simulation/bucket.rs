@@ -78,7 +78,7 @@ impl Bucket {
     /// A server for what the backend holds; its pages and its mishaps depend on the seed.
     pub(crate) fn new(objects: Arc<InMemory>, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let page = 15 + rng.below(200) as usize;
+        let page = 8 + rng.below(100) as usize;
         let state = Mutex::new(State { rng, wrong: BTreeSet::new(), mishaps: BTreeMap::new() });
         Bucket(Arc::new(Server { objects, page, state }))
     }
@@ -202,6 +202,8 @@ impl Server {
             Some(told) if *told != base64(&sha2::Sha256::digest(&asked.body)) => return refusal(400, "BadDigest"),
             Some(_) => {}
         }
+        // Healing is the only way to put something on no condition, and there is something to heal then.
+        assert!(asked.conditional || self.objects.head(path).await.is_ok(), "{path} is created on no condition");
         let mode = if asked.conditional { PutMode::Create } else { PutMode::Overwrite };
         match self.objects.put_opts(path, asked.body.clone().into(), mode.into()).await {
             Ok(_) => response(200, &[("etag", "\"1\"".to_owned())], Bytes::new()),

@@ -44,12 +44,21 @@ impl Custodian {
 
     /// Whether an object opens for it; nothing else may be wrong with it.
     pub(crate) fn opens(&self, sealed: &[u8]) -> bool {
-        match open_small(&self.identities, sealed, 64 * 1024 * 1024) {
-            Ok(_) => true,
-            Err(FormatError::NoMatchingKey) => false,
-            Err(error) => panic!("{error}"),
-        }
+        opens(&self.identities, sealed)
     }
+}
+
+fn opens(identities: &Identities, sealed: &[u8]) -> bool {
+    match open_small(identities, sealed, 64 * 1024 * 1024) {
+        Ok(_) => true,
+        Err(FormatError::NoMatchingKey) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Whether an object opens for the key that host `number` has to the structure of its own snapshots.
+pub(crate) fn opens_for_host(number: usize, sealed: &[u8]) -> bool {
+    opens(&keys().hosts[number].1.identities, sealed)
 }
 
 /// The custodians of every simulation.
