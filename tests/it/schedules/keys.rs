@@ -22,7 +22,7 @@ use recoup::{
         failure::{Code, Failure},
         id::SnapshotId,
         inventory::Kind,
-        result::{KeysResult, Status},
+        result::{KeysResult, Problem, Status, StoreFinding},
     },
     ops::backup::Snapshot,
     stores::fault::{Rates, Switch},
@@ -360,7 +360,7 @@ impl Simulation {
             let result = live(self.process(host).backup(false));
             self.judge(host, &result, false);
             let copied = live(self.process(host).copy()).unwrap();
-            let is_level = copied.status == Status::Ok || !self.forged.is_empty();
+            let is_level = copied.findings.iter().all(is_dead_plan) || !self.forged.is_empty();
             assert!(is_level, "{:?} {:?}", copied.findings, copied.notes);
         }
         let faults = self.audit.faults(&self.site);
@@ -368,7 +368,9 @@ impl Simulation {
         for host in [0, 1] {
             if self.forged.is_empty() {
                 let verified = live(self.process(host).verify()).unwrap();
-                assert_eq!((verified.status, &verified.findings[..]), (Status::Ok, &[][..]), "host {host}");
+                assert!(verified.findings.iter().all(is_dead_plan), "host {host}: {:?}", verified.findings);
+                let is_well = verified.status == Status::Ok || !verified.findings.is_empty();
+                assert!(is_well, "host {host}: {:?}", verified.notes);
             }
             self.restore_all(host);
         }
@@ -391,6 +393,12 @@ impl Simulation {
             }
         }
     }
+}
+
+/// A prune plan that a revoked signer did not execute: nobody vouches for it.
+fn is_dead_plan(finding: &StoreFinding) -> bool {
+    let is_plan = |object: &String| object.contains("/prunes/") && object.ends_with("/plan.json");
+    finding.problem == Problem::Foreign && finding.object.as_ref().is_some_and(is_plan)
 }
 
 fn simulate(seed: u64) {

@@ -7,8 +7,14 @@
 use crate::{
     prune::confirmed,
     simulation::{
-        Machine, Process, STORES, Site, Trace, audit::Audit, content::Files, graves::Graves, live, logs::Logs,
-        random::Rng, replay_named, replayable, seeds_in_parts, source_name,
+        Machine, Process, STORES, Site, Trace,
+        audit::Audit,
+        content::Files,
+        graves::Graves,
+        live,
+        logs::{Captured, Logs},
+        random::Rng,
+        replay_named, replayable, seeds_in_parts, source_name,
     },
 };
 use recoup::{
@@ -27,7 +33,7 @@ use std::{
 };
 
 /// What local state knows that the next snapshot is compared with.
-type Base = Option<(SnapshotId, Files)>;
+type Base = Option<(SnapshotId, Captured)>;
 
 struct Simulation {
     rng: Rng,
@@ -104,7 +110,7 @@ impl Simulation {
     fn step(&mut self) {
         self.machines.iter().for_each(|machine| machine.clock.advance_seconds(600));
         for _ in 0..self.rng.below(4) {
-            let captured = self.base.as_ref().filter(|_| self.pending.is_none()).map(|(_, files)| files);
+            let captured = self.base.as_ref().filter(|_| self.pending.is_none()).map(|(_, captured)| &captured.files);
             let done = self.logs.go_on(captured, &mut self.rng);
             self.note(done);
         }
@@ -188,8 +194,9 @@ impl Simulation {
             assert!(!snapshot.durable || snapshot.code() == Code::LogAltered);
             self.unanswered.extend(since.map(|since| [since, id]));
         }
-        let files = self.logs.files();
-        self.base = Some((id, files.clone()));
+        let captured = self.logs.captured();
+        let files = captured.files.clone();
+        self.base = Some((id, captured));
         if snapshot.durable {
             self.acknowledged.insert(id, files);
         }

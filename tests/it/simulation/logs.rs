@@ -9,6 +9,7 @@ use recoup::{
     world::World,
 };
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write,
     path::PathBuf,
@@ -33,6 +34,14 @@ pub(crate) struct Logs {
     written: u64,
     /// The second half of what is done in two steps: a snapshot may see the first alone.
     half: Option<Half>,
+}
+
+/// What a snapshot captures of logs.
+#[derive(Clone)]
+pub(crate) struct Captured {
+    pub(crate) files: Files,
+    /// Since 1970.
+    modified: BTreeMap<String, Duration>,
 }
 
 /// What follows on a copy.
@@ -69,9 +78,20 @@ impl Logs {
         Duration::from_millis(self.world.now().as_datetime().timestamp_millis().try_into().unwrap())
     }
 
-    fn age(&self, name: &str) -> Duration {
+    /// All that a snapshot captures now.
+    pub(crate) fn captured(&self) -> Captured {
+        let files = self.files();
+        let modified = files.keys().map(|name| (name.clone(), self.modified(name))).collect();
+        Captured { files, modified }
+    }
+
+    fn modified(&self, name: &str) -> Duration {
         let modified = fs::metadata(self.path(name)).unwrap().modified().unwrap();
-        self.now().saturating_sub(modified.duration_since(SystemTime::UNIX_EPOCH).unwrap())
+        modified.duration_since(SystemTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn age(&self, name: &str) -> Duration {
+        self.now().saturating_sub(self.modified(name))
     }
 
     fn set_modified(&self, name: &str, since_1970: Duration) {
@@ -118,8 +138,7 @@ impl Logs {
             (zstd::encode_all(&bytes[..], 1).unwrap(), format!("{name}.zst"))
         };
         fs::write(self.path(&to), packed).unwrap();
-        let modified = fs::metadata(self.path(name)).unwrap().modified().unwrap();
-        self.set_modified(&to, modified.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+        self.set_modified(&to, self.modified(name));
         self.half = Some(Half::Remove(name.to_owned()));
         to
     }
@@ -212,13 +231,13 @@ impl Logs {
     }
 
     /// Alters something that was captured, as nobody may: returns the file, and what was done.
-    pub(crate) fn alter(&self, captured: &Files, rng: &mut Rng) -> Option<(String, String)> {
+    pub(crate) fn alter(&self, captured: &Captured, rng: &mut Rng) -> Option<(String, String)> {
         // Of what was captured twice, one may go.
         let is_twice = |name: &str, before: &[u8]| {
             let is_copy = |other: &Vec<u8>| other.starts_with(before) || before.starts_with(other);
             let is_packed =
                 |other: &str| other.starts_with(&format!("{name}.")) || name.starts_with(&format!("{other}."));
-            let mut others = captured.iter().filter(|(other, bytes)| *other != name && !bytes.is_empty());
+            let mut others = captured.files.iter().filter(|(other, bytes)| *other != name && !bytes.is_empty());
             others.any(|(other, bytes)| {
                 is_copy(bytes) || (other.ends_with(['z', 't']) || name.ends_with(['z', 't'])) && is_packed(other)
             })
@@ -231,15 +250,15 @@ impl Logs {
             !is_twice(name, before)
                 && !before.is_empty()
                 && now.get(*name).is_some_and(|bytes| bytes.starts_with(before))
-                && self.age(name) + MARGIN < EXPIRE_AFTER
+                && self.now() + MARGIN < captured.modified[*name] + EXPIRE_AFTER
         };
-        let candidates: Vec<(&String, &Vec<u8>)> = captured.iter().filter(is_candidate).collect();
+        let candidates: Vec<(&String, &Vec<u8>)> = captured.files.iter().filter(is_candidate).collect();
         if candidates.is_empty() {
             return None;
         }
         let (name, before) = *rng.pick(&candidates);
         let mut bytes = now[name].clone();
-        let modified = fs::metadata(self.path(name)).unwrap().modified().unwrap();
+        let modified = self.modified(name);
         let at = rng.below(before.len() as u64) as usize;
         thread::sleep(TICK);
         let done = match rng.below(4) {
@@ -265,7 +284,7 @@ impl Logs {
         };
         // Whoever does this sets the time back, too.
         if self.path(name).exists() {
-            self.set_modified(name, modified.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+            self.set_modified(name, modified);
         }
         Some((name.clone(), done))
     }
