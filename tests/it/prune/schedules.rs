@@ -50,7 +50,7 @@ impl Simulation {
         let mut database = Database::new(512);
         database.set("ledger", rng.bytes(512 * 40));
         Simulation {
-            site: Site::new(3),
+            site: Site::with_some_buckets(3, &mut rng),
             machines: [0, 1].map(|number| Machine::new(number, &format!("prune {seed}"))),
             databases: [database.fork(), database],
             switches: [Switch::Up; 3],
@@ -285,7 +285,7 @@ impl Simulation {
 
     fn end(&mut self) {
         self.switches = [Switch::Up; 3];
-        self.note("the end".to_owned());
+        self.note(format!("the end {:?}", self.site.mishaps()));
         for host in [0, 1, 0] {
             let result = live(self.process(host).backup(false));
             self.judge(host, &result, false, "backs up");
