@@ -111,6 +111,11 @@ impl Gathered {
         held.or(everything).or(proven).or(newest)
     }
 
+    /// Whether a key was revoked: whoever has it commits nothing any more that counts.
+    pub(super) fn is_revoked(&self, signer: &str) -> bool {
+        self.vetoes.revoked_signers.contains(signer)
+    }
+
     /// What a pending plan must not delete: what is protected, and what the rule keeps now.
     pub(super) fn kept(&self) -> BTreeSet<SnapshotId> {
         let all = all_committed(&self.catalogue).map(|(id, _)| id);

@@ -18,6 +18,8 @@ pub struct Vetoes {
     pub everything: Vec<String>,
     /// Snapshots that drills say they have proven, each with the digest of its inventory.
     pub proven: BTreeSet<(SnapshotId, Option<Sha256>)>,
+    /// Signers that were revoked, by their fingerprints.
+    pub revoked_signers: BTreeSet<String>,
 }
 
 /// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
@@ -49,7 +51,11 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .safe("nothing was planned or deleted")
             .next_step("recoup evidence verify"));
     }
-    let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
+    let mut vetoes = Vetoes {
+        proven: view.state.proven(source).collect(),
+        revoked_signers: view.state.revoked_signers.clone(),
+        ..Vetoes::default()
+    };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
             vetoes.everything.push(id.to_string());

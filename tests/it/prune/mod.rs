@@ -5,6 +5,7 @@ mod crash;
 mod denied;
 mod scale;
 mod schedules;
+mod unfinished;
 
 use crate::simulation::{
     FOLDER, Machine, Process, STORES, Site,
