@@ -3,6 +3,8 @@
 mod commands;
 mod crash;
 mod denied;
+mod fewer;
+mod junk;
 mod scale;
 mod schedules;
 mod unfinished;

@@ -49,11 +49,9 @@ fn the_first_backup_of_a_new_host_is_not_taken_for_abandoned_while_another_goes_
 /// What older versions wrote, and what somebody else put there.
 #[test]
 fn a_run_without_a_note_goes_as_it_always_did_and_one_with_another_note_no_earlier() {
-    for (name, note, expected) in [
-        ("none", None, 0),
-        ("of nobody", Some(b"{}".to_vec()), 1),
-        ("of the host that goes on", Some(Vec::new()), 0),
-    ] {
+    for (name, note, expected) in
+        [("none", None, 0), ("of nobody", Some(b"{}".to_vec()), 1), ("of the host that goes on", Some(Vec::new()), 0)]
+    {
         let (mut history, left) = unfinished(&History::new(3));
         let key = left.iter().find(|key| key.ends_with(layout::WRITER)).unwrap().clone();
         let own = history.process().host.key.fingerprint().to_string();
