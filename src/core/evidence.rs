@@ -223,6 +223,9 @@ pub enum Control {
         recipients: Vec<String>,
         /// SHA-256 of each source's policy.
         policies: BTreeMap<SourceName, Sha256>,
+        /// How many stores make a snapshot of each source durable. Older versions said nothing.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+        min_stores: BTreeMap<SourceName, u64>,
     },
     /// A custodian has shown that their identity opens what is sealed to this recipient.
     RecipientProven {

@@ -10,6 +10,7 @@ pub mod pack;
 pub mod prune;
 pub mod ranged;
 pub mod report;
+pub mod run;
 pub mod seal;
 pub mod signature;
 pub mod signers;

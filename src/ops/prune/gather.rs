@@ -1,7 +1,7 @@
 //! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
 
 use super::{
-    PruneRequest,
+    PruneRequest, quorum,
     vetoes::{self, Vetoes},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     format::{prune as prune_format, signature},
     ops::{
         host::{Host, Protected},
-        state::{Known, SourceState},
+        state::{Known, Level, SourceState},
     },
     repository::{
         catalogue::{Catalogue, Committed, Refusal},
@@ -29,6 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that was found out about one source.
 pub(super) struct Gathered {
+    /// How many stores have one in common with any that have ever made a snapshot durable.
+    pub(super) quorum: usize,
     pub(super) catalogue: Catalogue,
     pub(super) now: Timestamp,
     /// What must not go, and why.
@@ -43,12 +45,6 @@ pub(super) struct Gathered {
     proven: Option<SnapshotId>,
 }
 
-/// How many stores have one in common with any that make a snapshot durable.
-pub(super) fn quorum(host: &Host, protected: &Protected) -> usize {
-    let stores = host.repository.stores.len();
-    (stores + 1).saturating_sub(protected.policy.copies.required_stores(stores)).max(1)
-}
-
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
     host: &Host,
@@ -57,16 +53,19 @@ pub(super) async fn gather(
     request: &PruneRequest,
 ) -> Result<Gathered, Failure> {
     check_own_key(host)?;
+    // The control log first: what is recorded after the stores were listed says nothing about what they showed.
+    let vetoes = vetoes::read(host, &protected.name).await;
     let mut catalogue = host.repository.inventories(&protected.name, &BTreeSet::new()).await;
+    let quorum = quorum::of(host, protected, &state.known(), vetoes.as_ref().ok().map(|vetoes| &vetoes.control));
     let ready: BTreeSet<usize> = catalogue.ready().collect();
-    if ready.len() < quorum(host, protected) {
-        return Err(too_few(host, protected, &catalogue, ready.len()));
+    if ready.len() < quorum {
+        return Err(too_few(host, protected, &catalogue, ready.len(), quorum));
     }
     // Dropping a plan deletes nothing.
     if request.cancel.is_none() {
         check_refused(&catalogue, request)?;
     }
-    let vetoes = vetoes::read(host, &protected.name).await?;
+    let vetoes = vetoes?;
     let newest = newest_durable(host, protected, &state.known(), &mut catalogue).await;
     let now = host.world.now();
     let dated = dated(host, protected, &catalogue);
@@ -90,7 +89,7 @@ pub(super) async fn gather(
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
-    Ok(Gathered { writers, now, protected: keep, going, newest_durable, vetoes, proven, catalogue })
+    Ok(Gathered { quorum, writers, now, protected: keep, going, newest_durable, vetoes, proven, catalogue })
 }
 
 impl Gathered {
@@ -109,6 +108,32 @@ impl Gathered {
         let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
         let newest = (self.newest_durable == Some(id)).then(|| "it is the newest durable one".to_owned());
         held.or(everything).or(proven).or(newest)
+    }
+
+    /// What was found, if every store answered and has enough.
+    pub(super) fn level(&self, host: &Host, protected: &Protected) -> Option<Level> {
+        let catalogue = &self.catalogue;
+        let stores = host.repository.stores.len();
+        let min_stores = protected.policy.copies.required_stores(stores);
+        let all_answer = catalogue.ready().count() == stores;
+        let is_level = all_answer && catalogue.snapshots.keys().all(|id| holders(catalogue, *id).len() >= min_stores);
+        is_level.then(|| Level {
+            min_stores: min_stores as u64,
+            stores: catalogue.listings.iter().map(|listing| listing.store.clone()).collect(),
+            evidence: self.vetoes.control.heads.iter().map(|(writer, head)| (*writer, head.number)).collect(),
+        })
+    }
+
+    /// Whether fewer stores than now have ever made a snapshot durable.
+    pub(super) fn were_fewer(&self, host: &Host, protected: &Protected) -> bool {
+        let required = protected.policy.copies.required_stores(host.repository.stores.len()) as u64;
+        let fewest = self.vetoes.control.fewest_stores(&protected.name, &BTreeMap::new());
+        fewest.is_some_and(|fewest| fewest < required)
+    }
+
+    /// Whether a key was revoked: whoever has it commits nothing any more that counts.
+    pub(super) fn is_revoked(&self, signer: &str) -> bool {
+        self.vetoes.control.revoked_signers.contains(signer)
     }
 
     /// What a pending plan must not delete: what is protected, and what the rule keeps now.
@@ -150,7 +175,7 @@ fn check_own_key(host: &Host) -> Result<(), Failure> {
     })
 }
 
-fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize) -> Failure {
+fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize, quorum: usize) -> Failure {
     let problems = catalogue.listings.iter().filter_map(|listing| {
         let problem = listing.status.problem()?;
         Some(format!("store {}: {problem}", listing.store))
@@ -159,7 +184,7 @@ fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usi
     Failure::new(Code::Store, format!("too few stores answer to prune {}", protected.name))
         .cause(format!(
             "{ready} of {stores} answer, and {} are needed to see every durable snapshot; {}",
-            quorum(host, protected),
+            quorum,
             problems.collect::<Vec<_>>().join("; ")
         ))
         .safe("nothing more was deleted")

@@ -6,6 +6,8 @@
 
 mod execute;
 mod gather;
+mod orphans;
+mod quorum;
 mod sources;
 mod steps;
 mod vetoes;
@@ -91,14 +93,19 @@ pub async fn prepare(
     {
         return Err(no_such_plan(&gathered, protected, plan));
     }
-    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request) };
+    if locked && gathered.were_fewer(host, protected) {
+        // Not noted, a later prune needs more stores than it has to.
+        let level = gathered.level(host, protected);
+        level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
+    }
+    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
     let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
     let notes = steps::notes(protected, &gathered);
     Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
 }
 
 /// The new plan; `None` where there is nothing to say.
-fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
+async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
     let prunes = &gathered.catalogue.prunes;
     let before = prunes.condemned();
     let snapshots = gathered.snapshots();
@@ -114,7 +121,7 @@ fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &Prune
     let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
     let records: Vec<&PruneRecord> = prunes.records().collect();
     if request.forget.is_none() {
-        orphans.abandoned(&records, &gathered.writers).condemn(&mut condemned);
+        orphans::abandoned(host, gathered, &orphans, &records).await.condemn(&mut condemned);
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
@@ -252,6 +259,7 @@ pub async fn execute(
         state,
         request,
         progress,
+        quorum: gathered.quorum,
         stores: BTreeMap::new(),
         executed: Vec::new(),
         pruned: BTreeSet::new(),

@@ -2,15 +2,17 @@
 
 use crate::{
     core::{
+        control::ControlState,
         failure::{Code, Failure},
         id::{Sha256, SnapshotId, SourceName},
     },
     ops::{evidence::read_control, host::Host},
+    repository::catalogue::Refusal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The vetoes of one source.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Vetoes {
     /// Held snapshots, each with its holds.
     pub holds: BTreeMap<SnapshotId, Vec<String>>,
@@ -18,6 +20,8 @@ pub struct Vetoes {
     pub everything: Vec<String>,
     /// Snapshots that drills say they have proven, each with the digest of its inventory.
     pub proven: BTreeSet<(SnapshotId, Option<Sha256>)>,
+    /// The control log as it was read.
+    pub control: ControlState,
 }
 
 /// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
@@ -36,10 +40,18 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .next_step("bring the stores back, then run the same command again"));
     }
     // A chain that cannot be followed to its end may hide a hold.
-    let hides = view
-        .refused
-        .iter()
-        .find(|refused| view.state.heads.get(&refused.writer).is_none_or(|head| refused.number > head.number));
+    let mut hides = None;
+    for refused in &view.refused {
+        let head = view.state.heads.get(&refused.writer);
+        // In a chain that nobody trusted has begun, what nobody trusted signed hides nothing: no hold of it counts.
+        let is_junk = head.is_none() && matches!(refused.why, Refusal::Untrusted(_));
+        if head.is_none_or(|head| refused.number > head.number)
+            && !(is_junk && host.repository.is_nobodys(refused).await)
+        {
+            hides = Some(refused);
+            break;
+        }
+    }
     if let Some(refused) = hides {
         return Err(Failure::new(Code::Refused, format!("nobody can say what of {source} is held"))
             .cause(format!(
@@ -58,5 +70,6 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             vetoes.holds.entry(*snapshot).or_default().push(id.to_string());
         }
     }
+    vetoes.control = view.state;
     Ok(vetoes)
 }

@@ -3,8 +3,11 @@
 mod commands;
 mod crash;
 mod denied;
+mod fewer;
+mod junk;
 mod scale;
 mod schedules;
+mod unfinished;
 
 use crate::simulation::{
     FOLDER, Machine, Process, STORES, Site,
