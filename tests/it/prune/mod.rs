@@ -3,6 +3,7 @@
 mod commands;
 mod crash;
 mod denied;
+mod noted;
 mod scale;
 mod schedules;
 
