@@ -23,7 +23,7 @@ fn both_versions_of_a_log_outlast_the_run_that_found_it_altered() {
     let directory = tempfile::tempdir().unwrap();
     let rules = Rules { expire_after: None, reread_every: Duration::from_secs(60) };
     let process = || {
-        let log = Log::new(directory.path(), rules.clone(), machine.world.clone());
+        let log = Log::new(directory.path(), rules, machine.world.clone());
         Process::protecting(&site, &machine, Arc::new(log)).keeping(1)
     };
     let take = |content: &str| -> SnapshotId {
