@@ -16,6 +16,9 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
+/// How often what was given wrong is read again.
+const READS_AGAIN: usize = 2;
+
 /// Fails unless so many stores answered that nothing durable is missed.
 pub(super) fn enough(repository: &Repository, answered: usize) -> Result<(), Failure> {
     let needed = repository.control_read_quorum();
@@ -43,6 +46,20 @@ fn nothing_of(unread: Vec<String>) -> Result<(), Failure> {
 
 fn is_unread(why: &Refusal) -> bool {
     matches!(why, Refusal::Unreadable(_) | Refusal::Newer(_))
+}
+
+/// Reads again what a store gave wrong and no other store right: it may have been damaged on its way only.
+pub(super) async fn read_again(repository: &Repository, catalogue: &mut Catalogue) {
+    let wrong = catalogue.refused.iter().filter(|refused| !is_unread(&refused.why));
+    let wrong: Vec<(String, SnapshotId)> = wrong.map(|refused| (refused.store.clone(), refused.id)).collect();
+    for (name, id) in [&wrong[..]; READS_AGAIN].concat() {
+        let at = repository.stores.iter().position(|store| store.name() == name);
+        if let Some(at) = at.filter(|_| !catalogue.snapshots.contains_key(&id))
+            && let Ok(committed) = repository.read_snapshot(at, &catalogue.source, id).await
+        {
+            catalogue.snapshots.insert(id, committed);
+        }
+    }
 }
 
 /// Snapshots and tombstones of a source. Those in `except` do not matter.

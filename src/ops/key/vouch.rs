@@ -177,9 +177,10 @@ pub(super) async fn gather(
     let (sources, down) = sources_and_silent_stores(repository).await;
     unread::enough(repository, repository.stores.len() - down.len())?;
     for source in sources {
-        let catalogue = repository.catalogue(&source).await;
+        let mut catalogue = repository.catalogue(&source).await;
         let ready: BTreeSet<usize> = catalogue.ready().collect();
         unread::enough(repository, ready.len())?;
+        unread::read_again(repository, &mut catalogue).await;
         unread::of_source(&catalogue, except)?;
         silent.extend((0..repository.stores.len()).filter(|at| !ready.contains(at)));
         let principal = signature::principal(&source, &repository.id);

@@ -43,7 +43,12 @@ pub(super) struct Gathered {
     vetoes: Vetoes,
     /// The newest snapshot that is there and that a drill has proven.
     proven: Option<SnapshotId>,
+    /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
+    noted: BTreeSet<SnapshotId>,
 }
+
+/// Why they stay: the run that found it died before its hold was on record, and the next backup makes up for it.
+const NOTED: &str = "it is held: a log was altered, and the next backup puts the hold on record";
 
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
@@ -66,11 +71,14 @@ pub(super) async fn gather(
         check_refused(&catalogue, request)?;
     }
     let vetoes = vetoes?;
-    let newest = newest_durable(host, protected, &state.known(), &mut catalogue).await;
+    let known = state.known();
+    let noted = known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+    let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
     let dated = dated(host, protected, &catalogue);
     let proven = newest_proven(&catalogue, &vetoes);
-    let keep = protections(&catalogue, &vetoes, proven, &newest, state);
+    let mut keep = protections(&catalogue, &vetoes, proven, &newest, state);
+    hold_noted(&mut keep, &noted, &catalogue);
     let rule = Rule::of(&protected.policy);
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
@@ -89,7 +97,7 @@ pub(super) async fn gather(
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
-    Ok(Gathered { quorum, writers, now, protected: keep, going, newest_durable, vetoes, proven, catalogue })
+    Ok(Gathered { quorum, writers, now, protected: keep, going, newest_durable, vetoes, proven, noted, catalogue })
 }
 
 impl Gathered {
@@ -103,11 +111,12 @@ impl Gathered {
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
     pub(super) fn veto(&self, id: SnapshotId) -> Option<String> {
         let held = self.vetoes.holds.get(&id).map(|holds| format!("it is held: {}", holds.join(", ")));
+        let noted = self.noted.contains(&id).then(|| NOTED.to_owned());
         let all = &self.vetoes.everything;
         let everything = (!all.is_empty()).then(|| format!("all of the source is held: {}", all.join(", ")));
         let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
         let newest = (self.newest_durable == Some(id)).then(|| "it is the newest durable one".to_owned());
-        held.or(everything).or(proven).or(newest)
+        held.or(noted).or(everything).or(proven).or(newest)
     }
 
     /// What was found, if every store answered and has enough.
@@ -299,6 +308,19 @@ fn newest_proven(catalogue: &Catalogue, vetoes: &Vetoes) -> Option<SnapshotId> {
         catalogue.snapshots.get(id).is_some_and(|committed| sha256.is_none_or(|sha256| sha256 == committed.sha256))
     };
     vetoes.proven.iter().filter(is_there).map(|(id, _)| *id).max()
+}
+
+/// What this host has noted is as good as a hold; other hosts know of it only once it is on record.
+fn hold_noted(keep: &mut BTreeMap<SnapshotId, String>, noted: &BTreeSet<SnapshotId>, catalogue: &Catalogue) {
+    for id in noted.iter().filter(|id| !catalogue.spoilt.contains_key(id)) {
+        keep.entry(*id)
+            .and_modify(|why| {
+                if !why.starts_with("it is held") {
+                    *why = NOTED.to_owned();
+                }
+            })
+            .or_insert_with(|| NOTED.to_owned());
+    }
 }
 
 fn protections(

@@ -5,6 +5,7 @@ mod crash;
 mod denied;
 mod fewer;
 mod junk;
+mod noted;
 mod scale;
 mod schedules;
 mod unfinished;

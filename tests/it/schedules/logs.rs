@@ -21,7 +21,7 @@ use recoup::{
     core::{
         failure::{Code, Failure},
         id::SnapshotId,
-        result::Status,
+        result::{Problem, Status, StoreFinding},
         target::Target,
     },
     ops::{altered, backup::Snapshot, hold, prune::PruneRequest},
@@ -300,7 +300,8 @@ impl Simulation {
             self.check();
         }
         let copied = live(self.process(1).copy()).unwrap();
-        assert_eq!(copied.status, Status::Ok, "{:?} {:?}", copied.findings, copied.notes);
+        let is_level = copied.status == Status::Ok || copied.findings.iter().any(is_cut_short);
+        assert!(is_level && copied.findings.iter().all(is_cut_short), "{:?} {:?}", copied.findings, copied.notes);
         let process = self.process(0);
         let view = live(hold::complete_control(&process.host.repository, &process.host.state_dir)).unwrap();
         let held: BTreeSet<SnapshotId> =
@@ -310,6 +311,8 @@ impl Simulation {
             self.prune();
             self.check();
         }
+        let copied = live(self.process(1).copy()).unwrap();
+        assert_eq!((copied.status, &copied.findings[..]), (Status::Ok, &[][..]), "{:?}", copied.notes);
         let verified = live(self.process(1).verify()).unwrap();
         assert_eq!((verified.status, &verified.findings[..]), (Status::Ok, &[][..]));
         let buried = Graves::of(&self.site).snapshots();
@@ -320,6 +323,12 @@ impl Simulation {
         assert!(live(bare.restore(Target::Latest)).unwrap().1 == self.logs.files());
         assert_eq!(STORES.len(), self.site.backends.len());
     }
+}
+
+/// A prune that was cut short while it said that its plan is executed: copy finishes none, the next prune does.
+fn is_cut_short(finding: &StoreFinding) -> bool {
+    let is_execution = |object: &String| object.contains("/prunes/") && object.ends_with("/executed.json");
+    finding.problem == Problem::Behind && finding.object.as_ref().is_some_and(is_execution)
 }
 
 fn simulate(seed: u64) {
