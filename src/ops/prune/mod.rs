@@ -26,12 +26,7 @@ use crate::{
         result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{
-        catalogue::{Catalogue, Needed},
-        head::StoreStatus,
-        layout,
-        prunes::SignedPrune,
-    },
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
 use execute::Pruning;
