@@ -5,6 +5,7 @@
 use super::{
     evidence::{Action, ChainHead, Control, HoldCause, HoldId, Measured, Phase, Record, Verdict, WriterId},
     id::{Sha256, SnapshotId, SourceName},
+    lost::LostRecords,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct ControlState {
     pub proof_records: BTreeMap<String, (WriterId, u64)>,
     /// SHA-256 of the configuration that each writer recorded last.
     pub configurations: BTreeMap<WriterId, Sha256>,
+    /// Records that were acknowledged as lost.
+    #[serde(default)]
+    pub lost: LostRecords,
     /// Signers that were revoked.
     pub revoked_signers: BTreeSet<String>,
     /// How many stores made a snapshot of a source durable, by writer, from which of its records on.
@@ -163,6 +167,7 @@ impl ControlState {
                     self.proof_records.insert(recipient.clone(), (record.writer, record.number));
                 }
             }
+            Control::RecordsLost { writer, first, last } => self.lost.add(*writer, *first, *last),
             Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
         }

@@ -59,6 +59,8 @@ pub enum Action {
     Configuration,
     /// A report was made.
     Report,
+    /// Records of the control log were acknowledged as lost.
+    Acknowledge,
 }
 
 impl fmt::Display for Action {
@@ -76,6 +78,7 @@ impl fmt::Display for Action {
             Action::Signer => "signer",
             Action::Configuration => "configuration",
             Action::Report => "report",
+            Action::Acknowledge => "acknowledge",
         })
     }
 }
@@ -257,6 +260,15 @@ pub enum Control {
         /// vouched for.
         inventories_sha256: Sha256,
     },
+    /// Records of a writer are lost for good: its chain is read on behind them. One that turns up counts all the same.
+    RecordsLost {
+        /// Whose.
+        writer: WriterId,
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
 }
 
 /// The sealed body.
@@ -332,6 +344,10 @@ impl Record {
             Some("an end names the start before it, and nothing else does")
         } else if (self.phase == Phase::Start) != (self.verdict == Verdict::Pending) {
             Some("only a start has no verdict yet")
+        } else if let Some(Control::RecordsLost { first, last, .. }) = self.control
+            && (first == 0 || first > last || last > SEQ_MAX)
+        {
+            Some("the records that it calls lost are none")
         } else if self.body.size > BODY_BYTES_MAX {
             Some("its body is larger than any")
         } else if !self

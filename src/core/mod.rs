@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod failure;
 pub mod id;
 pub mod inventory;
+pub mod lost;
 pub mod manifest;
 pub mod path;
 pub mod plan;

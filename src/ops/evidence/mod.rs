@@ -2,6 +2,7 @@
 //!
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
+mod acknowledge;
 mod control;
 pub mod deeds;
 pub mod journal;
@@ -9,6 +10,7 @@ mod ship;
 pub mod show;
 pub mod verify;
 
+pub use acknowledge::{Lost, acknowledge};
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 

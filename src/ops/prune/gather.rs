@@ -20,7 +20,7 @@ use crate::{
         state::{Known, Level, SourceState},
     },
     repository::{
-        catalogue::{Catalogue, Committed, Refusal},
+        catalogue::{Catalogue, Committed, Needed, Refusal, StoreListing},
         head::StoreStatus,
         layout,
     },
@@ -75,11 +75,12 @@ pub(super) async fn gather(
     let noted = known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
     let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
-    let dated = dated(host, protected, &catalogue);
+    let mut dated = dated(host, protected, &catalogue);
     let proven = newest_proven(&catalogue, &vetoes);
     let mut keep = protections(&catalogue, &vetoes, proven, &newest, state);
     hold_noted(&mut keep, &noted, &catalogue);
     let rule = Rule::of(&protected.policy);
+    discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
@@ -300,6 +301,41 @@ async fn newest_durable(
         }
     }
     (None, perhaps)
+}
+
+/// Whether the stores together have every one of these objects, as far as is known; those too that none has alone.
+pub(super) fn have_together(catalogue: &Catalogue, known: &Known, needed: &[Needed]) -> bool {
+    let has = |listing: &StoreListing, object: &Needed| {
+        let held = listing.objects.get(&object.name);
+        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
+            && !known.damaged.get(&listing.store).is_some_and(|damaged| damaged.contains(&object.name))
+    };
+    needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
+}
+
+/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
+/// store is silent, it may have what the others lack. Looks no further back than the rule counts.
+async fn discount_ruined(
+    host: &Host,
+    known: &Known,
+    catalogue: &mut Catalogue,
+    dated: &mut BTreeMap<SnapshotId, Dated>,
+    keep_last: Option<u64>,
+) {
+    let mut wanted = keep_last.unwrap_or(0);
+    if catalogue.ready().count() < catalogue.listings.len() {
+        return;
+    }
+    for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
+        if wanted == 0 {
+            return;
+        }
+        let uses = catalogue.snapshots[id].inventory.uses.clone();
+        host.repository.read_runs(catalogue, &uses).await;
+        let needed = catalogue.needed(&catalogue.snapshots[id]);
+        dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed));
+        wanted -= u64::from(dated.durable);
+    }
 }
 
 /// A drill may name a snapshot that never was: only what is there, and is what the drill restored, is proven.

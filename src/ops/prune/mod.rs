@@ -26,12 +26,7 @@ use crate::{
         result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{
-        catalogue::{Catalogue, Needed},
-        head::StoreStatus,
-        layout,
-        prunes::SignedPrune,
-    },
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
 use execute::Pruning;
@@ -186,7 +181,7 @@ async fn check_forgotten(
         return Ok(());
     };
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
-    let damaged = known.damaged;
+    let damaged = &known.damaged;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
     let is_whole = |at: &usize| {
         let known = damaged.get(&gathered.catalogue.listings[*at].store);
@@ -203,14 +198,7 @@ async fn check_forgotten(
         ));
     }
     // The stores together may have what none has alone.
-    let has = |at: usize, object: &Needed| {
-        let known = damaged.get(&gathered.catalogue.listings[at].store);
-        let held = gathered.catalogue.listings[at].objects.get(&object.name);
-        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
-            && !known.is_some_and(|known| known.contains(&object.name))
-    };
-    let stores = gathered.catalogue.listings.len();
-    if !needed.is_empty() && needed.iter().all(|object| (0..stores).any(|at| has(at, object))) {
+    if !needed.is_empty() && gather::have_together(&gathered.catalogue, &known, &needed) {
         let cause = "the stores together have all of it, as far as is known".to_owned();
         return Err(refuse(
             Code::Refused,
