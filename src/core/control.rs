@@ -5,6 +5,7 @@
 use super::{
     evidence::{Action, ChainHead, Control, HoldCause, HoldId, Measured, Phase, Record, Verdict, WriterId},
     id::{Sha256, SnapshotId, SourceName},
+    lost::LostRecords,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -81,8 +82,14 @@ pub struct ControlState {
     pub proof_records: BTreeMap<String, (WriterId, u64)>,
     /// SHA-256 of the configuration that each writer recorded last.
     pub configurations: BTreeMap<WriterId, Sha256>,
+    /// Records that were acknowledged as lost.
+    #[serde(default)]
+    pub lost: LostRecords,
     /// Signers that were revoked.
     pub revoked_signers: BTreeSet<String>,
+    /// How many stores made a snapshot of a source durable, by writer, from which of its records on.
+    #[serde(default)]
+    min_stores: BTreeMap<SourceName, BTreeMap<WriterId, BTreeMap<u64, u64>>>,
 }
 
 impl ControlState {
@@ -144,8 +151,14 @@ impl ControlState {
             Control::HoldReleased { hold } => {
                 self.released.entry(*hold).or_insert(record.recorded_at);
             }
-            Control::Configuration { sha256, .. } => {
+            Control::Configuration { sha256, min_stores, .. } => {
                 self.configurations.insert(record.writer, *sha256);
+                for (source, min_stores) in min_stores {
+                    let of_writer =
+                        self.min_stores.entry(source.clone()).or_default().entry(record.writer).or_default();
+                    let of_record = of_writer.entry(record.number).or_insert(*min_stores);
+                    *of_record = (*of_record).min(*min_stores);
+                }
             }
             Control::RecipientProven { recipient } => {
                 let newest = self.proven_recipients.entry(recipient.clone()).or_insert(record.recorded_at);
@@ -154,9 +167,21 @@ impl ControlState {
                     self.proof_records.insert(recipient.clone(), (record.writer, record.number));
                 }
             }
+            Control::RecordsLost { writer, first, last } => self.lost.add(*writer, *first, *last),
             Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
         }
+    }
+
+    /// The fewest stores that made a snapshot of a source durable for any writer, with what was in force after the
+    /// records `since`, by writer, and later; as far as anybody has recorded it.
+    pub fn fewest_stores(&self, source: &SourceName, since: &BTreeMap<WriterId, u64>) -> Option<u64> {
+        let in_force = |(writer, of_writer): (&WriterId, &BTreeMap<u64, u64>)| {
+            let since = since.get(writer).copied().unwrap_or(0);
+            let then = of_writer.range(..=since).next_back();
+            of_writer.range(since + 1..).chain(then).map(|(_, fewest)| *fewest).min()
+        };
+        self.min_stores.get(source)?.iter().filter_map(in_force).min()
     }
 
     /// The holds that were not released.

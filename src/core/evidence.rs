@@ -59,6 +59,8 @@ pub enum Action {
     Configuration,
     /// A report was made.
     Report,
+    /// Records of the control log were acknowledged as lost.
+    Acknowledge,
 }
 
 impl fmt::Display for Action {
@@ -76,6 +78,7 @@ impl fmt::Display for Action {
             Action::Signer => "signer",
             Action::Configuration => "configuration",
             Action::Report => "report",
+            Action::Acknowledge => "acknowledge",
         })
     }
 }
@@ -223,6 +226,9 @@ pub enum Control {
         recipients: Vec<String>,
         /// SHA-256 of each source's policy.
         policies: BTreeMap<SourceName, Sha256>,
+        /// How many stores make a snapshot of each source durable. Older versions said nothing.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+        min_stores: BTreeMap<SourceName, u64>,
     },
     /// A custodian has shown that their identity opens what is sealed to this recipient.
     RecipientProven {
@@ -253,6 +259,15 @@ pub enum Control {
         /// SHA-256 of the list of vouches, a line `SHA256  keys/ID.json` for each: they name every inventory that is
         /// vouched for.
         inventories_sha256: Sha256,
+    },
+    /// Records of a writer are lost for good: its chain is read on behind them. One that turns up counts all the same.
+    RecordsLost {
+        /// Whose.
+        writer: WriterId,
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
     },
 }
 
@@ -329,6 +344,10 @@ impl Record {
             Some("an end names the start before it, and nothing else does")
         } else if (self.phase == Phase::Start) != (self.verdict == Verdict::Pending) {
             Some("only a start has no verdict yet")
+        } else if let Some(Control::RecordsLost { first, last, .. }) = self.control
+            && (first == 0 || first > last || last > SEQ_MAX)
+        {
+            Some("the records that it calls lost are none")
         } else if self.body.size > BODY_BYTES_MAX {
             Some("its body is larger than any")
         } else if !self

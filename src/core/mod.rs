@@ -8,6 +8,7 @@ pub mod failure;
 pub mod id;
 pub mod inventory;
 pub mod log;
+pub mod lost;
 pub mod manifest;
 pub mod path;
 pub mod plan;

@@ -11,6 +11,7 @@ pub mod pack;
 pub mod prune;
 pub mod ranged;
 pub mod report;
+pub mod run;
 pub mod seal;
 pub mod signature;
 pub mod signers;

@@ -17,16 +17,16 @@ const NAMED_MAX: usize = 20;
 
 /// What came of the alterations that a source's state has noted.
 #[derive(Default)]
-pub(super) struct Answer {
+pub struct Answer {
     /// What the operator should know.
-    pub(super) notes: Vec<String>,
+    pub notes: Vec<String>,
     /// An alarm that an earlier run could not give any more.
-    pub(super) failure: Option<Failure>,
+    pub failure: Option<Failure>,
 }
 
 /// Holds both versions of an altered log, once for each change. A run that died before it came here has left its note:
 /// then this gives the alarm.
-pub(super) fn answer(host: &Host, recorder: &Recorder, source: &SourceName) -> Answer {
+pub fn answer(host: &Host, recorder: &Recorder, source: &SourceName) -> Answer {
     let mut answer = Answer::default();
     let directory = host.source_state_dir(source);
     let noted = SourceState::peek(&directory, host.repository.id).altered;
@@ -79,7 +79,7 @@ pub(super) fn summary(snapshot: &Snapshot) -> String {
 }
 
 /// What the operator is told; `None` where nothing was altered, or where more is wrong than that.
-pub(super) fn failure(source: &SourceName, snapshot: &Snapshot) -> Option<Failure> {
+pub fn failure(source: &SourceName, snapshot: &Snapshot) -> Option<Failure> {
     let before = snapshot.altered_since.filter(|_| snapshot.code() == Code::LogAltered)?;
     let taken = snapshot.head.id;
     let mut safe = format!(

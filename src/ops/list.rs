@@ -35,6 +35,14 @@ pub struct ListRequest {
 
 /// The sources that have something on the stores. Fails when no store can be read.
 pub async fn sources_on_stores(repository: &Repository) -> Result<BTreeSet<SourceName>, Failure> {
+    let (sources, down) = sources_and_silent_stores(repository).await;
+    if down.len() == repository.stores.len() { Err(head::none_usable(&down)) } else { Ok(sources) }
+}
+
+/// The same, with the stores that could not be asked, and why.
+pub(super) async fn sources_and_silent_stores(
+    repository: &Repository,
+) -> (BTreeSet<SourceName>, Vec<(String, StoreStatus)>) {
     let mut sources = BTreeSet::new();
     let mut down = Vec::new();
     for store in &repository.stores {
@@ -50,7 +58,7 @@ pub async fn sources_on_stores(repository: &Repository) -> Result<BTreeSet<Sourc
         }
         down.push((store.name().to_owned(), status));
     }
-    if down.len() == repository.stores.len() { Err(head::none_usable(&down)) } else { Ok(sources) }
+    (sources, down)
 }
 
 /// Refuses a name that is neither configured nor on any store.

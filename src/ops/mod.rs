@@ -1,6 +1,6 @@
 //! One module per use case. They know nothing of the command line.
 
-mod altered;
+pub mod altered;
 pub mod backup;
 pub mod cancel;
 pub mod check;

@@ -6,6 +6,7 @@
 use super::host::state_failure;
 use crate::{
     core::{
+        evidence::WriterId,
         failure::{Code, Failure},
         id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName, unhex},
         inventory::Parent,
@@ -84,6 +85,21 @@ pub struct Known {
     /// Objects that were found damaged or missing, by store; names relative to the source's folder.
     #[serde(default)]
     pub damaged: BTreeMap<String, BTreeSet<String>>,
+    /// When every store was last seen to show enough, for a prune.
+    #[serde(default)]
+    pub level: Option<Level>,
+}
+
+/// What a prune found when every store answered, and each snapshot was on enough of them for the policy of then. What
+/// was made durable on fewer stores before that needs no more stores to be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// On how many stores every snapshot was, at least.
+    pub min_stores: u64,
+    /// The stores that were asked.
+    pub stores: BTreeSet<String>,
+    /// The newest record of each writer of evidence that was known before they were.
+    pub evidence: BTreeMap<WriterId, u64>,
 }
 
 /// How many altered files a note names.

@@ -1,27 +1,23 @@
-//! The control log on the stores: its records, read and checked; chains as far as the stores show them.
+//! The control log on the stores: its records, read and checked.
 
 use super::{
     Repository,
     catalogue::{Refusal, text_of},
-    head, layout,
+    layout,
 };
 use crate::{
     core::{
-        evidence::{ChainHead, Record, WriterId},
+        evidence::{Record, WriterId},
         id::{RepositoryId, Sha256},
     },
     format::{
         self, evidence as evidence_format,
         signature::{self, MAX_SIGNATURE_BYTES},
+        signers,
     },
     stores::Store,
 };
 use bytes::Bytes;
-use futures_util::future::join_all;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// How many records are asked for at once while a chain is followed.
-const AHEAD: u64 = 8;
 
 /// The name that signers of evidence sign as.
 pub fn principal(repository: &RepositoryId) -> String {
@@ -48,21 +44,12 @@ pub struct RefusedRecord {
     pub store: String,
     /// Whose chain it is in.
     pub writer: WriterId,
-    /// Its number.
+    /// Its number; the first, where it is of several that are missing.
     pub number: u64,
+    /// The last of them.
+    pub last: u64,
     /// Why.
     pub why: Refusal,
-}
-
-/// What following the chains gave.
-#[derive(Clone, Debug, Default)]
-pub struct Followed {
-    /// New records, chain by chain, in order.
-    pub records: Vec<SignedRecord>,
-    /// The stores that answered, by name.
-    pub answered: BTreeSet<String>,
-    /// What was not accepted, or does not fit its chain.
-    pub refused: Vec<RefusedRecord>,
 }
 
 impl Repository {
@@ -76,70 +63,9 @@ impl Repository {
         self.stores.len() / 2 + 1
     }
 
-    /// Follows every chain onwards from the heads that are known already.
-    pub async fn follow_evidence(&self, known: &BTreeMap<WriterId, ChainHead>) -> Followed {
-        let mut followed = Followed::default();
-        let surveyed = join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
-            let status = head::status(store, self.id).await;
-            if status != head::StoreStatus::Ready {
-                return None;
-            }
-            let names = store.list_directories(layout::EVIDENCE).await.ok()?;
-            Some((at, names.iter().filter_map(|name| name.parse().ok()).collect::<BTreeSet<WriterId>>()))
-        }))
-        .await;
-        let ready: Vec<(usize, BTreeSet<WriterId>)> = surveyed.into_iter().flatten().collect();
-        followed.answered = ready.iter().map(|(at, _)| self.stores[*at].name().to_owned()).collect();
-        let mut writers: BTreeSet<WriterId> = known.keys().copied().collect();
-        writers.extend(ready.iter().flat_map(|(_, writers)| writers.iter().copied()));
-        for writer in writers {
-            let stores: Vec<usize> =
-                ready.iter().filter(|(_, writers)| writers.contains(&writer)).map(|(at, _)| *at).collect();
-            self.follow_chain(writer, &stores, known.get(&writer).copied(), &mut followed).await;
-        }
-        followed
-    }
-
-    async fn follow_chain(&self, writer: WriterId, stores: &[usize], head: Option<ChainHead>, followed: &mut Followed) {
-        let mut next = head.map_or(1, |head| head.number + 1);
-        // More than one where the chain forked: no branch may hide what another one says.
-        let mut tips: BTreeSet<Option<Sha256>> = [head.map(|head| head.sha256)].into();
-        loop {
-            let window =
-                join_all((next..next + AHEAD).map(|number| self.read_everywhere(writer, number, stores))).await;
-            let last_shown = window.iter().rposition(|(found, _)| !found.is_empty());
-            for (offset, (number, (found, refused))) in (next..).zip(window).enumerate() {
-                followed.refused.extend(refused);
-                if found.is_empty() {
-                    // The chain goes on behind the gap, with what nobody can say.
-                    if last_shown.is_some_and(|last| last > offset) {
-                        let why = Refusal::Damaged("it is missing, and later ones exist".to_owned());
-                        let names = stores.iter().map(|at| self.stores[*at].name()).collect::<Vec<_>>();
-                        followed.refused.push(RefusedRecord { store: names.join(", "), writer, number, why });
-                    }
-                    return;
-                }
-                let (good, stray): (Vec<_>, Vec<_>) =
-                    found.into_iter().partition(|(_, signed)| tips.contains(&signed.record.previous));
-                let mut refuse = |at: usize, why: &str| {
-                    let (store, why) = (self.stores[at].name().to_owned(), Refusal::Damaged(why.to_owned()));
-                    followed.refused.push(RefusedRecord { store, writer, number, why });
-                };
-                stray.iter().for_each(|(at, _)| refuse(*at, "it does not follow the record before it"));
-                good.iter().skip(1).for_each(|(at, _)| refuse(*at, "another store has another record of this number"));
-                if good.is_empty() {
-                    return;
-                }
-                tips = good.iter().map(|(_, signed)| Some(signed.sha256)).collect();
-                followed.records.extend(good.into_iter().map(|(_, signed)| signed));
-            }
-            next += AHEAD;
-        }
-    }
-
     /// The good records of one place, each once, with the first store that gives it. One is all there is unless the
     /// chain forked; and which one a single store shows says nothing about that.
-    async fn read_everywhere(
+    pub(super) async fn read_everywhere(
         &self,
         writer: WriterId,
         number: u64,
@@ -151,7 +77,13 @@ impl Repository {
                 Ok(Some(signed)) => found.push((*at, signed)),
                 Ok(None) => {}
                 Err(why) => {
-                    refused.push(RefusedRecord { store: self.stores[*at].name().to_owned(), writer, number, why });
+                    refused.push(RefusedRecord {
+                        store: self.stores[*at].name().to_owned(),
+                        writer,
+                        number,
+                        last: number,
+                        why,
+                    });
                 }
             }
         }
@@ -222,6 +154,26 @@ impl Repository {
             return Err(Refusal::Damaged(format!("it names {} as its signer, and {signer} signed it", record.signer)));
         }
         Ok(SignedRecord { sha256: format::sha256(&bytes), record, bytes, signature })
+    }
+
+    /// Whether nothing says that a record which was not accepted is of anybody who is trusted here: neither its signature
+    /// nor its envelope names a key that is, and no vouch names it. What one of them signed and was damaged since still
+    /// has the other of the two.
+    pub async fn is_nobodys(&self, refused: &RefusedRecord) -> bool {
+        let RefusedRecord { writer, number, .. } = *refused;
+        let Some(store) = self.stores.iter().find(|store| store.name() == refused.store) else { return false };
+        let envelope = get(store, writer, number, "json", evidence_format::MAX_BYTES).await;
+        let signature = get(store, writer, number, "sig", MAX_SIGNATURE_BYTES as u64).await;
+        let (Ok(envelope), Ok(signature)) = (envelope, signature) else { return false };
+        let is_known = |signer: &str| self.signers.fingerprints().iter().any(|known| known.as_str() == signer);
+        let text = signature.as_deref().map(std::str::from_utf8);
+        let claims = match text {
+            Some(Ok(text)) => signers::claimed_by(text).is_some_and(|signer| is_known(signer.as_str())),
+            _ => false,
+        };
+        let record = envelope.and_then(|bytes| evidence_format::parse(&bytes).ok());
+        let names = record.is_some_and(|record| is_known(&record.signer));
+        !claims && !names && !self.vouched().await.names(&layout::evidence(writer, number, "json"))
     }
 
     /// The sealed body of a record, from the first store that has it right.

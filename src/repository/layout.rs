@@ -23,6 +23,8 @@ pub const INVENTORY: &str = "inventory.json";
 pub const SIGNATURE: &str = "inventory.json.sig";
 /// Name of a run's object list in its folder.
 pub const OBJECTS: &str = "objects.json";
+/// Name of the note in a run's folder that says who writes it; the run's first object.
+pub const WRITER: &str = "writer.json";
 
 /// The folder of a source's prune plans.
 pub const PRUNES: &str = "prunes";

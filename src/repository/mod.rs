@@ -1,6 +1,7 @@
 //! The repository on its stores: layout, reading what is committed, committing, healing.
 
 pub mod catalogue;
+pub mod chains;
 pub mod evidence;
 pub mod fetch;
 pub mod head;

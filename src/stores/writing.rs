@@ -167,7 +167,8 @@ impl Store {
             Found::Missing => Replaced::Filled,
             Found::Other => Replaced::Healed { quarantined: None },
         };
-        if self.directory.is_some() {
+        // Only what is damaged is overwritten: what was missing, somebody else may be creating at this moment.
+        if self.directory.is_some() || replaced == Replaced::Filled {
             self.create(key, bytes.clone(), sha256).await?;
         } else {
             self.repeated(key, || self.put(&path, &bytes, PutMode::Overwrite)).await?;

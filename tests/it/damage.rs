@@ -193,7 +193,7 @@ fn verify_names(small: &Small, store: usize, wrong: &BTreeSet<String>, done: Dam
     assert_eq!(verified.status, expected, "{context}");
     for finding in verified.findings.iter().filter(|finding| finding.object.is_some()) {
         let key = finding.object.as_ref().unwrap();
-        let whole = Small { site: Site { backends: vec![small.site.backends[1].clone()] }, ..small.fork() };
+        let whole = Small { site: Site::over(vec![small.site.backends[1].clone()]), ..small.fork() };
         let named: BTreeSet<SnapshotId> = finding.snapshots.iter().copied().collect();
         if key.starts_with(FOLDER) {
             assert_eq!(named, whole.needing(key), "{context}");
@@ -211,7 +211,7 @@ fn names_what_it_went_round(
 ) {
     let named: BTreeSet<(&str, &str)> =
         restored.went_round.iter().map(|detour| (detour.store.as_str(), detour.object.as_str())).collect();
-    let whole = Small { site: Site { backends: vec![small.site.backends[1].clone()] }, ..small.fork() };
+    let whole = Small { site: Site::over(vec![small.site.backends[1].clone()]), ..small.fork() };
     for key in wrong.iter().filter(|key| key.starts_with(FOLDER)) {
         let is_needed = whole.needing(key).contains(&restored.snapshot);
         // Stores are asked in order: damage on a later one is nobody's way.

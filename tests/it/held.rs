@@ -235,6 +235,25 @@ fn the_newest_that_is_not_known_to_be_damaged_stays() {
 }
 
 #[test]
+fn what_is_damaged_everywhere_takes_no_place_among_the_last() {
+    let house = House::founded();
+    fs::write(house.path("R/policies/default.toml"), "[retention]\nkeep_last = 2\n").unwrap();
+    for _ in 0..4 {
+        house.change_and_backup();
+    }
+    run(&mut house.recoup(["backup", "--full"])).expect_code(0);
+    let newest = names_in(&house, "a/sources/ledger/snapshots").pop().unwrap();
+    let run_of_newest = newest.split_once('-').unwrap().1.to_owned();
+    for store in STORES {
+        fs::remove_file(house.path(&format!("{store}/sources/ledger/packs/{run_of_newest}/0.age"))).unwrap();
+    }
+    let before = numbers(&house);
+    let (newest, older) = before.split_last().unwrap();
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [&older[older.len() - 2..], &[*newest]].concat(), "two that are whole, of {before:?}");
+}
+
+#[test]
 fn a_gap_in_a_chain_may_hide_a_hold() {
     let house = house_of(3);
     run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "case 7"])).expect_code(0);
@@ -246,6 +265,123 @@ fn a_gap_in_a_chain_may_hide_a_hold() {
     fs::remove_dir_all(house.path("R/state/evidence")).unwrap();
     let before = numbers(&house);
     prune(&house).expect_code(17);
+    assert_eq!(numbers(&house), before);
+}
+
+/// Moves records of a writer away from every store, to where they can be brought back from.
+fn lose(house: &House, writer: &str, numbers: std::ops::RangeInclusive<u64>) {
+    for (store, number) in STORES.iter().flat_map(|store| numbers.clone().map(move |number| (store, number))) {
+        fs::create_dir_all(house.path(&format!("lost/{store}"))).unwrap();
+        for ending in ["json", "sig", "age"] {
+            let file = format!("{number:010}.{ending}");
+            let from = house.path(&format!("{store}/evidence/{writer}/{file}"));
+            fs::rename(from, house.path(&format!("lost/{store}/{file}"))).unwrap();
+        }
+    }
+}
+
+/// What this host has read before it knows; another has not.
+fn forget(house: &House) {
+    fs::remove_dir_all(house.path("R/state/evidence")).unwrap();
+}
+
+fn bring_back(house: &House, writer: &str, store: &str, number: u64) {
+    for ending in ["json", "sig", "age"] {
+        let file = format!("{number:010}.{ending}");
+        let to = house.path(&format!("{store}/evidence/{writer}/{file}"));
+        fs::rename(house.path(&format!("lost/{store}/{file}")), to).unwrap();
+    }
+}
+
+/// A house of three snapshots with a hold on the second, whose writer it names, with the number of the hold's record.
+fn held_house() -> (House, String, u64) {
+    let house = house_of(3);
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "case 7"])).expect_code(0);
+    let writer = names_in(&house, "a/evidence").pop().unwrap();
+    let last = names_in(&house, &format!("a/evidence/{writer}")).pop().unwrap();
+    let number = last.split_once('.').unwrap().0.parse().unwrap();
+    (house, writer, number)
+}
+
+#[test]
+fn a_loss_that_is_acknowledged_stops_no_prune_and_is_named_for_ever() {
+    let (house, writer, hold) = held_house();
+    lose(&house, &writer, 2..=3);
+    forget(&house);
+    let refused = prune(&house).expect_code(17);
+    let command = format!("evidence acknowledge {writer}/2-3 --reason");
+    assert!(refused.stderr.contains(&command), "{refused:?}");
+    let acknowledge = |lost: &str, reason: &[&str]| {
+        let lost = format!("{writer}/{lost}");
+        let arguments = ["evidence", "acknowledge", &lost].into_iter().chain(reason.iter().copied());
+        run(&mut house.recoup(arguments.collect::<Vec<_>>()))
+    };
+    let reason = ["--reason", "disk of b lost"];
+    acknowledge("2-3", &[]).expect_code(64);
+    acknowledge("2-4", &reason).expect_code(17);
+    acknowledge("9000", &reason).expect_code(64);
+    fs::rename(house.path("c"), house.path("away")).unwrap();
+    acknowledge("2-3", &reason).expect_code(14);
+    fs::rename(house.path("away"), house.path("c")).unwrap();
+    // Half of the gap is not all of it.
+    acknowledge("2", &reason).expect_code(0);
+    let refused = prune(&house).expect_code(17);
+    assert!(refused.stderr.contains(&format!("evidence acknowledge {writer}/3 ")), "{refused:?}");
+    let verified = run(&mut house.recoup(["evidence", "verify", "--json"])).expect_code(2).json();
+    assert_eq!(verified["findings"].as_array().unwrap().len(), 1, "{verified}");
+    acknowledge("3", &reason).expect_code(0);
+    let verified = run(&mut house.recoup(["evidence", "verify", "--json"])).expect_code(0).json();
+    assert!(verified["notes"].to_string().contains(&format!("{writer}/3 is lost, as record ")), "{verified}");
+    // While a store is silent, it may have what was lost.
+    fs::rename(house.path("c"), house.path("away")).unwrap();
+    prune(&house).expect_code(14);
+    fs::rename(house.path("away"), house.path("c")).unwrap();
+    assert_eq!(numbers(&house), [1, 2, 3]);
+    assert!(hold > 3, "the hold lies behind the gap");
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [2, 3], "what is held behind the gap stays");
+}
+
+#[test]
+fn a_loss_may_be_acknowledged_behind_itself() {
+    let (house, writer, _) = held_house();
+    lose(&house, &writer, 2..=2);
+    let lost = format!("{writer}/2");
+    run(&mut house.recoup(["evidence", "acknowledge", &lost, "--reason", "gone"])).expect_code(0);
+    assert_eq!(names_in(&house, "a/evidence"), [writer], "one chain, which goes on");
+    forget(&house);
+    prune(&house).expect_code(0);
+    assert_eq!(numbers(&house), [2, 3]);
+}
+
+#[test]
+fn what_was_acknowledged_as_lost_counts_when_it_turns_up() {
+    let (house, writer, hold) = held_house();
+    run(&mut house.recoup(["backup"])).expect_code(0);
+    house.change_and_backup();
+    lose(&house, &writer, hold..=hold);
+    forget(&house);
+    let lost = format!("{writer}/{hold}");
+    run(&mut house.recoup(["evidence", "acknowledge", &lost, "--reason", "gone"])).expect_code(0);
+    assert!(!run(&mut house.recoup(["hold", "list"])).expect_code(0).stdout.contains("ledger"));
+    bring_back(&house, &writer, "b", hold);
+    prune(&house).expect_code(0);
+    let kept = numbers(&house);
+    assert!(kept.contains(&2) && !kept.contains(&1), "{kept:?}");
+}
+
+#[test]
+fn a_gap_of_any_length_may_hide_a_hold() {
+    let (house, writer, hold) = held_house();
+    for at in 0..12 {
+        let reason = format!("case {at}");
+        run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "3", "--reason", &reason])).expect_code(0);
+    }
+    lose(&house, &writer, hold..=hold + 10);
+    forget(&house);
+    let before = numbers(&house);
+    let refused = prune(&house).expect_code(17);
+    assert!(refused.stderr.contains(&format!("{writer}/{hold}-{}", hold + 10)), "{refused:?}");
     assert_eq!(numbers(&house), before);
 }
 

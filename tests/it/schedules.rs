@@ -4,6 +4,9 @@
 //! After every step no store holds an inventory without its objects, nothing that was written has changed, and every
 //! acknowledged snapshot is where it was acknowledged to be. At the end everything levels, verifies and restores.
 
+mod keys;
+mod logs;
+
 use crate::simulation::{
     Machine, Process, STORES, Site, Trace,
     audit::{Audit, heads},
@@ -61,7 +64,7 @@ impl Simulation {
         }
         Simulation {
             protects: [0, databases.len() - 1],
-            site: Site::new(3),
+            site: Site::with_some_buckets(3, &mut rng),
             machines: [0, 1].map(|number| Machine::new(number, &format!("{seed}"))),
             databases,
             switches: [Switch::Up; 3],
@@ -347,7 +350,7 @@ impl Simulation {
     fn end(&mut self) {
         self.switches = [Switch::Up; 3];
         self.rates = None;
-        self.note("the end".to_owned());
+        self.note(format!("the end {:?}", self.site.mishaps()));
         self.copy(0, None);
         for host in [0, 1] {
             let verified = live(self.process(host).verify()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::verdict;
 use crate::{
-    cli::{Context, Help, Job, arguments::StoreArguments, human},
+    cli::{Context, Help, Job, arguments::StoreArguments, human, usage_failure},
     config::{self, Access},
     core::{
         evidence::{self, Record, Verdict, WriterId},
@@ -12,6 +12,7 @@ use crate::{
     },
     ops::{
         evidence::{
+            self as evidence_ops, Lost, Recorder, deeds,
             journal::Journal,
             show::{self, Filter},
             verify,
@@ -32,6 +33,7 @@ pub const HELP: Help = Help {
         ("what was done", "recoup evidence list"),
         ("who did it, and why", "recoup evidence show WRITER/NUMBER --identity /media/key/custodian.age"),
         ("that nothing was changed or removed", "recoup evidence verify"),
+        ("that a record is gone for good", "recoup evidence acknowledge WRITER/NUMBER --reason 'disk of b lost'"),
     ],
     exit_codes: &[
         (0, "done"),
@@ -93,6 +95,23 @@ pub const HELP_VERIFY: Help = Help {
     ],
 };
 
+/// Help beyond the flags of `acknowledge`.
+pub const HELP_ACKNOWLEDGE: Help = Help {
+    command: "evidence acknowledge",
+    description: "Records that evidence is lost for good, where no store has it and none ever will. A gap in a chain may \
+        hide a hold, so prune stops before it; it goes on once the gap is acknowledged, while every store answers. \
+        Whatever the lost records held counts no more: add again the holds that may have been among them, before. A \
+        record that turns up counts again. evidence verify names what is lost for ever, as a note.",
+    examples: &[("records 4 to 6", "recoup evidence acknowledge WRITER/4-6 --reason 'disk of b lost, ticket 8813'")],
+    exit_codes: &[
+        (0, "acknowledged"),
+        (2, "recorded on this host, and not yet on enough stores"),
+        (14, "a store did not answer, and may have what is to be acknowledged"),
+        (17, "a store has one of the records"),
+        (64, "nobody has seen such records, or no reason was given"),
+    ],
+};
+
 /// What `evidence` is told.
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -110,6 +129,8 @@ pub enum Action {
     Show(ShowArguments),
     /// Check every record on every store
     Verify(VerifyArguments),
+    /// Acknowledge that records are lost for good
+    Acknowledge(AcknowledgeArguments),
 }
 
 /// What `evidence list` is told.
@@ -148,20 +169,31 @@ pub struct VerifyArguments {
     pub stores: StoreArguments,
 }
 
+/// What `evidence acknowledge` is told.
+#[derive(Args, Debug)]
+pub struct AcknowledgeArguments {
+    /// The records, as `evidence verify` names them
+    #[arg(value_name = "WRITER/NUMBER[-NUMBER]", value_parser = parse_lost)]
+    pub records: Lost,
+}
+
 impl Arguments {
     /// How the command reaches stores without a configuration, and the identity that it was given.
-    pub(super) fn access(&self) -> (&StoreArguments, Option<&Path>) {
-        match &self.action {
+    pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
+        Some(match &self.action {
             Action::List(arguments) => (&arguments.stores, None),
             Action::Show(arguments) => (&arguments.stores, arguments.identity.as_deref()),
             Action::Verify(arguments) => (&arguments.stores, None),
-        }
+            Action::Acknowledge(_) => return None,
+        })
     }
 }
 
 fn parse_action(text: &str) -> Result<evidence::Action, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
-        "one of init, backup, restore, drill, prune, hold, release, copy, key, signer, configuration, report".to_owned()
+        "one of init, backup, restore, drill, prune, hold, release, copy, key, signer, configuration, report, \
+         acknowledge"
+            .to_owned()
     })
 }
 
@@ -171,9 +203,23 @@ fn parse_place(text: &str) -> Result<(WriterId, u64), String> {
     Ok((writer.parse().map_err(|_| wrong())?, number.parse().map_err(|_| wrong())?))
 }
 
+fn parse_lost(text: &str) -> Result<Lost, String> {
+    let wrong = || "write WRITER/NUMBER or WRITER/FIRST-LAST".to_owned();
+    let (writer, numbers) = text.split_once('/').ok_or_else(wrong)?;
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let writer = writer.parse().map_err(|_| wrong())?;
+    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first == 0 || first > last { Err(wrong()) } else { Ok(Lost { writer, first, last }) }
+}
+
 /// Runs it.
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
-    let (stores, identity) = arguments.access();
+    if let Action::Acknowledge(arguments) = &arguments.action {
+        return acknowledge(arguments, context);
+    }
+    let Some((stores, identity)) = arguments.access() else {
+        return Err(Failure::internal("every other action reads stores"));
+    };
     let access = context.access(stores, identity)?;
     let result =
         context.run(async |job| job.until_cancelled(perform(&arguments.action, &access, job.clone())).await)?;
@@ -182,7 +228,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         match arguments.action {
             Action::List(_) => list_text,
             Action::Show(_) => show_text,
-            Action::Verify(_) => verify_text,
+            Action::Verify(_) | Action::Acknowledge(_) => verify_text,
         },
     );
     context.output().notes(&result.notes);
@@ -217,7 +263,31 @@ async fn perform(action: &Action, access: &Access, _job: Job) -> Result<Evidence
             let journal = access.settings().map(|settings| Journal::new(&settings.host.state_dir, repository.id));
             Ok(verify::verify(&repository, journal.as_ref()).await)
         }
+        Action::Acknowledge(_) => Err(Failure::internal("an acknowledgement is no reading")),
     }
+}
+
+fn acknowledge(arguments: &AcknowledgeArguments, context: &Context) -> Result<Code, Failure> {
+    if context.global().reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+        let next_step = "add --reason TEXT: it goes into the evidence record";
+        return Err(usage_failure("acknowledging a loss needs a reason", next_step));
+    }
+    let settings = context.settings()?;
+    let lost = arguments.records;
+    let result = context.run(async |job| {
+        let host = open::open_host(&settings, &job.world)?;
+        let recorder = Recorder::new(&host, &settings);
+        let notes = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
+        let result = evidence_ops::acknowledge(&host.repository, &recorder, &job.world, lost).await?;
+        Ok(EvidenceResult { notes, ..result })
+    })?;
+    let by = |result: &EvidenceResult| result.records.first().map(|entry| (entry.record.writer, entry.record.number));
+    context.output().summary(&result, |result| match by(result) {
+        Some((writer, number)) => format!("evidence {lost} is acknowledged as lost by record {writer}/{number}\n"),
+        None => format!("evidence {lost} is acknowledged as lost\n"),
+    })?;
+    context.output().notes(&result.notes);
+    Ok(Code::Done)
 }
 
 fn list_text(result: &EvidenceResult) -> String {

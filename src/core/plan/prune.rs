@@ -169,12 +169,20 @@ impl Orphans {
     }
 
     /// Those that no run can still be working on: an earlier record saw them, and since then every writer has
-    /// committed something newer. A host takes one snapshot of a source at a time.
+    /// committed something newer, those included that the runs themselves name. A host takes one snapshot of a source at
+    /// a time.
+    ///
+    /// `named` are the writers that the runs name; a host that has committed nothing yet is known from there alone.
     #[must_use]
-    pub fn abandoned(&self, records: &[&PruneRecord], writers: &[WriterSeen]) -> Orphans {
-        let settled: Vec<&&PruneRecord> =
-            records.iter().filter(|record| has_moved_on(&record.writers_seen, writers)).collect();
-        let seen: BTreeSet<RunId> = settled.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
+    pub fn abandoned(&self, records: &[&PruneRecord], writers: &[WriterSeen], named: &NamedWriters) -> Orphans {
+        let settled = records.iter().filter(|record| has_moved_on(&record.writers_seen, writers));
+        let is_abandoned = |run: &RunId, then: &[WriterSeen]| {
+            named.get(run).into_iter().flatten().all(|writer| seq_in(writers, writer) > seq_in(then, writer))
+        };
+        let seen: BTreeSet<RunId> = settled
+            .flat_map(|record| record.orphans_seen.iter().filter(|run| is_abandoned(run, &record.writers_seen)))
+            .copied()
+            .collect();
         Orphans {
             runs: self.runs.intersection(&seen).copied().take(MAX_RUNS / 2).collect(),
             folders: self
@@ -196,10 +204,16 @@ impl Orphans {
     }
 }
 
+/// The writers that unfinished runs name, by run. More than one where stores show different notes.
+pub type NamedWriters = BTreeMap<RunId, BTreeSet<String>>;
+
+/// The newest durable number of a writer; 0 for one that has none, or is not known.
+fn seq_in(seen: &[WriterSeen], writer: &str) -> u64 {
+    seen.iter().find(|seen| seen.writer == writer).map_or(0, |seen| seen.seq)
+}
+
 /// Whether every writer, known then or now, has committed something newer than it had then.
 fn has_moved_on(then: &[WriterSeen], now: &[WriterSeen]) -> bool {
-    let seq_in =
-        |seen: &[WriterSeen], writer: &str| seen.iter().find(|seen| seen.writer == writer).map_or(0, |seen| seen.seq);
     !now.is_empty() && then.iter().chain(now).all(|seen| seq_in(now, &seen.writer) > seq_in(then, &seen.writer))
 }
 

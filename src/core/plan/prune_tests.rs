@@ -202,9 +202,30 @@ fn orphans_are_condemned_once_every_writer_has_moved_on() {
     ] {
         let mut condemned = Condemned::default();
         let records: Vec<&PruneRecord> = records.iter().collect();
-        orphans.abandoned(&records, &seen(now)).condemn(&mut condemned);
+        orphans.abandoned(&records, &seen(now), &NamedWriters::new()).condemn(&mut condemned);
         assert_eq!(text(&condemned), expected, "{now:?}");
     }
     let writers = writers(inventories.iter().map(|inventory| (inventory, inventory.seq < 4)));
     assert_eq!(writers, seen(&[("writer 0", 2), ("writer 1", 3)]));
+}
+
+#[test]
+fn a_run_that_names_its_writer_stays_until_that_one_has_moved_on() {
+    let orphans = Orphans { runs: [7].map(run).into(), folders: [7].map(id).into() };
+    for (named, then, now, expected) in [
+        (&[][..], &[("a", 4)][..], &[("a", 5)][..], "7:! f7"),
+        (&["a"], &[("a", 4)], &[("a", 5)], "7:! f7"),
+        // Of one that has committed nothing yet, nobody knows what became of it.
+        (&["b"], &[("a", 4)], &[("a", 5)], ""),
+        (&["b"], &[("a", 4)], &[("a", 5), ("b", 0)], ""),
+        (&["b"], &[("a", 4)], &[("a", 5), ("b", 6)], "7:! f7"),
+        // Whatever it names, it makes nothing go earlier.
+        (&["a"], &[("a", 4), ("b", 2)], &[("a", 5), ("b", 2)], ""),
+        (&["a", "b"], &[("a", 4)], &[("a", 5)], ""),
+    ] {
+        let named: NamedWriters = [(run(7), named.iter().map(|name| (*name).to_owned()).collect())].into();
+        let mut condemned = Condemned::default();
+        orphans.abandoned(&[&record(&[7], then)], &seen(now), &named).condemn(&mut condemned);
+        assert_eq!(text(&condemned), expected, "{named:?} {now:?}");
+    }
 }

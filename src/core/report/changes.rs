@@ -48,6 +48,7 @@ fn what(record: &Record) -> String {
         Action::Configuration => "the configuration was recorded",
         Action::Hold => "a hold was added",
         Action::Release => "a hold was released",
+        Action::Acknowledge => "evidence records were acknowledged as lost",
         Action::Backup | Action::Drill => "a backup or a drill",
     };
     match record.phase {
@@ -83,5 +84,8 @@ fn of_control(control: &Control) -> String {
         Control::RecipientRemoved { recipient } => format!("recipient {recipient} was removed"),
         Control::SignerAdded { signer } => format!("signer {signer} was added"),
         Control::SignerRevoked { signer, .. } => format!("signer {signer} was revoked"),
+        Control::RecordsLost { writer, first, last } => {
+            format!("evidence records {first} to {last} of writer {writer} were acknowledged as lost")
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     format::{
         inventory as inventory_format,
         objects::{self, RunObjects},
+        run::{self, RunWriter},
         seal::SealedObject,
     },
     repository::layout,
@@ -238,6 +239,7 @@ async fn active(
         state,
     };
     let mut shipment = shipment(host, protected, &gathered, id.run);
+    shipment.begin_with(writer_parcel(host, protected, id.run));
     let (outbox, mut receiver) = shipment::outbox();
     let (done, captured) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -390,6 +392,18 @@ fn inventory_of(
         uses,
         log: None,
     })
+}
+
+/// Until the inventory is there, a prune that meets the run knows from this whose it is.
+fn writer_parcel(host: &Host, protected: &Protected, run: RunId) -> Parcel {
+    let note = RunWriter {
+        format: run::FORMAT.to_owned(),
+        repository: host.repository.id,
+        source: protected.name.clone(),
+        run,
+        writer: host.key.fingerprint().to_string(),
+    };
+    Parcel { name: layout::run_object(run, layout::WRITER), object: SealedObject::clear(note.to_bytes()) }
 }
 
 fn objects_parcel(host: &Host, protected: &Protected, run: RunId, capture: &Capture) -> Option<Parcel> {

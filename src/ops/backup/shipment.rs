@@ -108,6 +108,8 @@ pub(super) struct Shipment {
     spooled: AtomicU64,
     lanes: Vec<Lane>,
     is_enough: Enough,
+    /// What every store gets before anything else, once there is anything else.
+    first: Option<Parcel>,
     /// Bytes handed over so far.
     pub(super) bytes: u64,
 }
@@ -155,8 +157,14 @@ impl Shipment {
             spooled: AtomicU64::new(0),
             lanes,
             is_enough,
+            first: None,
             bytes: 0,
         }
+    }
+
+    /// Has every store get this object before any other; none at all where no other comes.
+    pub(super) fn begin_with(&mut self, first: Parcel) {
+        self.first = Some(first);
     }
 
     /// Takes everything from the sealing threads until they are done.
@@ -166,6 +174,9 @@ impl Shipment {
         progress: &dyn Fn(u64),
     ) -> Result<(), Failure> {
         while let Some(parcel) = receiver.recv().await {
+            if let Some(first) = self.first.take() {
+                self.accept(first).await?;
+            }
             let size = parcel.object.size();
             self.accept(parcel).await?;
             self.bytes += size;
@@ -294,6 +305,8 @@ async fn upload_all(
 ) -> Result<(), LaneError> {
     let mut uploads = FuturesUnordered::new();
     let mut open = true;
+    // The first object says whose the others are: none of them is there before it.
+    let mut at_once = 1;
     while open || !uploads.is_empty() {
         tokio::select! {
             // The sender of the watch lives as long as the shipment; once it is gone nothing asks to leave any more.
@@ -301,8 +314,9 @@ async fn upload_all(
             Some(done) = uploads.next() => {
                 backlog.fetch_sub(1, Ordering::AcqRel);
                 done?;
+                at_once = CONCURRENT_UPLOADS;
             }
-            received = receiver.recv(), if open && uploads.len() < CONCURRENT_UPLOADS => match received {
+            received = receiver.recv(), if open && uploads.len() < at_once => match received {
                 Some(waiting) => uploads.push(upload(&store, waiting, &reload)),
                 None => open = false,
             },

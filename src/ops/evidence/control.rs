@@ -6,6 +6,7 @@ use crate::{
         control::ControlState,
         evidence::WriterId,
         id::{RepositoryId, Sha256},
+        lost::LostRecords,
     },
     format::{self, signature::SignerFingerprint},
     repository::{Repository, evidence::RefusedRecord},
@@ -25,6 +26,8 @@ pub struct ControlView {
     pub complete: bool,
     /// What was not accepted.
     pub refused: Vec<RefusedRecord>,
+    /// What no store that answered has, and somebody has acknowledged as lost.
+    pub lost: LostRecords,
 }
 
 /// What is kept: the fold of records that stores have shown.
@@ -40,9 +43,11 @@ struct Kept {
 pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> ControlView {
     let journal = state_dir.map(|directory| Journal::new(directory, repository.id));
     let mut state = journal.as_ref().map(|journal| cached(repository, journal)).unwrap_or_default();
-    let followed = repository.follow_evidence(&state.heads).await;
+    let followed = repository.follow_evidence(&state.heads, &state.lost).await;
     // What has a fork or worse in it is read again each time: it is no matter of one store's answer, or of one command.
-    let troubled: BTreeSet<WriterId> = followed.refused.iter().map(|refused| refused.writer).collect();
+    // So is what has lost records: one that turns up counts.
+    let refused = followed.refused.iter().map(|refused| refused.writer);
+    let troubled: BTreeSet<WriterId> = refused.chain(followed.lost.writers()).collect();
     let (troubled, sound): (Vec<_>, Vec<_>) =
         followed.records.iter().partition(|signed| troubled.contains(&signed.record.writer));
     sound.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
@@ -60,7 +65,7 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
         }
     }
     let complete = followed.answered.len() >= repository.control_read_quorum();
-    ControlView { state, answered: followed.answered, complete, refused: followed.refused }
+    ControlView { state, answered: followed.answered, complete, refused: followed.refused, lost: followed.lost }
 }
 
 /// What was read before.

@@ -5,9 +5,9 @@
 
 use crate::{
     core::{
-        evidence::{BodyRef, ChainHead, Record, WriterId},
+        evidence::{BodyRef, ChainHead, Control, Record, WriterId},
         failure::Failure,
-        id::{RepositoryId, Sha256},
+        id::{RepositoryId, Sha256, SourceName},
     },
     format::{self, evidence as evidence_format},
     ops::host::state_failure,
@@ -38,12 +38,16 @@ pub struct Chain {
     /// SHA-256 of the configuration that the chain has recorded last.
     #[serde(default)]
     pub configuration_sha256: Option<Sha256>,
+    /// How many stores make a snapshot of each source durable, as the chain has recorded it last.
+    #[serde(default)]
+    pub min_stores: BTreeMap<SourceName, u64>,
 }
 
 impl Chain {
     fn new(repository: RepositoryId, writer: WriterId) -> Self {
         let acknowledged = BTreeMap::new();
-        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None }
+        let min_stores = BTreeMap::new();
+        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores }
     }
 
     /// The newest record's number; 0 where there is none.
@@ -179,8 +183,9 @@ impl Journal {
         files::write_atomic(&path, &body, 0o600).map_err(|error| state_failure("write", &path, &error))?;
         write_json(&self.record_path(chain.writer, head.number, "json"), &local)?;
         chain.head = Some(head);
-        if let Some(crate::core::evidence::Control::Configuration { sha256, .. }) = &record.control {
+        if let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control {
             chain.configuration_sha256 = Some(*sha256);
+            chain.min_stores = min_stores.clone();
         }
         write_json(&self.chain_path(), &chain)?;
         Ok((record, head))

@@ -2,6 +2,7 @@
 //!
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
+mod acknowledge;
 mod control;
 pub mod deeds;
 pub mod journal;
@@ -9,6 +10,7 @@ mod ship;
 pub mod show;
 pub mod verify;
 
+pub use acknowledge::{Lost, acknowledge};
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
@@ -42,6 +44,7 @@ struct Configuration {
     stores: Vec<String>,
     recipients: Vec<String>,
     policies: BTreeMap<SourceName, Sha256>,
+    min_stores: BTreeMap<SourceName, u64>,
 }
 
 /// A record that was made.
@@ -75,7 +78,19 @@ impl Recorder {
     pub fn new(host: &Host, settings: &Settings) -> Self {
         let policy =
             |source: &crate::config::SourceSettings| Some((source.name.clone(), settings.policy(source).sha256?));
-        Recorder::with_policies(host, settings.sources.iter().filter_map(policy).collect())
+        let stores = host.repository.stores.len();
+        let min_stores = |source: &crate::config::SourceSettings| {
+            (source.name.clone(), settings.policy(source).copies.required_stores(stores) as u64)
+        };
+        let recorder = Recorder::with_policies(host, settings.sources.iter().filter_map(policy).collect());
+        recorder.with_min_stores(settings.sources.iter().map(min_stores).collect())
+    }
+
+    /// The same, that also records how many stores make a snapshot of each source durable.
+    #[must_use]
+    pub fn with_min_stores(mut self, min_stores: BTreeMap<SourceName, u64>) -> Self {
+        self.configuration.min_stores = min_stores;
+        self
     }
 
     /// The recorder of a host whose sources have these policies, by their digests.
@@ -85,6 +100,7 @@ impl Recorder {
             stores: host.repository.stores.iter().map(|store| store.name().to_owned()).collect(),
             recipients: host.recipients.names().to_vec(),
             policies,
+            min_stores: BTreeMap::new(),
         };
         let journal = Journal::new(&host.state_dir, host.repository.id);
         Recorder { host: host.clone(), journal, configuration }
@@ -185,8 +201,11 @@ impl Recorder {
 
     /// Records what the host works with where that is not what its chain says.
     fn note_configuration(&self) -> Result<(), Failure> {
-        let chain = self.journal.chain();
-        if chain.and_then(|chain| chain.configuration_sha256) == Some(self.configuration.sha256) {
+        let is_noted = |chain: &Chain| {
+            chain.configuration_sha256 == Some(self.configuration.sha256)
+                && chain.min_stores == self.configuration.min_stores
+        };
+        if self.journal.chain().as_ref().is_some_and(is_noted) {
             return Ok(());
         }
         let mut draft = Draft::new(Action::Configuration, Verdict::Passed, self.host.world.now());
@@ -195,6 +214,7 @@ impl Recorder {
             stores: self.configuration.stores.clone(),
             recipients: self.configuration.recipients.clone(),
             policies: self.configuration.policies.clone(),
+            min_stores: self.configuration.min_stores.clone(),
         });
         draft.result = serde_json::json!({ "configuration": self.host.configuration });
         self.append(draft, Phase::Whole, None).map(drop)

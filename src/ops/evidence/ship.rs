@@ -5,7 +5,10 @@ use super::{
     journal::{Chain, LocalRecord},
 };
 use crate::{
-    core::evidence::{Control, Draft, Record, WriterId},
+    core::{
+        evidence::{BODY_BYTES_MAX, Control, Draft, Record, WriterId},
+        id::Sha256,
+    },
     format::{self, evidence as evidence_format},
     repository::{head, layout},
     stores::{Problem, Store, StoreError},
@@ -47,6 +50,11 @@ impl Shipped {
 
 /// Why a record did not get to a store.
 enum NotTaken {
+    /// It says that it has another object of this name.
+    Exists {
+        key: String,
+        sha256: Sha256,
+    },
     /// The store has another one there.
     Fork,
     Other(String),
@@ -70,6 +78,7 @@ impl Recorder {
             match outcome {
                 Ok(()) => {}
                 Err(NotTaken::Other(why)) => result.behind.push((store, why)),
+                Err(NotTaken::Exists { key, .. }) => result.behind.push((store, format!("it has another {key}"))),
                 Err(NotTaken::Fork) => {
                     result.forked = true;
                     let why = "another state directory writes the same chain: this one was copied, or set back";
@@ -132,11 +141,32 @@ impl Recorder {
                 Err(error) => return (newest, Err(NotTaken::Other(format!("a record here cannot be read: {error}")))),
             };
             if let Err(why) = create_record(store, writer, number, local, body).await {
-                return (newest, Err(why));
+                return (newest, Err(self.settle(at, writer, number, why).await));
             }
             newest = number;
         }
         (newest, Ok(()))
+    }
+}
+
+impl Recorder {
+    /// What it means that a store has another object where a record belongs. A new chain is begun only for what was read
+    /// back: a store that calls everything taken would have every command begin one.
+    async fn settle(&self, at: usize, writer: WriterId, number: u64, not_taken: NotTaken) -> NotTaken {
+        let NotTaken::Exists { key, sha256 } = not_taken else { return not_taken };
+        let own = self.journal.local(writer, number).map(|local| local.envelope.into_bytes());
+        let there = self.host.repository.read_record(at, writer, number).await;
+        if matches!(there, Ok(Some(signed)) if own.is_none_or(|own| signed.bytes != own)) {
+            return NotTaken::Fork;
+        }
+        let other = self.host.repository.stores[at].get(&key, BODY_BYTES_MAX).await;
+        let is_other = other.is_ok_and(|bytes| format::sha256(&bytes) != sha256);
+        NotTaken::Other(match is_other {
+            true => {
+                format!("{key} is there already, and belongs to no record that is trusted: look at it, and remove it")
+            }
+            false => format!("it says that {key} is there already, and does not show it"),
+        })
     }
 }
 
@@ -169,7 +199,7 @@ async fn create_record(
         let sha256 = format::sha256(&bytes);
         let key = layout::evidence(writer, number, ending);
         store.create(&key, Bytes::from(bytes), &sha256).await.map_err(|error: StoreError| match error.problem {
-            Problem::Exists => NotTaken::Fork,
+            Problem::Exists => NotTaken::Exists { key: key.clone(), sha256 },
             _ => NotTaken::Other(head::reason(&error)),
         })?;
     }

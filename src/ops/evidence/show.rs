@@ -1,11 +1,12 @@
 //! Shows the control log: its envelopes, and bodies that can be opened.
 
-use super::verify::problem_of_refusal;
+use super::{acknowledge::Lost, verify::problem_of_refusal};
 use crate::{
     core::{
         evidence::{Action, Body, WriterId},
         failure::{Code, Failure},
         id::SourceName,
+        lost::LostRecords,
         result::{EvidenceFinding, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
     format::{
@@ -30,17 +31,21 @@ pub struct Filter {
 
 /// The records that match, oldest first.
 pub async fn list(repository: &Repository, filter: &Filter) -> Result<EvidenceResult, Failure> {
-    let followed = repository.follow_evidence(&BTreeMap::new()).await;
+    let followed = repository.follow_evidence(&BTreeMap::new(), &LostRecords::default()).await;
     if followed.answered.is_empty() {
         return Err(repository.none_usable().await);
     }
     let mut notes = Vec::new();
-    if followed.answered.len() < repository.control_read_quorum() {
+    let is_complete = followed.answered.len() >= repository.control_read_quorum();
+    if !is_complete {
         notes.push("too few stores answered: newer records may exist".to_owned());
     }
+    notes.extend(followed.lost.stretches().map(|(writer, first, last)| {
+        format!("evidence {} is lost, as was acknowledged", Lost { writer, first, last })
+    }));
     let findings: Vec<EvidenceFinding> = followed.refused.iter().map(finding_of).collect();
     let worst = findings.iter().map(|finding| finding.problem.status()).max().unwrap_or(Status::Ok);
-    let status = if notes.is_empty() { worst } else { worst.max(Status::Warning) };
+    let status = if is_complete { worst } else { worst.max(Status::Warning) };
     let wanted = |signed: &SignedRecord| {
         let record = &signed.record;
         filter.action.is_none_or(|action| record.action == action)
@@ -69,7 +74,7 @@ pub async fn show(
             Ok(None) => {}
             Err(why) => {
                 let store = repository.stores[at].name().to_owned();
-                findings.push(finding_of(&RefusedRecord { store, writer, number, why }));
+                findings.push(finding_of(&RefusedRecord { store, writer, number, last: number, why }));
             }
         }
     }

@@ -1,10 +1,14 @@
 //! Verifies the control log on every store: signatures, chains, and that nothing which was there is gone. Needs no key.
 
-use super::journal::{Chain, Journal};
+use super::{
+    acknowledge::Lost,
+    journal::{Chain, Journal},
+};
 use crate::{
     core::{
-        evidence::{Phase, WriterId},
+        evidence::{Control, Phase, WriterId},
         id::Sha256,
+        lost::LostRecords,
         result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
     format,
@@ -33,6 +37,8 @@ pub struct Examined {
     pub findings: BTreeSet<EvidenceFinding>,
     /// Places on stores where a bad record or body lies, by position.
     pub bad: BTreeSet<(usize, Place)>,
+    /// What was acknowledged as lost, by any good record.
+    pub lost: LostRecords,
 }
 
 /// What a store lists of one record.
@@ -56,7 +62,8 @@ pub async fn verify(repository: &Repository, journal: Option<&Journal>) -> Evide
         Some(worst) => worst,
         None => Status::Ok,
     };
-    let notes = open_starts(&examined);
+    let mut notes = open_starts(&examined);
+    notes.extend(examined.lost_notes());
     let names = |stores: &BTreeSet<usize>| stores.iter().map(|at| repository.stores[*at].name().to_owned()).collect();
     let records = examined.records.into_values().map(|(signed, stores)| EvidenceRecord {
         sha256: signed.sha256,
@@ -92,6 +99,7 @@ pub async fn examine(repository: &Repository, own: Option<&Chain>) -> Examined {
     let mut examined = Examined::default();
     list(repository, &mut examined).await;
     read(repository, &mut examined).await;
+    examined.note_lost();
     examined.check_chains(repository);
     examined.check_stores(repository, own);
     // Where nothing could be read, nothing is known to be missing.
@@ -99,6 +107,7 @@ pub async fn examine(repository: &Repository, own: Option<&Chain>) -> Examined {
         examined.check_seen(repository);
         own.iter().for_each(|own| examined.check_own(repository, own));
     }
+    examined.forgive_lost();
     examined
 }
 
@@ -243,7 +252,10 @@ impl Examined {
         for writer in self.newest().into_keys() {
             let mut expected = 1;
             for number in self.numbers(writer) {
-                self.check_gap(writer, expected, number);
+                // What was acknowledged is a note, and no finding.
+                let missing =
+                    if number > expected { self.lost.others(writer, expected, number - 1) } else { Vec::new() };
+                missing.into_iter().for_each(|(first, last)| self.check_gap(writer, first, last + 1));
                 let signed = &self.records[&(writer, number)].0;
                 let before = self.records.get(&(writer, number - 1));
                 if before.is_some_and(|(before, _)| signed.record.previous != Some(before.sha256)) {
@@ -259,6 +271,45 @@ impl Examined {
     /// The numbers of a chain's good records, in order.
     fn numbers(&self, writer: WriterId) -> Vec<u64> {
         self.records.range((writer, 0)..=(writer, u64::MAX)).map(|((_, number), _)| *number).collect()
+    }
+
+    fn note_lost(&mut self) {
+        for (signed, _) in self.records.values() {
+            if let Some(Control::RecordsLost { writer, first, last }) = signed.record.control {
+                self.lost.add(writer, first, last);
+            }
+        }
+    }
+
+    /// What is said for ever of what was acknowledged and did not turn up.
+    fn lost_notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for ((by, at), (signed, _)) in &self.records {
+            let Some(Control::RecordsLost { writer, first, last }) = signed.record.control else { continue };
+            let there = self.records.range((writer, first)..=(writer, last)).count() as u64;
+            let missing = (last - first + 1).saturating_sub(there);
+            if missing > 0 {
+                let lost = Lost { writer, first, last };
+                let partly = if there > 0 { format!(", but for {there} that turned up") } else { String::new() };
+                notes.push(format!("evidence {lost} is lost{partly}, as record {by}/{at} acknowledges"));
+            }
+        }
+        notes
+    }
+
+    /// Takes out the findings that are exactly of a record which was acknowledged as lost, and is nowhere good.
+    fn forgive_lost(&mut self) {
+        let (lost, records) = (&self.lost, &self.records);
+        self.findings.retain(|finding| match (finding.writer, finding.number) {
+            (Some(writer), Some(number)) => {
+                matches!(
+                    finding.problem,
+                    EvidenceProblem::Behind | EvidenceProblem::Unreachable | EvidenceProblem::Forked
+                ) || records.contains_key(&(writer, number))
+                    || !lost.contains(writer, number)
+            }
+            _ => true,
+        });
     }
 
     /// No good record has a number from `first` on and before `next`, which is there.

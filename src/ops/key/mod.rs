@@ -8,6 +8,7 @@ mod prove;
 mod recipient;
 mod revoke;
 mod signer;
+mod unread;
 mod vouch;
 
 pub use list::list;

@@ -1,5 +1,6 @@
 //! What there is to vouch for when a signer is revoked, and putting vouches on the stores.
 
+use super::unread;
 use crate::{
     core::{
         evidence::{SeenHead, WriterId},
@@ -15,7 +16,7 @@ use crate::{
         signers::Signers,
         vouch as vouch_format,
     },
-    ops::{evidence::verify::examine, host::Host, list::sources_on_stores},
+    ops::{evidence::verify::examine, host::Host, list::sources_and_silent_stores},
     repository::{
         Repository, evidence, head, layout,
         prunes::{Prunes, SignedPrune},
@@ -160,7 +161,8 @@ fn gather_prunes(
 
 /// Finds what is good now and would not be without the signer. Snapshots in `except` are left out.
 ///
-/// Read from as many stores as it takes to see everything that was durable.
+/// Read from as many stores as it takes to see everything that was durable. What cannot be read fails it: left out, it
+/// would be good for nothing from then on.
 pub(super) async fn gather(
     repository: &Repository,
     revoked: &str,
@@ -170,10 +172,16 @@ pub(super) async fn gather(
     let mut left_out = BTreeSet::new();
     let mut silent = BTreeSet::new();
     let remaining = repository.signers.without(revoked);
-    for source in sources_on_stores(repository).await? {
-        let catalogue = repository.catalogue(&source).await;
+    let survey = repository.survey_vouches().await;
+    unread::of_vouches(repository, &survey, repository.vouched().await)?;
+    let (sources, down) = sources_and_silent_stores(repository).await;
+    unread::enough(repository, repository.stores.len() - down.len())?;
+    for source in sources {
+        let mut catalogue = repository.catalogue(&source).await;
         let ready: BTreeSet<usize> = catalogue.ready().collect();
-        enough(repository, ready.len())?;
+        unread::enough(repository, ready.len())?;
+        unread::read_again(repository, &mut catalogue).await;
+        unread::of_source(&catalogue, except)?;
         silent.extend((0..repository.stores.len()).filter(|at| !ready.contains(at)));
         let principal = signature::principal(&source, &repository.id);
         for (id, committed) in &catalogue.snapshots {
@@ -198,7 +206,7 @@ pub(super) async fn gather(
             .next_step("recoup list"));
     }
     gather_evidence(repository, &remaining, &mut gathered).await?;
-    for (id, signed) in repository.survey_vouches().await.good {
+    for (id, signed) in survey.good {
         let text = std::str::from_utf8(&signed.signature).unwrap_or_default();
         let principal = vouch::principal(&repository.id);
         if remaining.verify(&signed.bytes, text, signature::KEYS, &principal).is_err() {
@@ -218,7 +226,8 @@ async fn gather_evidence(
     gathered: &mut Gathered,
 ) -> Result<(), Failure> {
     let examined = examine(repository, None).await;
-    enough(repository, examined.listed.len())?;
+    unread::enough(repository, examined.listed.len())?;
+    unread::of_evidence(&examined)?;
     let principal = evidence::principal(&repository.id);
     for ((writer, number), (signed, _)) in &examined.records {
         let text = std::str::from_utf8(&signed.signature).unwrap_or_default();
@@ -228,17 +237,6 @@ async fn gather_evidence(
         }
     }
     Ok(())
-}
-
-fn enough(repository: &Repository, answered: usize) -> Result<(), Failure> {
-    let needed = repository.control_read_quorum();
-    if answered >= needed {
-        return Ok(());
-    }
-    Err(Failure::new(Code::Store, "too few stores answer to know everything that the signer has signed")
-        .cause(format!("{answered} of {} answered, {needed} must", repository.stores.len()))
-        .safe("nothing was changed: the signer is still trusted")
-        .next_step("bring the stores back, then run the same command again"))
 }
 
 /// Puts vouches on every store that answers; fails unless enough have them. The list comes last: where it is, its

@@ -2,7 +2,7 @@
 
 use super::{
     PruneRequest,
-    gather::{self, Gathered, quorum},
+    gather::{self, Gathered},
 };
 use crate::{
     core::{
@@ -45,6 +45,8 @@ pub(super) struct Pruning<'a> {
     pub(super) state: &'a SourceState,
     pub(super) request: &'a PruneRequest,
     pub(super) progress: &'a dyn Progress,
+    /// How many stores have one in common with any that have ever made a snapshot durable.
+    pub(super) quorum: usize,
     /// What was done on each store, by name.
     pub(super) stores: BTreeMap<String, PrunedStore>,
     pub(super) executed: Vec<RunId>,
@@ -78,7 +80,7 @@ impl Pruning<'_> {
                 Err(why) => reasons.push((self.host.repository.stores[at].name().to_owned(), why)),
             }
         }
-        let wanted = quorum(self.host, self.protected);
+        let wanted = self.quorum;
         if published.len() < wanted {
             let reasons: Vec<String> = reasons.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
             return Err(Failure::new(
@@ -143,7 +145,7 @@ impl Pruning<'_> {
         let published = self.publish(plan).await?;
         let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
         let seen = look.catalogue.ready().filter(|at| published.contains(at)).count();
-        if seen < quorum(self.host, self.protected) {
+        if seen < look.quorum {
             return Err(Failure::new(Code::Store, format!("too few stores show what {} has now", self.protected.name))
                 .cause(format!("{seen} of the stores that have plan {} can be listed", plan.record.plan))
                 .safe("nothing of the plan was deleted")
@@ -220,8 +222,7 @@ impl Pruning<'_> {
                 catalogue.ready().any(|at| catalogue.listings[at].objects.contains_key(&name))
             };
             let kept = deletes.snapshots().iter().find_map(|id| Some((id, gathered.veto(*id)?)));
-            let is_confirmed = catalogue.prunes.executed.contains_key(plan)
-                || holders(records).len() >= quorum(self.host, self.protected);
+            let is_confirmed = catalogue.prunes.executed.contains_key(plan) || holders(records).len() >= self.quorum;
             match kept.filter(|(id, _)| shown(id)) {
                 Some((id, why)) => drop(self.warnings.insert(format!(
                     "plan {plan} is executed, and deletes snapshot {id} of {}, which stays: {why}; recoup verify",

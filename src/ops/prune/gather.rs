@@ -1,7 +1,7 @@
 //! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
 
 use super::{
-    PruneRequest,
+    PruneRequest, quorum,
     vetoes::{self, Vetoes},
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
     format::{prune as prune_format, signature},
     ops::{
         host::{Host, Protected},
-        state::{Known, SourceState},
+        state::{Known, Level, SourceState},
     },
     repository::{
-        catalogue::{Catalogue, Committed, Refusal},
+        catalogue::{Catalogue, Committed, Needed, Refusal, StoreListing},
         head::StoreStatus,
         layout,
     },
@@ -29,6 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that was found out about one source.
 pub(super) struct Gathered {
+    /// How many stores have one in common with any that have ever made a snapshot durable.
+    pub(super) quorum: usize,
     pub(super) catalogue: Catalogue,
     pub(super) now: Timestamp,
     /// What must not go, and why.
@@ -41,13 +43,12 @@ pub(super) struct Gathered {
     vetoes: Vetoes,
     /// The newest snapshot that is there and that a drill has proven.
     proven: Option<SnapshotId>,
+    /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
+    noted: BTreeSet<SnapshotId>,
 }
 
-/// How many stores have one in common with any that make a snapshot durable.
-pub(super) fn quorum(host: &Host, protected: &Protected) -> usize {
-    let stores = host.repository.stores.len();
-    (stores + 1).saturating_sub(protected.policy.copies.required_stores(stores)).max(1)
-}
+/// Why they stay: the run that found it died before its hold was on record, and the next backup makes up for it.
+const NOTED: &str = "it is held: a log was altered, and the next backup puts the hold on record";
 
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
@@ -57,22 +58,29 @@ pub(super) async fn gather(
     request: &PruneRequest,
 ) -> Result<Gathered, Failure> {
     check_own_key(host)?;
+    // The control log first: what is recorded after the stores were listed says nothing about what they showed.
+    let vetoes = vetoes::read(host, &protected.name).await;
     let mut catalogue = host.repository.inventories(&protected.name, &BTreeSet::new()).await;
+    let quorum = quorum::of(host, protected, &state.known(), vetoes.as_ref().ok().map(|vetoes| &vetoes.control));
     let ready: BTreeSet<usize> = catalogue.ready().collect();
-    if ready.len() < quorum(host, protected) {
-        return Err(too_few(host, protected, &catalogue, ready.len()));
+    if ready.len() < quorum {
+        return Err(too_few(host, protected, &catalogue, ready.len(), quorum));
     }
     // Dropping a plan deletes nothing.
     if request.cancel.is_none() {
         check_refused(&catalogue, request)?;
     }
-    let vetoes = vetoes::read(host, &protected.name).await?;
-    let newest = newest_durable(host, protected, &state.known(), &mut catalogue).await;
+    let vetoes = vetoes?;
+    let known = state.known();
+    let noted = known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+    let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
-    let dated = dated(host, protected, &catalogue);
+    let mut dated = dated(host, protected, &catalogue);
     let proven = newest_proven(&catalogue, &vetoes);
-    let keep = protections(&catalogue, &vetoes, proven, &newest, state);
+    let mut keep = protections(&catalogue, &vetoes, proven, &newest, state);
+    hold_noted(&mut keep, &noted, &catalogue);
     let rule = Rule::of(&protected.policy);
+    discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
@@ -90,7 +98,7 @@ pub(super) async fn gather(
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
-    Ok(Gathered { writers, now, protected: keep, going, newest_durable, vetoes, proven, catalogue })
+    Ok(Gathered { quorum, writers, now, protected: keep, going, newest_durable, vetoes, proven, noted, catalogue })
 }
 
 impl Gathered {
@@ -104,11 +112,38 @@ impl Gathered {
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
     pub(super) fn veto(&self, id: SnapshotId) -> Option<String> {
         let held = self.vetoes.holds.get(&id).map(|holds| format!("it is held: {}", holds.join(", ")));
+        let noted = self.noted.contains(&id).then(|| NOTED.to_owned());
         let all = &self.vetoes.everything;
         let everything = (!all.is_empty()).then(|| format!("all of the source is held: {}", all.join(", ")));
         let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
         let newest = (self.newest_durable == Some(id)).then(|| "it is the newest durable one".to_owned());
-        held.or(everything).or(proven).or(newest)
+        held.or(noted).or(everything).or(proven).or(newest)
+    }
+
+    /// What was found, if every store answered and has enough.
+    pub(super) fn level(&self, host: &Host, protected: &Protected) -> Option<Level> {
+        let catalogue = &self.catalogue;
+        let stores = host.repository.stores.len();
+        let min_stores = protected.policy.copies.required_stores(stores);
+        let all_answer = catalogue.ready().count() == stores;
+        let is_level = all_answer && catalogue.snapshots.keys().all(|id| holders(catalogue, *id).len() >= min_stores);
+        is_level.then(|| Level {
+            min_stores: min_stores as u64,
+            stores: catalogue.listings.iter().map(|listing| listing.store.clone()).collect(),
+            evidence: self.vetoes.control.heads.iter().map(|(writer, head)| (*writer, head.number)).collect(),
+        })
+    }
+
+    /// Whether fewer stores than now have ever made a snapshot durable.
+    pub(super) fn were_fewer(&self, host: &Host, protected: &Protected) -> bool {
+        let required = protected.policy.copies.required_stores(host.repository.stores.len()) as u64;
+        let fewest = self.vetoes.control.fewest_stores(&protected.name, &BTreeMap::new());
+        fewest.is_some_and(|fewest| fewest < required)
+    }
+
+    /// Whether a key was revoked: whoever has it commits nothing any more that counts.
+    pub(super) fn is_revoked(&self, signer: &str) -> bool {
+        self.vetoes.control.revoked_signers.contains(signer)
     }
 
     /// What a pending plan must not delete: what is protected, and what the rule keeps now.
@@ -150,7 +185,7 @@ fn check_own_key(host: &Host) -> Result<(), Failure> {
     })
 }
 
-fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize) -> Failure {
+fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize, quorum: usize) -> Failure {
     let problems = catalogue.listings.iter().filter_map(|listing| {
         let problem = listing.status.problem()?;
         Some(format!("store {}: {problem}", listing.store))
@@ -159,7 +194,7 @@ fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usi
     Failure::new(Code::Store, format!("too few stores answer to prune {}", protected.name))
         .cause(format!(
             "{ready} of {stores} answer, and {} are needed to see every durable snapshot; {}",
-            quorum(host, protected),
+            quorum,
             problems.collect::<Vec<_>>().join("; ")
         ))
         .safe("nothing more was deleted")
@@ -268,12 +303,60 @@ async fn newest_durable(
     (None, perhaps)
 }
 
+/// Whether the stores together have every one of these objects, as far as is known; those too that none has alone.
+pub(super) fn have_together(catalogue: &Catalogue, known: &Known, needed: &[Needed]) -> bool {
+    let has = |listing: &StoreListing, object: &Needed| {
+        let held = listing.objects.get(&object.name);
+        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
+            && !known.damaged.get(&listing.store).is_some_and(|damaged| damaged.contains(&object.name))
+    };
+    needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
+}
+
+/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
+/// store is silent, it may have what the others lack. Looks no further back than the rule counts.
+async fn discount_ruined(
+    host: &Host,
+    known: &Known,
+    catalogue: &mut Catalogue,
+    dated: &mut BTreeMap<SnapshotId, Dated>,
+    keep_last: Option<u64>,
+) {
+    let mut wanted = keep_last.unwrap_or(0);
+    if catalogue.ready().count() < catalogue.listings.len() {
+        return;
+    }
+    for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
+        if wanted == 0 {
+            return;
+        }
+        let uses = catalogue.snapshots[id].inventory.uses.clone();
+        host.repository.read_runs(catalogue, &uses).await;
+        let needed = catalogue.needed(&catalogue.snapshots[id]);
+        dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed));
+        wanted -= u64::from(dated.durable);
+    }
+}
+
 /// A drill may name a snapshot that never was: only what is there, and is what the drill restored, is proven.
 fn newest_proven(catalogue: &Catalogue, vetoes: &Vetoes) -> Option<SnapshotId> {
     let is_there = |(id, sha256): &&(SnapshotId, Option<Sha256>)| {
         catalogue.snapshots.get(id).is_some_and(|committed| sha256.is_none_or(|sha256| sha256 == committed.sha256))
     };
     vetoes.proven.iter().filter(is_there).map(|(id, _)| *id).max()
+}
+
+/// What this host has noted is as good as a hold; other hosts know of it only once it is on record.
+fn hold_noted(keep: &mut BTreeMap<SnapshotId, String>, noted: &BTreeSet<SnapshotId>, catalogue: &Catalogue) {
+    for id in noted.iter().filter(|id| !catalogue.spoilt.contains_key(id)) {
+        keep.entry(*id)
+            .and_modify(|why| {
+                if !why.starts_with("it is held") {
+                    *why = NOTED.to_owned();
+                }
+            })
+            .or_insert_with(|| NOTED.to_owned());
+    }
 }
 
 fn protections(

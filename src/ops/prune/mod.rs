@@ -6,6 +6,8 @@
 
 mod execute;
 mod gather;
+mod orphans;
+mod quorum;
 mod sources;
 mod steps;
 mod vetoes;
@@ -24,12 +26,7 @@ use crate::{
         result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{
-        catalogue::{Catalogue, Needed},
-        head::StoreStatus,
-        layout,
-        prunes::SignedPrune,
-    },
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
 use execute::Pruning;
@@ -91,14 +88,19 @@ pub async fn prepare(
     {
         return Err(no_such_plan(&gathered, protected, plan));
     }
-    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request) };
+    if locked && gathered.were_fewer(host, protected) {
+        // Not noted, a later prune needs more stores than it has to.
+        let level = gathered.level(host, protected);
+        level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
+    }
+    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
     let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
     let notes = steps::notes(protected, &gathered);
     Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
 }
 
 /// The new plan; `None` where there is nothing to say.
-fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
+async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
     let prunes = &gathered.catalogue.prunes;
     let before = prunes.condemned();
     let snapshots = gathered.snapshots();
@@ -114,7 +116,7 @@ fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &Prune
     let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
     let records: Vec<&PruneRecord> = prunes.records().collect();
     if request.forget.is_none() {
-        orphans.abandoned(&records, &gathered.writers).condemn(&mut condemned);
+        orphans::abandoned(host, gathered, &orphans, &records).await.condemn(&mut condemned);
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
@@ -179,7 +181,7 @@ async fn check_forgotten(
         return Ok(());
     };
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
-    let damaged = known.damaged;
+    let damaged = &known.damaged;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
     let is_whole = |at: &usize| {
         let known = damaged.get(&gathered.catalogue.listings[*at].store);
@@ -196,14 +198,7 @@ async fn check_forgotten(
         ));
     }
     // The stores together may have what none has alone.
-    let has = |at: usize, object: &Needed| {
-        let known = damaged.get(&gathered.catalogue.listings[at].store);
-        let held = gathered.catalogue.listings[at].objects.get(&object.name);
-        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
-            && !known.is_some_and(|known| known.contains(&object.name))
-    };
-    let stores = gathered.catalogue.listings.len();
-    if !needed.is_empty() && needed.iter().all(|object| (0..stores).any(|at| has(at, object))) {
+    if !needed.is_empty() && gather::have_together(&gathered.catalogue, &known, &needed) {
         let cause = "the stores together have all of it, as far as is known".to_owned();
         return Err(refuse(
             Code::Refused,
@@ -252,6 +247,7 @@ pub async fn execute(
         state,
         request,
         progress,
+        quorum: gathered.quorum,
         stores: BTreeMap::new(),
         executed: Vec::new(),
         pruned: BTreeSet::new(),

@@ -2,15 +2,20 @@
 
 use crate::{
     core::{
+        control::ControlState,
         failure::{Code, Failure},
         id::{Sha256, SnapshotId, SourceName},
     },
-    ops::{evidence::read_control, host::Host},
+    ops::{
+        evidence::{ControlView, Lost, read_control},
+        host::Host,
+    },
+    repository::catalogue::Refusal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The vetoes of one source.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Vetoes {
     /// Held snapshots, each with its holds.
     pub holds: BTreeMap<SnapshotId, Vec<String>>,
@@ -18,6 +23,8 @@ pub struct Vetoes {
     pub everything: Vec<String>,
     /// Snapshots that drills say they have proven, each with the digest of its inventory.
     pub proven: BTreeSet<(SnapshotId, Option<Sha256>)>,
+    /// The control log as it was read.
+    pub control: ControlState,
 }
 
 /// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
@@ -35,20 +42,7 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .safe("nothing was planned or deleted")
             .next_step("bring the stores back, then run the same command again"));
     }
-    // A chain that cannot be followed to its end may hide a hold.
-    let hides = view
-        .refused
-        .iter()
-        .find(|refused| view.state.heads.get(&refused.writer).is_none_or(|head| refused.number > head.number));
-    if let Some(refused) = hides {
-        return Err(Failure::new(Code::Refused, format!("nobody can say what of {source} is held"))
-            .cause(format!(
-                "evidence record {}/{} on store {}: {}",
-                refused.writer, refused.number, refused.store, refused.why
-            ))
-            .safe("nothing was planned or deleted")
-            .next_step("recoup evidence verify"));
-    }
+    nothing_may_hide(host, source, &view).await?;
     let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
@@ -58,5 +52,42 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             vetoes.holds.entry(*snapshot).or_default().push(id.to_string());
         }
     }
+    vetoes.control = view.state;
     Ok(vetoes)
+}
+
+/// A chain that cannot be followed to its end may hide a hold.
+async fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
+    let failure = |code: Code| {
+        Failure::new(code, format!("nobody can say what of {source} is held")).safe("nothing was planned or deleted")
+    };
+    for refused in &view.refused {
+        let head = view.state.heads.get(&refused.writer);
+        // In a chain that nobody trusted has begun, what nobody trusted signed hides nothing: no hold of it counts.
+        let is_junk = head.is_none() && matches!(refused.why, Refusal::Untrusted(_));
+        if head.is_none_or(|head| refused.number > head.number)
+            && !(is_junk && host.repository.is_nobodys(refused).await)
+        {
+            let lost = Lost { writer: refused.writer, first: refused.number, last: refused.last };
+            return Err(failure(Code::Refused)
+                .cause(format!("evidence record {lost} on store {}: {}", refused.store, refused.why))
+                .next_step(format!(
+                    "recoup evidence verify, then recoup copy; what is lost for good: recoup evidence acknowledge {lost} \
+                     --reason TEXT"
+                )));
+        }
+    }
+    // A store that is silent now may have what was lost.
+    let silent = host.repository.stores.iter().map(|store| store.name());
+    let silent: Vec<&str> = silent.filter(|name| !view.answered.contains(*name)).collect();
+    match view.lost.stretches().next() {
+        Some((writer, first, last)) if !silent.is_empty() => Err(failure(Code::Store)
+            .cause(format!(
+                "evidence {} was acknowledged as lost, and no answer from {}, which may have it",
+                Lost { writer, first, last },
+                silent.join(", ")
+            ))
+            .next_step("bring the stores back, then run the same command again")),
+        _ => Ok(()),
+    }
 }

@@ -6,6 +6,7 @@ use crate::{
         evidence::WriterId,
         failure::{Code, Failure},
         id::SourceName,
+        lost::LostRecords,
         policy::Policy,
         report::{
             Authority, Facts, Head, KIND, OpenedBody, RecordFact, RefusedLine, SeenIn, SnapshotLine, StoreCopies, Tool,
@@ -132,17 +133,24 @@ impl Chains {
 async fn read_chains(host: &Host) -> Chains {
     let repository = &host.repository;
     let known = read_control(repository, Some(&host.state_dir)).await.state.heads;
-    let followed = repository.follow_evidence(&BTreeMap::new()).await;
+    let followed = repository.follow_evidence(&BTreeMap::new(), &LostRecords::default()).await;
     let line = |refused: &crate::repository::evidence::RefusedRecord| RefusedLine {
         store: refused.store.clone(),
         writer: refused.writer,
         number: refused.number,
         why: refused.why.to_string(),
     };
+    // What is lost may have been a drill that failed: a report says so, whoever has acknowledged it.
+    let lost = followed.lost.stretches().map(|(writer, first, last)| RefusedLine {
+        store: followed.answered.iter().cloned().collect::<Vec<_>>().join(", "),
+        writer,
+        number: first,
+        why: format!("it is lost, up to record {last}, and was acknowledged as lost"),
+    });
     let mut chains = Chains {
         complete: followed.answered.len() >= repository.control_read_quorum(),
+        refused: followed.refused.iter().map(line).chain(lost).collect(),
         answered: followed.answered,
-        refused: followed.refused.iter().map(line).collect(),
         records: followed.records,
         shortened: Vec::new(),
     };

@@ -23,18 +23,25 @@ const EXPLANATION_BYTES_MAX: usize = 64 * 1024;
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Connector(Arc<Server>);
+pub(super) struct Connector {
+    server: Arc<Server>,
+    /// What takes the place of the network in a simulation.
+    network: Option<HttpClient>,
+}
 
 impl Connector {
-    pub(super) fn new(server: Server) -> Self {
-        Connector(Arc::new(server))
+    pub(super) fn new(server: Server, network: Option<HttpClient>) -> Self {
+        Connector { server: Arc::new(server), network }
     }
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Service { inner, server: self.0.clone() }))
+        let inner = match &self.network {
+            Some(network) => network.clone(),
+            None => ReqwestConnector::default().connect(options)?,
+        };
+        Ok(HttpClient::new(Service { inner, server: self.server.clone() }))
     }
 }
 

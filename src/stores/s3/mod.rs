@@ -13,7 +13,7 @@ mod server;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::{Facts, Patience, Store, StoreError, StoreSpec};
+use super::{Facts, Patience, Store, StoreError, StoreSpec, open::Target};
 use crate::core::{
     failure::{Code, Failure},
     s3::Address,
@@ -23,6 +23,7 @@ use credentials::Credentials;
 use object_store::{
     ClientOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, Checksum},
+    client::HttpClient,
 };
 use server::Server;
 use std::{sync::Arc, time::Duration};
@@ -47,7 +48,28 @@ pub(super) fn open(spec: &StoreSpec, address: &Address) -> Result<Store, Failure
 }
 
 fn open_with(spec: &StoreSpec, address: &Address, credentials: Credentials) -> Result<Store, Failure> {
-    let bucket = connected(spec, address, credentials).map_err(|error| {
+    open_over(spec, address, credentials, None)
+}
+
+impl Store {
+    /// The bucket of a simulation: every request is signed, sent to `server` in place of the network, and its answer
+    /// understood, as with any other.
+    pub fn bucket(spec: &StoreSpec, server: HttpClient) -> Result<Store, Failure> {
+        let Target::S3(address) = spec.target()? else {
+            return Err(Failure::internal(format!("{} is no bucket", spec.url)));
+        };
+        let credentials = Credentials::Keys { id: "simulated".into(), secret: "simulated".into(), token: None };
+        open_over(spec, &address, credentials, Some(server))
+    }
+}
+
+fn open_over(
+    spec: &StoreSpec,
+    address: &Address,
+    credentials: Credentials,
+    network: Option<HttpClient>,
+) -> Result<Store, Failure> {
+    let bucket = connected(spec, address, credentials, network).map_err(|error| {
         Failure::new(Code::Store, format!("store {}: {address} cannot be opened", spec.name))
             .cause(error)
             .safe("the other stores are used; nothing was written here")
@@ -64,7 +86,12 @@ fn open_with(spec: &StoreSpec, address: &Address, credentials: Credentials) -> R
     })
 }
 
-fn connected(spec: &StoreSpec, address: &Address, credentials: Credentials) -> object_store::Result<AmazonS3> {
+fn connected(
+    spec: &StoreSpec,
+    address: &Address,
+    credentials: Credentials,
+    network: Option<HttpClient>,
+) -> object_store::Result<AmazonS3> {
     // Of two providers that a build may hold, one has to be named. The second time it stands already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server::of(spec, address);
@@ -85,7 +112,7 @@ fn connected(spec: &StoreSpec, address: &Address, credentials: Credentials) -> o
         .with_retry(retry)
         // One request for one object: every server knows it, and its answer says which object is kept.
         .with_disable_bulk_delete(true)
-        .with_http_connector(connect::Connector::new(server));
+        .with_http_connector(connect::Connector::new(server, network));
     credentials.give_to(builder).build()
 }
 

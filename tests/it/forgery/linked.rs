@@ -65,7 +65,12 @@ impl Forger {
         run(&mut self.house.recoup(["copy"])).expect_code(0);
         untouched("copy");
         assert_eq!(fs::read_link(a.join("quarantine").join(folder)).unwrap(), b.join(folder));
-        assert!(tree(&a) == before[0], "{folder}: a is not whole again");
+        // The note that says whose an unfinished run is serves nothing that is committed, and is not brought.
+        let needed = |mut tree: Vec<(String, Vec<u8>)>| {
+            tree.retain(|(name, _)| !name.ends_with("/writer.json"));
+            tree
+        };
+        assert!(needed(tree(&a)) == needed(before[0].clone()), "{folder}: a is not whole again");
         run(&mut self.house.recoup(["verify", "--all"])).expect_code(0);
         // Each store by itself has everything.
         for store in [&a, &b, &c] {

@@ -3,8 +3,12 @@
 mod commands;
 mod crash;
 mod denied;
+mod fewer;
+mod junk;
+mod noted;
 mod scale;
 mod schedules;
+mod unfinished;
 
 use crate::simulation::{
     FOLDER, Machine, Process, STORES, Site,

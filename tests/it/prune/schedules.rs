@@ -18,7 +18,7 @@ use recoup::{
         evidence::HoldId,
         failure::{Code, Failure},
         id::SnapshotId,
-        result::{Problem, PrunedSource, Status},
+        result::{Problem, PrunedSource, Status, StoreFinding},
         target::Target,
     },
     ops::{backup::Snapshot, prune::PruneRequest},
@@ -50,7 +50,7 @@ impl Simulation {
         let mut database = Database::new(512);
         database.set("ledger", rng.bytes(512 * 40));
         Simulation {
-            site: Site::new(3),
+            site: Site::with_some_buckets(3, &mut rng),
             machines: [0, 1].map(|number| Machine::new(number, &format!("prune {seed}"))),
             databases: [database.fork(), database],
             switches: [Switch::Up; 3],
@@ -285,12 +285,19 @@ impl Simulation {
 
     fn end(&mut self) {
         self.switches = [Switch::Up; 3];
-        self.note("the end".to_owned());
-        for host in [0, 1, 0] {
+        self.note(format!("the end {:?}", self.site.mishaps()));
+        for (turn, host) in [0, 1, 0].into_iter().enumerate() {
             let result = live(self.process(host).backup(false));
             self.judge(host, &result, false, "backs up");
             let copied = live(self.process(host).copy()).unwrap();
-            assert_eq!(copied.status, Status::Ok, "{:?} {:?}", copied.findings, copied.notes);
+            // A prune that was cut short just before is for the next prune to finish.
+            let is_cut_short = |finding: &StoreFinding| {
+                let object = finding.object.as_deref().unwrap_or_default();
+                turn == 0 && finding.problem == Problem::Behind && object.ends_with("/executed.json")
+            };
+            let is_level = copied.findings.iter().all(is_cut_short);
+            assert!(is_level, "{:?} {:?}", copied.findings, copied.notes);
+            assert!(copied.status == Status::Ok || !copied.findings.is_empty(), "{:?}", copied.notes);
             let pruned = live(self.process(host).prune(confirmed()));
             self.judge_prune(host, &pruned, false, "prunes");
             self.check();

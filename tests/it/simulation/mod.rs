@@ -4,13 +4,18 @@
 //! ([`audit`]), so that a mistake in its own catalogue cannot hide itself.
 
 pub(crate) mod audit;
+pub(crate) mod bucket;
 pub(crate) mod content;
 pub(crate) mod graves;
+pub(crate) mod keyring;
+pub(crate) mod logs;
 pub(crate) mod random;
 
 use crate::support::count_from;
+use bucket::Bucket;
 use content::{Database, Files};
 use object_store::memory::InMemory;
+use random::Rng;
 use recoup::{
     core::{
         evidence::{HoldCause, HoldId},
@@ -39,6 +44,7 @@ use recoup::{
         verify::{self, VerifyRequest},
     },
     repository::{Repository, evidence, head::Head, layout, recovery, vouch::Vouches},
+    sources::Source,
     stores::{
         Store,
         fault::{Faults, Operations},
@@ -143,6 +149,8 @@ pub(crate) fn keys() -> &'static Keys {
 /// The stores, as they are below every wrapper.
 pub(crate) struct Site {
     pub(crate) backends: Vec<Arc<InMemory>>,
+    /// The servers of those that are buckets.
+    buckets: Vec<Option<Bucket>>,
 }
 
 /// The names of stores, by position.
@@ -151,7 +159,7 @@ pub(crate) const STORES: [&str; 3] = ["a", "b", "c"];
 impl Site {
     /// So many stores with an empty repository.
     pub(crate) fn new(stores: usize) -> Self {
-        let site = Site { backends: (0..stores).map(|_| Arc::new(InMemory::new())).collect() };
+        let site = Site::over((0..stores).map(|_| Arc::new(InMemory::new())).collect());
         let created_at = "2026-11-22T09:00:00Z".parse().unwrap();
         let head = Head { format_version: 1, repository: keys().repository, created_at }.to_bytes();
         for store in 0..stores {
@@ -163,9 +171,42 @@ impl Site {
         site
     }
 
-    /// The same stores with their content, from now on apart.
+    /// Stores with what the backends hold.
+    pub(crate) fn over(backends: Vec<Arc<InMemory>>) -> Self {
+        Site { buckets: vec![None; backends.len()], backends }
+    }
+
+    /// The same as `new`, and in a third of all cases some of the stores are buckets.
+    pub(crate) fn with_some_buckets(stores: usize, rng: &mut Rng) -> Self {
+        let mut site = Site::new(stores);
+        if rng.percent(33) {
+            for (backend, bucket) in site.backends.iter().zip(&mut site.buckets) {
+                let seed = rng.next();
+                *bucket = rng.percent(60).then(|| Bucket::new(backend.clone(), seed));
+            }
+        }
+        site
+    }
+
+    /// What went wrong with the buckets' servers so far, and how often.
+    pub(crate) fn mishaps(&self) -> Vec<String> {
+        let of = |(bucket, name): (&Option<Bucket>, &str)| {
+            bucket.as_ref().map(|bucket| format!("{name} is a bucket: {:?}", bucket.mishaps()))
+        };
+        self.buckets.iter().zip(STORES).filter_map(of).collect()
+    }
+
+    /// The same stores with their content, from now on apart and no buckets.
     pub(crate) fn fork(&self) -> Self {
-        Site { backends: self.backends.iter().map(|backend| Arc::new(backend.fork())).collect() }
+        Site::over(self.backends.iter().map(|backend| Arc::new(backend.fork())).collect())
+    }
+
+    /// A store as a process opens it.
+    fn store(&self, at: usize, faults: &Faults) -> Store {
+        match &self.buckets[at] {
+            Some(bucket) => bucket.store(STORES[at]).wrapped(|inner| faults.wrap(inner)),
+            None => Store::over(STORES[at], format!("memory:{}", STORES[at]), faults.wrap(self.backends[at].clone())),
+        }
     }
 }
 
@@ -241,30 +282,35 @@ pub(crate) struct Process {
 impl Process {
     /// A new process on `machine` over the site's stores, protecting `database`.
     pub(crate) fn new(site: &Site, machine: &Machine, database: &Database) -> Self {
+        Process::protecting(site, machine, Arc::new(database.source.clone()))
+    }
+
+    /// The same for any source.
+    pub(crate) fn protecting(site: &Site, machine: &Machine, source: Arc<dyn Source>) -> Self {
         let operations = Operations::new();
         let of_store = vec![operations.clone(); site.backends.len()];
-        Process::counted(site, machine, database, operations, &of_store)
+        Process::counted(site, machine, source, operations, &of_store)
     }
 
     /// The same with a count for each store, so that one can be stopped alone.
     pub(crate) fn apart(site: &Site, machine: &Machine, database: &Database) -> (Self, Vec<Operations>) {
         let of_store: Vec<Operations> = site.backends.iter().map(|_| Operations::new()).collect();
-        (Process::counted(site, machine, database, Operations::new(), &of_store), of_store)
+        (Process::counted(site, machine, Arc::new(database.source.clone()), Operations::new(), &of_store), of_store)
     }
 
     fn counted(
         site: &Site,
         machine: &Machine,
-        database: &Database,
+        source: Arc<dyn Source>,
         operations: Operations,
         of_store: &[Operations],
     ) -> Self {
         let keys = keys();
         let mut faults = Vec::new();
         let mut stores = Vec::new();
-        for ((backend, name), operations) in site.backends.iter().zip(STORES).zip(of_store) {
-            let of_store = Faults::new(name, operations);
-            stores.push(Store::over(name, format!("memory:{name}"), of_store.wrap(backend.clone())));
+        for (at, operations) in of_store.iter().enumerate() {
+            let of_store = Faults::new(STORES[at], operations);
+            stores.push(site.store(at, &of_store));
             faults.push(of_store);
         }
         let (key, catalogue_key) = &keys.hosts[machine.number];
@@ -284,8 +330,7 @@ impl Process {
             spool_limit_bytes: 64 * 1024 * 1024,
             configuration: "# simulated\n".to_owned(),
         };
-        let protected =
-            Protected { name: source_name(), source: Arc::new(database.source.clone()), policy: Policy::default() };
+        let protected = Protected { name: source_name(), source, policy: Policy::default() };
         Process { host, protected, operations, faults }
     }
 
@@ -354,19 +399,27 @@ impl Process {
         evidence_verify::verify(&self.host.repository, Some(&journal)).await
     }
 
-    fn recorder(&self) -> Recorder {
+    pub(crate) fn recorder(&self) -> Recorder {
         Recorder::with_policies(&self.host, BTreeMap::new())
     }
 
     /// Restores into a new directory and reads back what came.
     pub(crate) async fn restore(&self, target: Target) -> Result<(RestoreResult, Files), Failure> {
+        self.restore_with(keys().identities.clone(), target).await
+    }
+
+    /// The same with any identities.
+    pub(crate) async fn restore_with(
+        &self,
+        identities: Arc<Identities>,
+        target: Target,
+    ) -> Result<(RestoreResult, Files), Failure> {
         let scratch = tempfile::tempdir().unwrap();
         let to = scratch.path().join("to");
         let request = RestoreRequest {
             copies: self.protected.policy.copies.clone(),
             ..RestoreRequest::new(source_name(), target, to.clone())
         };
-        let identities = keys().identities.clone();
         match restore::restore(&self.host.repository, identities, &request, &NoProgress).await {
             Ok(result) => Ok((result, content::read_tree(&to))),
             Err(failure) => {

@@ -26,6 +26,15 @@ fn verbs(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn what_is_missing_is_filled_over_nobody_elses() {
+    let server = Server::start();
+    let store = server.store("far", "a");
+    assert_eq!(replace(&store, "b", b"ours").await, Ok(Replaced::Filled));
+    let puts: Vec<_> = server.asked().into_iter().filter(|asked| asked.verb == "PUT").collect();
+    assert_eq!(puts.iter().map(|put| put.conditional).collect::<Vec<_>>(), [true]);
+}
+
+#[tokio::test]
 async fn every_upload_carries_its_digest() {
     let server = Server::start();
     let store = server.store("a", "");

@@ -1,0 +1,54 @@
+//! A log whose alteration was found by a run that died before the hold was on record.
+
+use super::confirmed;
+use crate::simulation::{Machine, Process, Site, live, source_name};
+use recoup::{
+    core::{
+        failure::{Code, Failure},
+        id::SnapshotId,
+        result::PrunedSource,
+    },
+    ops::{altered, prune::PruneRequest},
+    sources::log::{Log, Rules},
+};
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+fn prune(process: &Process, request: PruneRequest) -> Result<PrunedSource, Failure> {
+    live(process.prune(PruneRequest { now: true, ..request }))
+}
+
+#[test]
+fn both_versions_of_a_log_outlast_the_run_that_found_it_altered() {
+    let (site, machine) = (Site::new(3), Machine::new(0, "noted"));
+    let directory = tempfile::tempdir().unwrap();
+    let rules = Rules { expire_after: None, reread_every: Duration::from_secs(60) };
+    let process = || {
+        let log = Log::new(directory.path(), rules, machine.world.clone());
+        Process::protecting(&site, &machine, Arc::new(log)).keeping(1)
+    };
+    let take = |content: &str| -> SnapshotId {
+        fs::write(Path::new(directory.path()).join("app.log"), content).unwrap();
+        machine.clock.advance_seconds(3600);
+        live(process().backup(false)).unwrap().head.id
+    };
+    let before = take("one\n");
+    let since = take("one\ntwo\n");
+    let found_in = take("one\nsix\n");
+    let after = take("one\nsix\nten\n");
+    take("one\nsix\nten\nsum\n");
+    // No run has held anything yet.
+    let pruned = prune(&process(), confirmed()).unwrap();
+    assert_eq!(pruned.pruned, [before, after]);
+    let refused = prune(&process(), PruneRequest { forget: Some(since), ..confirmed() }).unwrap_err();
+    assert!(refused.code == Code::Refused && refused.to_string().contains("held"), "{refused}");
+    // The next backup holds both, and that is on record everywhere.
+    let dead = process();
+    let recorder = dead.recorder();
+    let answer = altered::answer(&dead.host, &recorder, &source_name());
+    live(recorder.ship());
+    assert!(answer.failure.is_some(), "{:?}", answer.notes);
+    assert_eq!(prune(&process(), confirmed()).unwrap().pruned, []);
+    for id in [since, found_in] {
+        assert!((0..3).all(|store| site.committed(store).contains(&id)), "{id}");
+    }
+}
