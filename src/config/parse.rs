@@ -340,7 +340,7 @@ impl Reading<'_> {
         let server = section.parsed("url", ServerUrl::parse)?;
         let bin_dir = section.parsed("bin_dir", parse_source_path)?.map(|(path, line)| (Some(path), line));
         let archive_wait = section.parsed("archive_wait", parse_positive_duration)?;
-        let read_limit = section.parsed("read_limit", parse_size)?.map(|(bytes, line)| (Some(bytes), line));
+        let read_limit = section.parsed("read_limit", parse_rate)?.map(|(bytes, line)| (Some(bytes), line));
         let nice = section.integer("nice", 0..=19)?;
         Ok(PostgresSettings {
             server: self.or(key("url"), server, ServerUrl::default()),
@@ -436,7 +436,14 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A size of at least a mebibyte.
+/// How many bytes may be read in a second.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes < 1 << 20 => Err(format!("{text} is too little; a snapshot would never end below 1MiB")),
+        bytes => Ok(bytes),
+    }
+}
+
 fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size: write an integer and one of KiB, MiB, GiB, TiB, such as 4GiB");
     let (unit, shift) = BYTE_UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
@@ -446,9 +453,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
     }
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 1 << 53).ok_or_else(wrong)?;
-    if bytes < 1 << 20 {
-        return Err(format!("{text} is less than 1MiB"));
-    }
     Ok(bytes)
 }
 

@@ -66,7 +66,7 @@ async fn stores_by_file(
     source: &SourceName,
     range: &LogRange,
 ) -> BTreeMap<LogFile, BTreeSet<String>> {
-    let prefix = format!("{}log/{}/", layout::source_folder(source), range.history);
+    let prefix = format!("{}log/{}/", layout::source_folder(source), range.history).to_lowercase();
     let mut held: BTreeMap<LogFile, BTreeSet<String>> = BTreeMap::new();
     for store in &repository.stores {
         // A store that does not answer holds nothing for now.
@@ -83,7 +83,13 @@ fn files_named<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<LogFile>
     let parts = |name: &'a str, ending: &str| name.strip_suffix(ending)?.rsplit_once('-');
     let recorded: BTreeSet<&str> = names.clone().filter_map(|name| Some(parts(name, ".json")?.1)).collect();
     let payloads = names.filter_map(|name| parts(name, ".age")).filter(|(_, run)| recorded.contains(run));
-    payloads.filter_map(|(file, _)| file.parse().ok()).collect()
+    payloads.filter_map(|(file, _)| named(file)).collect()
+}
+
+/// The file whose name in lower case this is: objects have no other.
+fn named(name: &str) -> Option<LogFile> {
+    let (stem, ending) = name.split_once('.').map_or((name, ""), |(stem, _)| (stem, &name[stem.len()..]));
+    format!("{}{ending}", stem.to_uppercase()).parse().ok()
 }
 
 async fn given_up(
@@ -117,14 +123,15 @@ mod tests {
     fn files_count_once_they_are_recorded() {
         let names = [
             "000000010000000000000001-aaaaaaaaaaaaaaaa.age",
-            "000000010000000000000002-aaaaaaaaaaaaaaaa.age",
+            "00000001000000000000000b-aaaaaaaaaaaaaaaa.age",
+            "0000000a.history-aaaaaaaaaaaaaaaa.age",
             "000000010000000000000001-aaaaaaaaaaaaaaaa.json",
             "000000010000000000000003-bbbbbbbbbbbbbbbb.age",
             "0000000100000000000000zz-aaaaaaaaaaaaaaaa.age",
             "something",
         ];
         let found: Vec<String> = files_named(names.into_iter()).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["000000010000000000000001", "000000010000000000000002"]);
+        assert_eq!(found, ["000000010000000000000001", "00000001000000000000000B", "0000000A.history"]);
     }
 
     #[test]

@@ -293,6 +293,12 @@ async fn active(
         files: capture.alterations.iter().take(ALTERED_FILES_MAX).map(ToString::to_string).collect(),
     });
     gathered.warnings.extend(capture.facts.warnings.iter().cloned());
+    if let Some(parent) = gathered.parents.first().filter(|_| !capture.facts.warnings.is_empty()) {
+        gathered.warnings.push(format!(
+            "snapshot {} was taken before this one: keep it until the damage is understood (recoup hold add)",
+            parent.id
+        ));
+    }
     let snapshot = finish(&capture.state, &gathered, outcome, record, notes, altered)?;
     Ok(Snapshot { alterations: capture.alterations, altered_since, ..snapshot })
 }

@@ -77,7 +77,10 @@ impl Postgres {
     fn examine(&self) -> Result<(Session, Control, Facts), Failure> {
         let (control, _) = Control::read(&self.data_dir)?;
         view::refuse_stale_label(&self.data_dir)?;
-        let session = Session::open(&self.data_dir, &self.server)?;
+        let session = Session::open(&self.data_dir, &self.server).map_err(|failure| {
+            let cause = failure.cause.clone().unwrap_or_default();
+            failure.cause(format!("{cause}; by its control file it is {}", control.state_text()))
+        })?;
         let facts = session.examine(&self.data_dir, &control)?;
         Ok((session, control, facts))
     }
