@@ -29,6 +29,9 @@ const CHANGES: &[&[&str]] = &[
 
 fn snapshots_while_transfers_run(program: &str) {
     let mut cluster = ledger(program);
+    if program == "postgres18" {
+        cluster.sql("data", "postgres", &["ALTER SYSTEM SET summarize_wal = on", "SELECT pg_reload_conf()"]);
+    }
     let (outer, table) = (cluster.path("space"), "CREATE TABLE spaced TABLESPACE outer_space AS SELECT * FROM filler");
     run(cluster.as_owner("mkdir").arg(&outer)).expect_code(0);
     let space = format!("CREATE TABLESPACE outer_space LOCATION '{}'", outer.display());
@@ -91,6 +94,81 @@ fn snapshots_of_18_while_transfers_run() {
     snapshots_while_transfers_run("postgres18");
 }
 
+/// Flips a bit in block 3 of a table while the server is down; gives the file.
+fn damage(cluster: &mut Cluster, table: &str) -> String {
+    let path = cluster.sql("data", "ledger", &[&format!("SELECT pg_relation_filepath('{table}')")]);
+    cluster.stop("data");
+    let file = OpenOptions::new().read(true).write(true).open(cluster.path("data").join(&path)).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 3 * 8192 + 5000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 3 * 8192 + 5000).unwrap();
+    cluster.start("data");
+    path
+}
+
+#[test]
+fn summaries_say_what_to_read() {
+    if !(needs("postgres18") && needs("setpriv")) {
+        return;
+    }
+    let mut cluster = ledger("postgres18");
+    cluster.sql("data", "postgres", &["ALTER SYSTEM SET summarize_wal = on", "SELECT pg_reload_conf()"]);
+    cluster.sql("data", "ledger", &["VACUUM (FREEZE) filler"]);
+    cluster.backup(&[]).expect_code(0);
+    // The file has other times now; the log has touched one block of it, and another is damaged.
+    damage(&mut cluster, "filler");
+    cluster.sql("data", "ledger", &["INSERT INTO filler VALUES (0, 'new')"]);
+    let taken = cluster.backup(&[]).expect_code(0).json();
+    assert_eq!(taken["snapshots"][0]["kind"], "incremental", "{taken}");
+    let stored = taken["snapshots"][0]["bytes_stored"].as_u64().unwrap();
+    assert!(stored < 500_000, "{taken}");
+    // A full reads everything.
+    assert_eq!(cluster.backup(&["--full"]).code, 1);
+}
+
+#[test]
+fn a_standby_is_a_source_until_it_is_promoted() {
+    if !(needs("postgres15") && needs("setpriv")) {
+        return;
+    }
+    let mut cluster = ledger("postgres15");
+    cluster.backup(&[]).expect_code(0);
+    let socket = cluster.path("data.socket");
+    let mut basebackup = cluster.program("pg_basebackup");
+    basebackup.arg("-h").arg(&socket).args(["-U", "postgres", "-D", "standby", "-R", "-c", "fast"]);
+    run(&mut basebackup).expect_code(0);
+    cluster.configure("standby", "");
+    cluster.start("standby");
+    cluster.sql("data", "ledger", &["UPDATE filler SET id = -id WHERE id < 100", "CHECKPOINT"]);
+    let there = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_flush_lsn()";
+    cluster.wait_for("data", there, "1");
+    // The source is the standby now. Its primary fills the last segment by and by.
+    let config = fs::read_to_string(cluster.path("R/recoup.toml")).unwrap();
+    let (data, standby) = (cluster.path("data"), cluster.path("standby"));
+    let config = config.replace(data.to_str().unwrap(), standby.to_str().unwrap());
+    fs::write(cluster.path("R/recoup.toml"), config).unwrap();
+    cluster.sql("data", "postgres", &["ALTER SYSTEM SET archive_timeout = 1", "SELECT pg_reload_conf()"]);
+    let mut traffic = cluster.traffic();
+    let taken = cluster.backup(&[]).expect_code(0).json();
+    assert_eq!(taken["snapshots"][0]["kind"], "incremental", "{taken}");
+    assert!(traffic.is_running());
+    drop(traffic);
+    cluster.sql("data", "postgres", &["SELECT pg_switch_wal()"]);
+    let archived = "SELECT count(*) = 0 FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
+    cluster.wait_for("data", archived, "t");
+    cluster.restore_and_start("restored");
+    cluster.wait_for("restored", "SELECT pg_is_in_recovery()", "f");
+    assert_eq!(cluster.sql("restored", "ledger", &[BALANCED]), "t");
+    cluster.stop("restored");
+    run(cluster.program("pg_checksums").arg("--check").arg("-D").arg(cluster.path("restored"))).expect_code(0);
+    // Promoted, it goes on from what it was: its new timeline grew out of the old one.
+    cluster.stop("data");
+    run(cluster.program("pg_ctl").args(["-D", "standby", "-w", "promote"])).expect_code(0);
+    cluster.sql("standby", "ledger", &["UPDATE filler SET id = -id WHERE id < 50", "CHECKPOINT"]);
+    let taken = cluster.backup(&[]).expect_code(0).json();
+    assert_eq!(taken["snapshots"][0]["kind"], "incremental", "{taken}");
+}
+
 #[test]
 fn a_damaged_page_is_named_each_time() {
     if !(needs("postgres15") && needs("setpriv")) {
@@ -98,13 +176,7 @@ fn a_damaged_page_is_named_each_time() {
     }
     let mut cluster = ledger("postgres15");
     cluster.backup(&[]).expect_code(0);
-    let path = cluster.sql("data", "ledger", &["SELECT pg_relation_filepath('filler')"]);
-    cluster.stop("data");
-    let file = OpenOptions::new().read(true).write(true).open(cluster.path("data").join(&path)).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 3 * 8192 + 5000).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], 3 * 8192 + 5000).unwrap();
-    cluster.start("data");
+    let path = damage(&mut cluster, "filler");
     for arguments in [&[][..], &[], &["--full"]] {
         let taken = cluster.backup(arguments);
         assert_eq!(taken.code, 1, "{taken:?}");

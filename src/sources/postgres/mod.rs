@@ -11,6 +11,7 @@ mod pages;
 mod past;
 mod pgpass;
 mod session;
+mod summaries;
 mod view;
 mod walk;
 
@@ -26,11 +27,15 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use summaries::Touched;
 use view::{Beginning, PostgresView};
 use walk::Walk;
 
 /// The word in configuration and inventories.
 pub const KIND: &str = "postgres";
+
+/// Servers from this version on summarise their log, where they are told to.
+const FIRST_WITH_SUMMARIES: i32 = 170_000;
 
 /// How a server is reached; what is left out is found in its data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +109,16 @@ impl Postgres {
         outer_configuration(&self.data_dir, &server, &mut walk);
         let history = HistoryId { system: control.system, timeline: control.timeline };
         let past = last.and_then(Past::read).filter(|past| past.misfit(history, &self.data_dir).is_none());
+        let touched = match &past {
+            Some(past) if server.version >= FIRST_WITH_SUMMARIES && past.history == history => {
+                Touched::read(&self.data_dir, history.timeline, past.start, start)
+                    .inspect_err(|why| {
+                        walk.notes.push(format!("changed files were read whole, without WAL summaries: {why}"));
+                    })
+                    .ok()
+            }
+            _ => None,
+        };
         let facts = ViewFacts {
             identity: control.system.to_string(),
             position: start.to_string(),
@@ -126,6 +141,7 @@ impl Postgres {
             has_tablespaces: walk.has_tablespaces,
             looked_at_ms,
             past,
+            touched,
             read_limit_bytes: self.rules.read_limit_bytes,
         })?;
         Ok(Box::new(view))

@@ -20,8 +20,8 @@ pub(super) struct Past {
     /// Where replay of that snapshot begins.
     pub(super) start: Lsn,
     pub(super) stop: Lsn,
-    /// Files whose times say for sure whether they have changed since.
-    pub(super) files: HashMap<StoredPath, Stamp>,
+    /// Every file as it was found, and whether its times are certain to be others once it has changed.
+    pub(super) files: HashMap<StoredPath, (Stamp, bool)>,
     /// Pages that were damaged: they are looked at again each time.
     pub(super) damaged: Vec<(StoredPath, u64)>,
 }

@@ -10,6 +10,7 @@ use super::{
     pages::{self, Page},
     past::Past,
     session::Session,
+    summaries::Touched,
     walk::{Found, Kind, Stamp},
 };
 use crate::{
@@ -68,6 +69,8 @@ pub(super) struct Beginning {
     /// Before the files were looked at.
     pub(super) looked_at_ms: i64,
     pub(super) past: Option<Past>,
+    /// What the log has touched since, where the server tells.
+    pub(super) touched: Option<Touched>,
     pub(super) read_limit_bytes: Option<u64>,
 }
 
@@ -82,6 +85,7 @@ pub(super) struct PostgresView {
     contents: Vec<Content>,
     late: Vec<usize>,
     past: Option<Past>,
+    touched: Option<Touched>,
     looked_at_ms: i64,
     damaged: Vec<(StoredPath, u64)>,
     read_limit_bytes: Option<u64>,
@@ -120,6 +124,7 @@ impl PostgresView {
             contents,
             late,
             past: beginning.past,
+            touched: beginning.touched,
             looked_at_ms: beginning.looked_at_ms,
             damaged: Vec::new(),
             read_limit_bytes: beginning.read_limit_bytes,
@@ -281,10 +286,8 @@ impl PostgresView {
     fn fingerprint(&self, history: HistoryId, stop: Lsn) -> serde_json::Value {
         let mut past = Past::new(history, self.start, stop);
         for (entry, content) in self.facts.entries.iter().zip(&self.contents) {
-            if let Content::File { stamp, .. } = content
-                && stamp.is_settled(self.looked_at_ms)
-            {
-                past.files.insert(entry.path.clone(), *stamp);
+            if let Content::File { stamp, .. } = content {
+                past.files.insert(entry.path.clone(), (*stamp, stamp.is_settled(self.looked_at_ms)));
             }
         }
         past.damaged.clone_from(&self.damaged);
@@ -315,14 +318,23 @@ impl View for PostgresView {
     }
 
     fn suspects(&self, entry: usize) -> Suspects {
-        let (Some(past), Content::File { stamp, .. }) = (&self.past, &self.contents[entry]) else {
+        let (Some(past), Content::File { stamp, relation, .. }) = (&self.past, &self.contents[entry]) else {
             return Suspects::All;
         };
         let path = self.path(entry);
-        if past.files.get(path) != Some(stamp) {
-            return Suspects::All;
-        }
-        let mut again = BlockSet::none(self.facts.entries[entry].blocks());
+        let Some((before, is_settled)) = past.files.get(path) else { return Suspects::All };
+        let blocks = self.facts.entries[entry].blocks();
+        let mut again = if *is_settled && before == stamp {
+            BlockSet::none(blocks)
+        } else {
+            let is_same_file = (before.device, before.inode) == (stamp.device, stamp.inode);
+            let touched = self.touched.as_ref().zip(*relation).filter(|_| is_same_file);
+            let segment_blocks = self.control.segment_blocks;
+            match touched.and_then(|(touched, file)| touched.of(path.as_str(), file, blocks, segment_blocks)) {
+                Some(set) => set,
+                None => return Suspects::All,
+            }
+        };
         let damaged = past.damaged.iter().filter(|(damaged, block)| damaged == path && *block < again.length());
         damaged.map(|(_, block)| *block).collect::<Vec<_>>().into_iter().for_each(|block| again.insert(block));
         Suspects::Blocks(again)
