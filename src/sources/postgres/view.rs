@@ -186,6 +186,7 @@ impl PostgresView {
                 _ => 0,
             };
             piece[filled..].fill(0);
+            // A free space map is not in the log, and mended by the server where a crash has torn it.
             if let (Content::File { relation: Some(relation), .. }, Some(file)) = (&self.contents[entry], file)
                 && self.control.has_checksums
                 && relation.fork != Fork::FreeSpace

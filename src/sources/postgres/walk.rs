@@ -137,7 +137,7 @@ impl Walk {
         let relation = names::holds_relations(directory).then(|| RelationFile::parse(name)).flatten();
         let kind = match relation {
             Some(relation) => Kind::Relation(relation),
-            None if directory.is_empty() && name.ends_with(".conf") => {
+            None if directory.is_empty() && name.ends_with(".conf") && metadata.len() <= HELD_BYTES_MAX => {
                 let Some(bytes) = vanished(place, read_held(place))? else { return Ok(()) };
                 Kind::Held(bytes)
             }
