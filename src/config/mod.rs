@@ -12,6 +12,7 @@ mod lookup;
 mod nearest;
 mod parse;
 mod policy;
+mod postgres;
 mod settings;
 mod show;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, load_text, parse,
 pub use policy::{
     BUILT_IN as BUILT_IN_POLICIES, DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy,
 };
+pub use postgres::{PostgresSettings, ServerUrl};
 pub use settings::{Host, Origin, Origins, Settings, SourceSettings, StoreSettings};
 pub use show::Value;
 pub use url::{InvalidUrl, StoreUrl, Target};

@@ -5,6 +5,7 @@ use super::{
     document::{Document, FILE_BYTES_MAX, Found, Known, Section},
     lookup::as_its_owner,
     policy::{BUILT_IN, DEFAULT_POLICY, LoadedPolicy, load_policy},
+    postgres::{ARCHIVE_WAIT_DEFAULT, PostgresSettings, ServerUrl},
 };
 use crate::core::{
     failure::{Code, Failure},
@@ -40,10 +41,28 @@ const STORE: &[&str] = &[
     "credentials_env",
 ];
 const S3_KEYS: &[&str] = &["endpoint", "path_style", "allow_http", "conditional_create", "credentials_env"];
-const SOURCE: &[&str] =
-    &["name", "kind", "policy", "path", "busy_timeout", "max_read_lock", "expire_after", "reread_every"];
-const SQLITE_KEYS: &[&str] = &["busy_timeout", "max_read_lock"];
-const LOG_KEYS: &[&str] = &["expire_after", "reread_every"];
+const SOURCE: &[&str] = &[
+    "name",
+    "kind",
+    "policy",
+    "path",
+    "busy_timeout",
+    "max_read_lock",
+    "expire_after",
+    "reread_every",
+    "data_dir",
+    "url",
+    "bin_dir",
+    "archive_wait",
+    "read_limit",
+    "nice",
+];
+/// The keys that mean something for sources of one kind only.
+const KEYS_OF_KINDS: &[(&str, &[&str])] = &[
+    ("sqlite", &["busy_timeout", "max_read_lock"]),
+    (LOG, &["expire_after", "reread_every"]),
+    (POSTGRES, &["data_dir", "url", "bin_dir", "archive_wait", "read_limit", "nice"]),
+];
 
 /// Every section of `recoup.toml` and its keys; the first is the top of the file.
 pub const KNOWN: Known = &[
@@ -67,10 +86,12 @@ pub(super) const REREAD_EVERY_DEFAULT: Duration = Duration::from_secs(7 * 86_400
 
 /// The kind of directories of append-only logs.
 pub(super) const LOG: &str = "log";
+/// The kind of PostgreSQL servers.
+const POSTGRES: &str = "postgres";
 /// The kinds of source that this build can protect.
-const KINDS: &[&str] = &["sqlite", LOG];
+const KINDS: &[&str] = &["sqlite", LOG, POSTGRES];
 /// The kinds that other builds can.
-const KINDS_ELSEWHERE: &[&str] = &["postgres", "mariadb"];
+const KINDS_ELSEWHERE: &[&str] = &["mariadb"];
 
 /// Gives file and text of the policy of a name, if there is such a file.
 pub type ReadPolicy<'r> = dyn Fn(&str) -> Result<Option<(PathBuf, String)>, Failure> + 'r;
@@ -285,13 +306,15 @@ impl Reading<'_> {
         let (name, name_line) = section.required(name, "name", line)?;
         let kind = section.parsed("kind", parse_kind)?;
         let (kind, kind_line) = section.required(kind, "kind", line)?;
-        let path = section.parsed("path", parse_source_path)?;
-        let (path, path_line) = section.required(path, "path", line)?;
+        section.refuse_keys_of_other_kinds(&kind)?;
+        let path_key = if kind == POSTGRES { "data_dir" } else { "path" };
+        let path = section.parsed(path_key, parse_source_path)?;
+        let (path, path_line) = section.required(path, path_key, line)?;
         let prefix = format!("source.{name}");
-        for (key, line) in [("name", name_line), ("kind", kind_line), ("path", path_line)] {
+        for (key, line) in [("name", name_line), ("kind", kind_line), (path_key, path_line)] {
             self.origins.note(format!("{prefix}.{key}"), self.document.origin(line));
         }
-        section.refuse_keys_of_other_kinds(&kind)?;
+        let postgres = if kind == POSTGRES { Some(self.postgres(&mut section, &prefix)?) } else { None };
         let policy = section.parsed("policy", |text| text.parse::<SourceName>().map(|name| name.to_string()))?;
         let busy_timeout = section.parsed("busy_timeout", parse_duration)?;
         let max_read_lock = section.parsed("max_read_lock", parse_positive_duration)?;
@@ -307,8 +330,25 @@ impl Reading<'_> {
             max_read_lock: self.or(format!("{prefix}.max_read_lock"), max_read_lock, MAX_READ_LOCK_DEFAULT),
             expire_after: self.or(format!("{prefix}.expire_after"), expire_after, None),
             reread_every: self.or(format!("{prefix}.reread_every"), reread_every, REREAD_EVERY_DEFAULT),
+            postgres,
         };
         Ok((source, name_line))
+    }
+
+    fn postgres(&mut self, section: &mut Section<'_>, prefix: &str) -> Result<PostgresSettings, Failure> {
+        let key = |name: &str| format!("{prefix}.{name}");
+        let server = section.parsed("url", ServerUrl::parse)?;
+        let bin_dir = section.parsed("bin_dir", parse_source_path)?.map(|(path, line)| (Some(path), line));
+        let archive_wait = section.parsed("archive_wait", parse_positive_duration)?;
+        let read_limit = section.parsed("read_limit", parse_rate)?.map(|(bytes, line)| (Some(bytes), line));
+        let nice = section.integer("nice", 0..=19)?;
+        Ok(PostgresSettings {
+            server: self.or(key("url"), server, ServerUrl::default()),
+            bin_dir: self.or(key("bin_dir"), bin_dir, None),
+            archive_wait: self.or(key("archive_wait"), archive_wait, ARCHIVE_WAIT_DEFAULT),
+            read_limit_bytes: self.or(key("read_limit"), read_limit, None),
+            nice: self.or(key("nice"), nice, 0),
+        })
     }
 
     fn policy(&mut self, source: &SourceSettings, read: &ReadPolicy<'_>) -> Result<LoadedPolicy, Failure> {
@@ -341,11 +381,17 @@ impl Section<'_> {
 impl Section<'_> {
     /// What means nothing for a source of this kind is a mistake, too.
     fn refuse_keys_of_other_kinds(&self, kind: &str) -> Result<(), Failure> {
-        let (others, of) = if kind == LOG { (SQLITE_KEYS, "sqlite") } else { (LOG_KEYS, LOG) };
-        match others.iter().find_map(|key| Some((key, self.line_of(key)?))) {
-            Some((key, line)) => Err(self.wrong(key, line, format!("it is for sources of kind {of}"))),
-            None => Ok(()),
+        if kind == POSTGRES
+            && let Some(line) = self.line_of("path")
+        {
+            return Err(self.wrong("path", line, "a source of kind postgres is named by its data_dir"));
         }
+        for (of, keys) in KEYS_OF_KINDS.iter().filter(|(of, _)| *of != kind) {
+            if let Some((key, line)) = keys.iter().find_map(|key| Some((key, self.line_of(key)?))) {
+                return Err(self.wrong(key, line, format!("it is for sources of kind {of}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -384,6 +430,21 @@ pub(super) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
 const BYTE_UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes < SPOOL_LIMIT_MIN => Err(format!("{text} is too small; packs need at least 64MiB")),
+        bytes => Ok(bytes),
+    }
+}
+
+/// How many bytes may be read in a second.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes < 1 << 20 => Err(format!("{text} is too little; a snapshot would never end below 1MiB")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size: write an integer and one of KiB, MiB, GiB, TiB, such as 4GiB");
     let (unit, shift) = BYTE_UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
     let digits = text.strip_suffix(unit).ok_or_else(wrong)?;
@@ -392,9 +453,6 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     }
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 1 << 53).ok_or_else(wrong)?;
-    if bytes < SPOOL_LIMIT_MIN {
-        return Err(format!("{text} is too small; packs need at least 64MiB"));
-    }
     Ok(bytes)
 }
 
@@ -418,7 +476,16 @@ pub(super) fn first_repeated<T: PartialEq>(values: impl Iterator<Item = T> + Clo
 pub fn parse_source_argument(text: &str) -> Result<SourceSettings, String> {
     let form = "write NAME=KIND:/absolute/path, such as ledger=sqlite:/data/ledger.db";
     let (name, rest) = text.split_once('=').ok_or(form)?;
-    let (kind, path) = rest.split_once(':').ok_or(form)?;
+    let (kind, mut path) = rest.split_once(':').ok_or(form)?;
+    let mut postgres = None;
+    if kind == POSTGRES {
+        let mut settings = PostgresSettings::default();
+        if let Some((data_dir, query)) = path.split_once('?') {
+            path = data_dir;
+            settings.server.query(query)?;
+        }
+        postgres = Some(settings);
+    }
     Ok(SourceSettings {
         name: name.parse().map_err(|error: crate::core::id::InvalidName| error.to_string())?,
         kind: parse_kind(kind)?,
@@ -428,6 +495,7 @@ pub fn parse_source_argument(text: &str) -> Result<SourceSettings, String> {
         max_read_lock: MAX_READ_LOCK_DEFAULT,
         expire_after: None,
         reread_every: REREAD_EVERY_DEFAULT,
+        postgres,
     })
 }
 

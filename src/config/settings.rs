@@ -1,8 +1,10 @@
 //! The settings themselves.
 
 use super::{
-    LoadedPolicy, StoreUrl,
-    parse::{BUSY_TIMEOUT_DEFAULT, LOG, MAX_READ_LOCK_DEFAULT, REREAD_EVERY_DEFAULT},
+    LoadedPolicy, PostgresSettings, StoreUrl,
+    parse::{BUSY_TIMEOUT_DEFAULT, LOG, MAX_READ_LOCK_DEFAULT, REREAD_EVERY_DEFAULT, format_bytes},
+    postgres::ARCHIVE_WAIT_DEFAULT,
+    write::quoted,
 };
 use crate::core::{
     id::{RepositoryId, SourceName},
@@ -100,7 +102,7 @@ pub struct SourceSettings {
     pub kind: String,
     /// The policy it is kept by.
     pub policy: String,
-    /// The database file, or the directory of logs; absolute.
+    /// The database file, the directory of logs, or PostgreSQL's data directory; absolute.
     pub path: PathBuf,
     /// How long to wait for a read lock.
     pub busy_timeout: Duration,
@@ -110,12 +112,38 @@ pub struct SourceSettings {
     pub expire_after: Option<Duration>,
     /// How long captured bytes of a log may go unread while nothing shows that they changed.
     pub reread_every: Duration,
+    /// How PostgreSQL is reached, for sources of that kind.
+    pub postgres: Option<PostgresSettings>,
 }
 
 impl SourceSettings {
+    /// The key that names what is protected.
+    pub(super) fn path_key(&self) -> &'static str {
+        if self.postgres.is_some() { "data_dir" } else { "path" }
+    }
+
+    /// Keys of PostgreSQL besides durations, with their values as TOML writes them.
+    pub(super) fn postgres_values(&self) -> Vec<(&'static str, String)> {
+        let Some(postgres) = &self.postgres else { return Vec::new() };
+        let mut values = vec![("url", quoted(&postgres.server.text()))];
+        if let Some(bin_dir) = &postgres.bin_dir {
+            values.push(("bin_dir", quoted(&bin_dir.to_string_lossy())));
+        }
+        if let Some(limit) = postgres.read_limit_bytes {
+            values.push(("read_limit", quoted(&format_bytes(limit))));
+        }
+        if postgres.nice > 0 {
+            values.push(("nice", postgres.nice.to_string()));
+        }
+        values
+    }
+
     /// The durations that mean something for a source of this kind, by their keys; `None` where nobody set one that
     /// has no default. With what each is unless it is set.
     pub(super) fn durations(&self) -> Vec<(&'static str, Option<Duration>, Option<Duration>)> {
+        if let Some(postgres) = &self.postgres {
+            return vec![("archive_wait", Some(postgres.archive_wait), Some(ARCHIVE_WAIT_DEFAULT))];
+        }
         if self.kind == LOG {
             return vec![
                 ("expire_after", self.expire_after, None),

@@ -59,8 +59,11 @@ impl Settings {
         for source in &self.sources {
             let key = |name: &str| format!("source.{}.{name}", source.name);
             listing.text(&key("kind"), &source.kind);
-            listing.text(&key("path"), &source.path.to_string_lossy());
+            listing.text(&key(source.path_key()), &source.path.to_string_lossy());
             listing.text(&key("policy"), &source.policy);
+            for (name, value) in source.postgres_values() {
+                listing.push(&key(name), value);
+            }
             for (name, value, _) in source.durations() {
                 listing.optional(&key(name), value.map(format_duration).as_deref());
             }

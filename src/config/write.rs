@@ -108,7 +108,10 @@ fn write_source(text: &mut String, source: &SourceSettings, all: bool) {
     text.push_str("\n[[source]]\n");
     write_line(text, "name", &quoted(source.name.as_str()));
     write_line(text, "kind", &quoted(&source.kind));
-    write_line(text, "path", &quoted(&source.path.to_string_lossy()));
+    write_line(text, source.path_key(), &quoted(&source.path.to_string_lossy()));
+    for (key, value) in source.postgres_values() {
+        write_line(text, key, &value);
+    }
     let default = |is_default: bool, key: &str| if is_default && !all { format!("# {key}") } else { key.to_owned() };
     if all || source.policy != DEFAULT_POLICY {
         write_line(text, "policy", &quoted(&source.policy));

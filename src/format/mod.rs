@@ -1,5 +1,6 @@
 //! PURE: bytes to values and back. What lies on a store, byte for byte, and nothing about stores.
 
+pub mod crc32c;
 pub mod digests;
 pub mod evidence;
 pub mod index;

@@ -2,7 +2,7 @@
 
 use super::host::{CatalogueKey, Host, Protected};
 use crate::{
-    config::{Access, IDENTITY_COMMAND, IdentityInput, Settings, SourceSettings, StoreSettings},
+    config::{Access, IDENTITY_COMMAND, IdentityInput, PostgresSettings, Settings, SourceSettings, StoreSettings},
     core::{
         failure::{Code, Failure},
         id::{RepositoryId, SourceName},
@@ -14,7 +14,7 @@ use crate::{
         signers::Signers,
     },
     repository::{Repository, head, vouch::Vouches},
-    sources::{Limits, Source, log, sqlite},
+    sources::{Limits, Source, log, postgres, sqlite},
     stores::{self, Store, StoreSpec, refuse_aliases},
     world::{self, World, files},
 };
@@ -167,8 +167,22 @@ pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBu
         let rules = log::Rules { expire_after: source.expire_after, reread_every: source.reread_every };
         return Ok(Arc::new(log::Log::new(&source.path, rules, world.clone())));
     }
+    if let Some(settings) = &source.postgres {
+        return Ok(Arc::new(open_postgres(source, settings, world)));
+    }
     let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
+}
+
+fn open_postgres(source: &SourceSettings, settings: &PostgresSettings, world: &World) -> postgres::Postgres {
+    let url = settings.server.clone();
+    let server = postgres::Server { host: url.host, port: url.port, user: url.user, dbname: url.dbname };
+    let rules = postgres::Rules {
+        archive_wait: settings.archive_wait,
+        read_limit_bytes: settings.read_limit_bytes,
+        nice: settings.nice,
+    };
+    postgres::Postgres::new(&source.path, server, rules, world.clone())
 }
 
 /// A directory of logs in which a store or local state lies would grow with every snapshot of itself.
@@ -177,9 +191,10 @@ pub fn refuse_own_files(
     stores: &[StoreSettings],
     own_directories: &[&Path],
 ) -> Result<(), Failure> {
-    if source.kind != log::KIND {
+    if source.kind == sqlite::KIND {
         return Ok(());
     }
+    let what = if source.kind == log::KIND { "log" } else { "data directory" };
     let store = store_specs(stores).into_iter().find(|spec| stores::lies_in(spec, &source.path));
     let own = own_directories.iter().find(|directory| stores::is_below(directory, &source.path));
     let inside = match (store, own) {
@@ -187,17 +202,17 @@ pub fn refuse_own_files(
         (None, Some(own)) => format!("recoup keeps its own files in {}, inside of it", own.display()),
         (None, None) => return Ok(()),
     };
-    Err(Failure::new(Code::Refused, format!("{} cannot be protected as a log", source.path.display()))
+    Err(Failure::new(Code::Refused, format!("{} cannot be protected as a {what}", source.path.display()))
         .cause(inside)
         .safe("nothing was read or changed")
-        .next_step("name the directory that holds the logs and nothing else"))
+        .next_step("keep stores and recoup's own files outside of what is protected"))
 }
 
 fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
     match source.kind.as_str() {
-        sqlite::KIND | log::KIND => Ok(()),
+        sqlite::KIND | log::KIND | postgres::KIND => Ok(()),
         other => Err(Failure::new(Code::Configuration, format!("source {} has kind {other:?}", source.name))
-            .cause("this build knows: sqlite, log")
+            .cause("this build knows: sqlite, log, postgres")
             .safe("nothing was read or changed")
             .next_step("correct `kind` in recoup.toml")),
     }

@@ -92,6 +92,9 @@ impl Source for MemorySource {
             entries: shared.files.iter().map(entry).collect(),
             fingerprint: Some(serde_json::json!({ "version": shared.version })),
             notes: Vec::new(),
+            warnings: Vec::new(),
+            history: None,
+            log: None,
         };
         let files = shared.files.values().cloned().collect();
         Ok(Box::new(MemoryView { facts, files, block_size: self.block_size as usize }))

@@ -5,7 +5,8 @@
 
 use crate::{
     core::{
-        alteration::Alteration, failure::Failure, manifest::Entry, path::StoredPath, policy::Assertion, time::Timestamp,
+        alteration::Alteration, blocks::BlockSet, failure::Failure, log::LogRange, manifest::Entry, path::StoredPath,
+        policy::Assertion, time::Timestamp,
     },
     format::pack::BlockDigest,
 };
@@ -49,6 +50,17 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Why nothing of what the last snapshot captured can be used again, if so. It looks at the file system only.
+    fn unusable_base(&self, fingerprint: Option<&serde_json::Value>) -> Option<String> {
+        let _ = fingerprint;
+        None
+    }
+
+    /// How the log that a snapshot needs gets to the stores, for sources that have one.
+    fn log_shipping(&self) -> Option<LogShipping> {
+        None
+    }
+
     /// How often a snapshot is tried while views turn out not to be one state.
     fn attempts(&self) -> u32 {
         2
@@ -57,6 +69,14 @@ pub trait Source: Send + Sync {
     /// Whether a view could be opened, found out without changing anything: what a crashed writer left stays, and is
     /// among the remarks that this returns.
     fn probe(&self) -> Result<Vec<String>, Failure>;
+}
+
+/// How the log of a source gets to the stores: by the server's own doing.
+pub struct LogShipping {
+    /// How long to wait while nothing of it arrives.
+    pub patience: Duration,
+    /// What the server says of its last failure to ship, if that is newer than its last success.
+    pub trouble: Box<dyn Fn() -> Option<String> + Send>,
 }
 
 /// What the last snapshot captured, as far as local state knows it.
@@ -78,6 +98,15 @@ pub struct Continued {
     pub path: StoredPath,
     /// How many blocks of it, from the first.
     pub blocks: u64,
+}
+
+/// What of a file may differ from what was captured of it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suspects {
+    /// Everything: all of it is read and compared.
+    All,
+    /// These blocks, and those that the file did not have.
+    Blocks(BlockSet),
 }
 
 /// Takes (first block, bytes) of what a view reads.
@@ -104,6 +133,29 @@ pub trait View: Send {
     fn continued(&self, entry: usize) -> Option<&Continued> {
         let _ = entry;
         None
+    }
+
+    /// Whether the files change while they are copied, so that the same block may give other bytes when it is read
+    /// again. All of them are good: the log makes one state of whatever was read between beginning and end.
+    fn is_fuzzy(&self) -> bool {
+        false
+    }
+
+    /// Which blocks of file `entry` may differ from what was captured of it last; of fuzzy views only.
+    fn suspects(&self, entry: usize) -> Suspects {
+        let _ = entry;
+        Suspects::All
+    }
+
+    /// Files that can be read only after [`View::finish`], in order. Until then their sizes are the most that they
+    /// may have.
+    fn late(&self) -> &[usize] {
+        &[]
+    }
+
+    /// Ends the copy of a fuzzy view: afterwards late files can be read and [`View::facts`] is complete.
+    fn finish(&mut self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// What the view found altered that never should be.
@@ -147,6 +199,12 @@ pub struct ViewFacts {
     pub fingerprint: Option<serde_json::Value>,
     /// What the operator should know, such as a rolled-back hot journal.
     pub notes: Vec<String>,
+    /// What the operator should look into, such as a damaged page.
+    pub warnings: Vec<String>,
+    /// The history that the position belongs to, where the database has such a thing.
+    pub history: Option<String>,
+    /// What is needed of the log besides.
+    pub log: Option<LogRange>,
 }
 
 /// Settings that every kind of source may use.

@@ -35,6 +35,7 @@ const PAGES: &[(&str, usize)] = &[
     ("recoup-repository.7", 3),
     ("recoup-runbook.7", 25),
     ("recoup-source-log.7", 7),
+    ("recoup-source-postgres.7", 0),
     ("recoup-source-sqlite.7", 2),
     ("recoup.toml.5", 2),
 ];

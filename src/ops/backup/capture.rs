@@ -5,6 +5,7 @@
 
 use super::{
     base::BaseManifest,
+    fuzzy,
     last::Last,
     pipeline,
     reuse::{self, Replaced},
@@ -32,7 +33,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// What a capture works with.
@@ -115,6 +116,9 @@ struct Read {
 impl Work {
     /// Everything that needs the view.
     fn run(&mut self, view: &mut dyn View) -> Result<Read, Failure> {
+        if view.is_fuzzy() {
+            return self.run_fuzzy(view);
+        }
         let entries = &self.facts.entries;
         let continued: Vec<Option<Continued>> =
             (0..entries.len()).map(|entry| view.continued(entry).cloned()).collect();
@@ -135,18 +139,53 @@ impl Work {
             reuse::capture_again(base, &users, &mut replaced)?;
             moved = reuse::moved_extents(base, &users, &replaced)?;
         }
-        let job = pipeline::PackJob {
-            run: self.request.run,
-            recipients: &self.request.recipients,
-            compression_level: self.request.compression_level,
-            digest_key: &self.request.digest_key,
-            digests: &self.new_digests,
-            // In a full nothing was compared before: the digests are written on the way.
-            write_digests: self.request.base.is_none(),
-            outbox: &self.outbox,
-        };
-        let packed = pipeline::pack(view, entries, &replaced, &job)?;
+        // In a full nothing was compared before: the digests are written on the way.
+        let job = self.job(self.request.base.is_none());
+        let mut packed = pipeline::Packed::default();
+        pipeline::pack(view, entries, &replaced, &job, None, &mut packed)?;
+        pipeline::end_job(job, &mut packed)?;
         Ok(Read { replaced, packed, moved })
+    }
+
+    fn job(&self, write_digests: bool) -> pipeline::PackJob<'_> {
+        let request = &self.request;
+        let (recipients, level) = (&request.recipients, request.compression_level);
+        let (key, digests) = (&request.digest_key, &self.new_digests);
+        pipeline::PackJob::new(request.run, recipients, level, key, digests, write_digests, &self.outbox)
+    }
+
+    /// The same for files that change while they are read: each block is read, compared and packed in one pass, and
+    /// what is recorded of it is what was packed.
+    fn run_fuzzy(&mut self, view: &mut dyn View) -> Result<Read, Failure> {
+        let entries = &self.facts.entries;
+        let old = self.request.base.as_ref().and(self.request.last.as_ref()).map(Last::digest_file);
+        let mut wanted = match old {
+            Some(old) => fuzzy::suspects(view, entries, old, &self.new_digests)?,
+            None => self.everything(),
+        };
+        let late = fuzzy::take_late(view.late(), entries, &mut wanted);
+        let job = self.job(true);
+        let mut packed = pipeline::Packed::default();
+        let changed = entries.iter().map(|entry| Mutex::new(BlockSet::none(entry.blocks()))).collect();
+        let comparing = old.map(|old| pipeline::Comparing { old: Some(old), changed });
+        pipeline::pack(view, entries, &wanted, &job, comparing.as_ref(), &mut packed)?;
+        let mut replaced = match comparing {
+            Some(comparing) => fuzzy::by_path(entries, comparing.changed),
+            None => wanted,
+        };
+        if let Some(base) = &self.request.base {
+            let nothing_moved = vec![None; entries.len()];
+            let before = replaced.clone();
+            reuse::capture_again(base, &reuse::Users::new(entries, &nothing_moved), &mut replaced)?;
+            // Read again, and not compared: it may have changed since.
+            pipeline::pack(view, entries, &fuzzy::added(&before, &replaced), &job, None, &mut packed)?;
+        }
+        view.finish()?;
+        pipeline::pack(view, entries, &late, &job, None, &mut packed)?;
+        replaced.extend(late);
+        pipeline::end_job(job, &mut packed)?;
+        self.facts = view.facts().clone();
+        Ok(Read { replaced, packed, moved: BTreeMap::new() })
     }
 
     fn everything(&self) -> Replaced {

@@ -89,7 +89,7 @@ pub(super) async fn gather(
     let known = state.known();
     let avoided = catalogue.prunes.avoided();
     let looked_at = host.world.now();
-    let (found, none_because) = match find_base(state, &catalogue) {
+    let (found, none_because) = match find_base(state, &catalogue).and_then(|base| fitting(protected, base)) {
         Ok(base) => (Some(base), String::new()),
         Err(why) => (None, why),
     };
@@ -275,6 +275,14 @@ fn find_base(state: &SourceState, catalogue: &Catalogue) -> Result<Base, String>
     let digest_key = record.key().ok_or("this host's record of the last snapshot is damaged")?;
     let digests = Some(state.open_digests(&record)?);
     Ok(Base { committed: committed.clone(), digest_key, digests, record, manifest: None })
+}
+
+/// The base, if the source says that it can be used.
+fn fitting(protected: &Protected, base: Base) -> Result<Base, String> {
+    match protected.source.unusable_base(base.record.fingerprint.as_ref()) {
+        Some(why) => Err(why),
+        None => Ok(base),
+    }
 }
 
 /// Recipients that everything the base uses is sealed to.

@@ -4,8 +4,10 @@ mod base;
 mod capture;
 mod commit;
 mod digest_parts;
+mod fuzzy;
 mod gather;
 mod last;
+mod log_wait;
 mod pipeline;
 mod reuse;
 mod shipment;
@@ -255,6 +257,13 @@ async fn active(
         return Err(nobody_took_it(shipment, &protected.name, &gathered.behind).await);
     }
     let capture = captured?;
+    if let Some(range) = &capture.facts.log {
+        progress.begin("waiting for the log", None, Unit::Bytes);
+        if let Err(failure) = log_wait::until_durable(host, protected, range).await {
+            capture.new_digests.discard();
+            return Err(failure);
+        }
+    }
     let inventory = inventory_of(host, protected, &gathered, id, kind, history, &capture, &base_uses, base_root)?;
     let mut parcels = Vec::new();
     let mut inventory = inventory;
@@ -285,6 +294,13 @@ async fn active(
         found_in: outcome.head.id,
         files: capture.alterations.iter().take(ALTERED_FILES_MAX).map(ToString::to_string).collect(),
     });
+    gathered.warnings.extend(capture.facts.warnings.iter().cloned());
+    if let Some(parent) = gathered.parents.first().filter(|_| !capture.facts.warnings.is_empty()) {
+        gathered.warnings.push(format!(
+            "snapshot {} was taken before this one: keep it until the damage is understood (recoup hold add)",
+            parent.id
+        ));
+    }
     let snapshot = finish(&capture.state, &gathered, outcome, record, notes, altered)?;
     Ok(Snapshot { alterations: capture.alterations, altered_since, ..snapshot })
 }
@@ -383,14 +399,14 @@ fn inventory_of(
         parents: gathered.parents.clone(),
         created_at: now,
         read_started_at: capture.facts.read_started_at,
-        history,
+        history: capture.facts.history.clone().unwrap_or(history),
         position: capture.facts.position.clone(),
         bytes_raw: capture.facts.entries.iter().map(crate::core::manifest::Entry::size).sum(),
         bytes_stored: 0,
         recipients: host.recipients.names().to_vec(),
         manifest,
         uses,
-        log: None,
+        log: capture.facts.log.clone(),
     })
 }
 

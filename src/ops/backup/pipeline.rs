@@ -133,6 +133,9 @@ fn read_segments(
     };
     for (at, entry) in entries.iter().enumerate() {
         let (Some(block_size), Some(set)) = (entry.block_size(), wanted.get(&entry.path)) else { continue };
+        if set.is_empty() {
+            continue;
+        }
         let block_size = block_size as usize;
         let empty = || Segment {
             entry: at,
@@ -214,6 +217,45 @@ pub(super) fn find_changes(
     Ok(entries.iter().map(|entry| entry.path.clone()).zip(sets).collect())
 }
 
+impl Comparing<'_> {
+    /// The blocks of a segment that differ from the base, in order; they are noted.
+    fn differing(&self, entry: &Entry, segment: &Segment, digests: &[BlockDigest]) -> Result<Vec<u64>, Failure> {
+        let differing = differing(self.old, entry, &segment.runs, digests)?;
+        let mut changed = self.changed[segment.entry].lock().expect("no panic while held");
+        differing.iter().for_each(|block| changed.insert(*block));
+        Ok(differing)
+    }
+}
+
+/// The blocks of runs of a file whose digests are not those of the base.
+fn differing(
+    old: Option<&DigestFile>,
+    entry: &Entry,
+    runs: &[(u64, u64)],
+    digests: &[BlockDigest],
+) -> Result<Vec<u64>, Failure> {
+    // A file whose block size changed is another file.
+    let old = old
+        .and_then(|old| Some((old, old.find(&entry.path)?)))
+        .filter(|(_, (_, file))| Some(file.block_size) == entry.block_size());
+    let mut changed = Vec::new();
+    let mut rest = digests;
+    for (first, count) in runs {
+        let (digests, after) = rest.split_at(*count as usize);
+        rest = after;
+        let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
+        let before = match old {
+            Some((file, (offset, _))) if known > 0 => {
+                file.read(offset, *first, known as usize).map_err(unreadable_record)?
+            }
+            _ => Vec::new(),
+        };
+        let differs = digests.iter().enumerate().filter(|(at, digest)| before.get(*at) != Some(digest));
+        changed.extend(differs.map(|(at, _)| first + at as u64));
+    }
+    Ok(changed)
+}
+
 struct Compared<'a> {
     entry: &'a Entry,
     old: Option<&'a DigestFile>,
@@ -224,32 +266,18 @@ impl Compared<'_> {
     /// The blocks of a segment that differ from the base.
     fn segment(&self, key: &[u8; 32], segment: &Segment) -> Result<Vec<u64>, Failure> {
         let offset = digest_offset(self.new, self.entry);
-        // A file whose block size changed is another file.
-        let old = self
-            .old
-            .and_then(|old| Some((old, old.find(&self.entry.path)?)))
-            .filter(|(_, (_, file))| Some(file.block_size) == self.entry.block_size());
-        let mut changed = Vec::new();
-        let mut blocks = segment.blocks();
+        let digests: Vec<BlockDigest> = segment.blocks().map(|(_, block)| digest_or_zero(key, block)).collect();
+        let mut rest = &digests[..];
         for (first, count) in &segment.runs {
-            let digests: Vec<BlockDigest> =
-                blocks.by_ref().take(*count as usize).map(|(_, block)| digest_or_zero(key, block)).collect();
-            self.new.write(offset, *first, &digests);
-            let known = old.map_or(0, |(_, (_, file))| file.blocks.saturating_sub(*first).min(*count));
-            let before = match old {
-                Some((file, (offset, _))) if known > 0 => {
-                    file.read(offset, *first, known as usize).map_err(unreadable_record)?
-                }
-                _ => Vec::new(),
-            };
-            let differs = digests.iter().enumerate().filter(|(at, digest)| before.get(*at) != Some(digest));
-            changed.extend(differs.map(|(at, _)| first + at as u64));
+            let (of_run, after) = rest.split_at(*count as usize);
+            self.new.write(offset, *first, of_run);
+            rest = after;
         }
-        Ok(changed)
+        differing(self.old, self.entry, &segment.runs, &digests)
     }
 }
 
-fn unreadable_record(error: std::io::Error) -> Failure {
+pub(super) fn unreadable_record(error: std::io::Error) -> Failure {
     Failure::new(Code::Failed, "the local record of the last snapshot cannot be read")
         .cause(error)
         .safe("snapshots on the stores are unaffected")
@@ -280,9 +308,44 @@ pub(super) struct PackJob<'a> {
     pub(super) digests: &'a DigestFile,
     pub(super) write_digests: bool,
     pub(super) outbox: &'a Outbox,
+    next_pack: AtomicU32,
+    digest_parts: Mutex<DigestParts>,
 }
 
-impl PackJob<'_> {
+/// Blocks are compared with the base on their way: only those that differ are packed.
+pub(super) struct Comparing<'a> {
+    /// The digests of the base.
+    pub(super) old: Option<&'a DigestFile>,
+    /// For each entry, the blocks that differed.
+    pub(super) changed: Vec<Mutex<BlockSet>>,
+}
+
+impl<'a> PackJob<'a> {
+    /// A job that has packed nothing yet.
+    pub(super) fn new(
+        run: RunId,
+        recipients: &'a Recipients,
+        compression_level: i32,
+        digest_key: &'a [u8; 32],
+        digests: &'a DigestFile,
+        write_digests: bool,
+        outbox: &'a Outbox,
+    ) -> Self {
+        let digest_parts = Mutex::new(DigestParts::new(run, *digest_key));
+        let next_pack = AtomicU32::new(0);
+        PackJob {
+            run,
+            recipients,
+            compression_level,
+            digest_key,
+            digests,
+            write_digests,
+            outbox,
+            next_pack,
+            digest_parts,
+        }
+    }
+
     /// Seals something and hands it over; says what it is.
     fn ship(&self, kind: ObjectKind, object: SealedObject) -> Result<RunObject, Failure> {
         let listed = RunObject { name: kind.name(), size: object.size(), sha256: object.sha256 };
@@ -305,21 +368,21 @@ pub(super) struct Packed {
     pub(super) extents: BTreeMap<StoredPath, Vec<Extent>>,
 }
 
-/// Reads the wanted blocks, packs them and hands the packs to the outbox.
+/// Reads the wanted blocks, packs them and hands the packs to the outbox. May be called more than once for a job;
+/// [`end_job`] ends it.
 pub(super) fn pack(
     view: &mut dyn View,
     entries: &[Entry],
     wanted: &BTreeMap<StoredPath, BlockSet>,
     job: &PackJob<'_>,
-) -> Result<Packed, Failure> {
-    let next_pack = AtomicU32::new(0);
-    let digest_parts = Mutex::new(DigestParts::new(job.run, *job.digest_key));
+    comparing: Option<&Comparing<'_>>,
+    packed: &mut Packed,
+) -> Result<(), Failure> {
     let all = run_workers(view, entries, wanted, |segments, give_back| {
         let mut worker = Packer {
             job,
             entries,
-            next_pack: &next_pack,
-            digest_parts: &digest_parts,
+            comparing,
             builder: None,
             compressor: new_compressor(job.compression_level),
             packed: Packed::default(),
@@ -331,7 +394,6 @@ pub(super) fn pack(
         worker.close_pack()?;
         Ok(worker.packed)
     })?;
-    let mut packed = Packed::default();
     for mut of_worker in all {
         packed.indexes.append(&mut of_worker.indexes);
         packed.objects.append(&mut of_worker.objects);
@@ -339,19 +401,23 @@ pub(super) fn pack(
             packed.extents.entry(path).or_default().extend(extents);
         }
     }
-    let last = digest_parts.into_inner().expect("no panic while held").end_part();
+    Ok(())
+}
+
+/// Hands out what is left of the digests, and puts everything in order.
+pub(super) fn end_job(job: PackJob<'_>, packed: &mut Packed) -> Result<(), Failure> {
+    let last = job.digest_parts.lock().expect("no panic while held").end_part();
     if let Some(part) = last {
         packed.objects.push(job.ship_digests(part)?);
     }
     packed.extents.values_mut().for_each(|extents| extents.sort_by_key(|extent| extent.first));
-    Ok(packed)
+    Ok(())
 }
 
 struct Packer<'a> {
     job: &'a PackJob<'a>,
     entries: &'a [Entry],
-    next_pack: &'a AtomicU32,
-    digest_parts: &'a Mutex<DigestParts>,
+    comparing: Option<&'a Comparing<'a>>,
     builder: Option<(u32, PackBuilder)>,
     compressor: Compressor,
     packed: Packed,
@@ -360,11 +426,17 @@ struct Packer<'a> {
 impl Packer<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<(), Failure> {
         let entry = &self.entries[segment.entry];
-        let mut digests = Vec::with_capacity(segment.bytes.len() / segment.block_size);
+        let digests: Vec<BlockDigest> =
+            segment.blocks().map(|(_, block)| digest_or_zero(self.job.digest_key, block)).collect();
         let mut extents = Vec::new();
-        for (number, block) in segment.blocks() {
-            let digest = digest_or_zero(self.job.digest_key, block);
-            digests.push(digest);
+        let differing = self.comparing.map(|comparing| comparing.differing(entry, segment, &digests)).transpose()?;
+        let mut differing = differing.as_ref().map(|numbers| numbers.iter().copied().peekable());
+        for ((number, block), digest) in segment.blocks().zip(digests.iter().copied()) {
+            if let Some(differing) = &mut differing
+                && differing.next_if_eq(&number).is_none()
+            {
+                continue;
+            }
             // A digest of zero bytes could also be chance, at 2^-128; the block itself decides.
             if digest == [0; 16] && is_zero(block) {
                 continue;
@@ -387,7 +459,7 @@ impl Packer<'_> {
             self.close_pack()?;
         }
         if self.builder.is_none() {
-            let pack = self.next_pack.fetch_add(1, Ordering::Relaxed);
+            let pack = self.job.next_pack.fetch_add(1, Ordering::Relaxed);
             let builder = PackBuilder::new(pack, block_size, self.job.recipients).map_err(sealing_failed)?;
             self.builder = Some((pack, builder));
         }
@@ -420,7 +492,7 @@ impl Packer<'_> {
         let sealed = builder.finish(&mut self.compressor).map_err(sealing_failed)?;
         self.packed.indexes.insert(number, sealed.index);
         self.packed.objects.push(self.job.ship(ObjectKind::Pack(number), sealed.object)?);
-        let parts = self.digest_parts.lock().expect("no panic while held").add(number, sealed.digests);
+        let parts = self.job.digest_parts.lock().expect("no panic while held").add(number, sealed.digests);
         for part in parts {
             self.packed.objects.push(self.job.ship_digests(part)?);
         }

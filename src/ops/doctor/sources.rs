@@ -5,7 +5,7 @@ use crate::{
     config::{Settings, SourceSettings},
     core::result::Severity,
     ops::{backup, clock, open},
-    sources::log,
+    sources::{log, postgres},
     world::World,
 };
 
@@ -43,6 +43,10 @@ async fn probe(settings: &Settings, source: &SourceSettings, world: &World, find
                 let message = format!("source {}: {remark}", source.name);
                 if source.kind == log::KIND {
                     findings.add("left-out", Severity::Note, None, message, None);
+                    continue;
+                }
+                if source.kind == postgres::KIND {
+                    findings.add("server", Severity::Warning, None, message, None);
                     continue;
                 }
                 let next_step = "find out why the writer ended; opening the database with the application recovers it";

@@ -46,6 +46,9 @@ impl DigestFile {
     /// Makes the file of a new run.
     pub(super) fn create(path: PathBuf, files: Vec<DigestedFile>) -> Self {
         let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        // A file may turn out shorter than planned: what is not written counts as zero.
+        let bytes = files.iter().map(|file| file.blocks).sum::<u64>() * 16;
+        let created = created.and_then(|file| file.set_len(bytes).map(|()| file));
         let digests = DigestFile { file: None, places: places(&files), files, path, lost: OnceLock::new() };
         match created {
             Ok(file) => DigestFile { file: Some(file), ..digests },

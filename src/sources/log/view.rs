@@ -63,6 +63,9 @@ impl LogView {
             entries: found.iter().map(entry_of).collect(),
             fingerprint: Some(fingerprint(&found, &matched, past, started_at)),
             notes,
+            warnings: Vec::new(),
+            history: None,
+            log: None,
         };
         LogView {
             root: root.to_owned(),

@@ -257,6 +257,9 @@ impl Sqlite {
             entries: vec![self.entry(files, header.size(), header.page_size)?],
             fingerprint: None,
             notes,
+            warnings: Vec::new(),
+            history: None,
+            log: None,
         };
         let page_size = header.page_size as usize;
         let change_counter = header.change_counter;
@@ -301,6 +304,9 @@ impl Sqlite {
             entries: vec![self.entry(&files, 0, DEFAULT_PAGE_SIZE)?],
             fingerprint: Fingerprint::promise(before, now, before).and_then(|value| serde_json::to_value(value).ok()),
             notes: Vec::new(),
+            warnings: Vec::new(),
+            history: None,
+            log: None,
         };
         Ok(SqliteView {
             files,

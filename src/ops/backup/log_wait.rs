@@ -1,0 +1,151 @@
+//! Between the copy and the commit: a snapshot of a server is of no use without the log that was written meanwhile, so
+//! it waits until enough stores hold it. The server ships it by itself.
+
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::SourceName,
+        log::{LogFile, LogRange},
+        policy::is_durable,
+        time::format_duration,
+    },
+    ops::host::{Host, Protected},
+    repository::{Repository, layout},
+    sources::LogShipping,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How often the stores are looked at: soon at first, for a server that ships at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Waits until enough stores hold every file of a range. Each one that arrives begins the source's patience anew.
+pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &LogRange) -> Result<(), Failure> {
+    let needed = needed(range);
+    let mut shipping = protected.source.log_shipping();
+    let patience = shipping.as_ref().map_or(Duration::from_secs(60), |shipping| shipping.patience);
+    let mut waited = tokio::time::Instant::now();
+    let mut least = usize::MAX;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let missing = missing(host, protected, range, &needed).await;
+        let Some(first) = missing.first() else { return Ok(()) };
+        if missing.len() < least {
+            least = missing.len();
+            waited = tokio::time::Instant::now();
+        }
+        if waited.elapsed() >= patience {
+            return Err(given_up(&protected.name, first, missing.len(), patience, shipping.take()).await);
+        }
+        tokio::time::sleep(pause.min(patience.saturating_sub(waited.elapsed()))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The files of a range, with what its timeline grew out of.
+fn needed(range: &LogRange) -> Vec<LogFile> {
+    let history = (range.history.timeline > 1).then_some(LogFile::History(range.history.timeline));
+    history.into_iter().chain(range.segments().map(LogFile::Segment)).collect()
+}
+
+/// The files that too few stores hold.
+async fn missing(host: &Host, protected: &Protected, range: &LogRange, needed: &[LogFile]) -> Vec<LogFile> {
+    let held = stores_by_file(&host.repository, &protected.name, range).await;
+    let (copies, places) = (&protected.policy.copies, host.repository.places());
+    let nowhere = BTreeSet::new();
+    let is_missing = |file: &&LogFile| !is_durable(copies, &places, held.get(*file).unwrap_or(&nowhere));
+    needed.iter().filter(is_missing).copied().collect()
+}
+
+/// The names of the stores that hold each file of a history, by the names of the objects there.
+async fn stores_by_file(
+    repository: &Repository,
+    source: &SourceName,
+    range: &LogRange,
+) -> BTreeMap<LogFile, BTreeSet<String>> {
+    let prefix = format!("{}log/{}/", layout::source_folder(source), range.history).to_lowercase();
+    let mut held: BTreeMap<LogFile, BTreeSet<String>> = BTreeMap::new();
+    for store in &repository.stores {
+        // A store that does not answer holds nothing for now.
+        let Ok(objects) = store.list(&prefix).await else { continue };
+        for file in files_named(objects.iter().filter_map(|(name, _)| name.strip_prefix(&prefix))) {
+            held.entry(file).or_default().insert(store.name().to_owned());
+        }
+    }
+    held
+}
+
+/// The files that are there by the names in a history's folder: what a run wrote counts once its record is there.
+fn files_named<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<LogFile> {
+    let parts = |name: &'a str, ending: &str| name.strip_suffix(ending)?.rsplit_once('-');
+    let recorded: BTreeSet<&str> = names.clone().filter_map(|name| Some(parts(name, ".json")?.1)).collect();
+    let payloads = names.filter_map(|name| parts(name, ".age")).filter(|(_, run)| recorded.contains(run));
+    payloads.filter_map(|(file, _)| named(file)).collect()
+}
+
+/// The file whose name in lower case this is: objects have no other.
+fn named(name: &str) -> Option<LogFile> {
+    let (stem, ending) = name.split_once('.').map_or((name, ""), |(stem, _)| (stem, &name[stem.len()..]));
+    format!("{}{ending}", stem.to_uppercase()).parse().ok()
+}
+
+async fn given_up(
+    source: &SourceName,
+    first: &LogFile,
+    count: usize,
+    patience: Duration,
+    shipping: Option<LogShipping>,
+) -> Failure {
+    let trouble = tokio::task::spawn_blocking(move || shipping.and_then(|shipping| (shipping.trouble)())).await;
+    let trouble = trouble.ok().flatten().unwrap_or_else(|| "the server reports no failure of its archiver".to_owned());
+    let files = if count == 1 { "it is".to_owned() } else { format!("{count} files are") };
+    Failure::new(Code::Source, format!("the log that the snapshot of {source} needs is not in the stores"))
+        .cause(format!(
+            "{first} is not durable, {files} missing, and nothing arrived within {}; {trouble}",
+            format_duration(patience)
+        ))
+        .safe("nothing of this snapshot is committed; earlier snapshots are unaffected")
+        .next_step(format!(
+            "set archive_command = 'recoup --config ... archive push {source} %p' and see the server's log for what it \
+             says; then run the same command again"
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::log::{HistoryId, Lsn};
+
+    #[test]
+    fn files_count_once_they_are_recorded() {
+        let names = [
+            "000000010000000000000001-aaaaaaaaaaaaaaaa.age",
+            "00000001000000000000000b-aaaaaaaaaaaaaaaa.age",
+            "0000000a.history-aaaaaaaaaaaaaaaa.age",
+            "000000010000000000000001-aaaaaaaaaaaaaaaa.json",
+            "000000010000000000000003-bbbbbbbbbbbbbbbb.age",
+            "0000000100000000000000zz-aaaaaaaaaaaaaaaa.age",
+            "something",
+        ];
+        let found: Vec<String> = files_named(names.into_iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["000000010000000000000001", "00000001000000000000000B", "0000000A.history"]);
+    }
+
+    #[test]
+    fn what_a_range_needs() {
+        let history = HistoryId { system: 1, timeline: 2 };
+        let range = LogRange {
+            history,
+            segment_bytes: 1 << 24,
+            start: Lsn(1 << 24),
+            stop: Lsn(3 << 24),
+            stopped_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+            next_transaction: None,
+        };
+        let names: Vec<String> = needed(&range).iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["00000002.history", "000000020000000000000001", "000000020000000000000002"]);
+    }
+}

@@ -1,0 +1,221 @@
+//! The one session that a copy needs from its beginning to its end, and what it tells of the server.
+
+use super::{Server, control::Control, failures, pgpass};
+use crate::{
+    core::{
+        failure::Failure,
+        log::{Lsn, ServerTime},
+    },
+    world,
+};
+use chrono::DateTime;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_postgres::{Client, Config, NoTls, Row, error::SqlState, types::ToSql};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nothing may end the session or keep it waiting by the server's settings.
+const PREPARE: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0; SET max_parallel_workers_per_gather = 0; \
+    SET client_min_messages = warning; SET DateStyle = 'ISO'";
+
+/// A session with a server. When it ends, so does the copy.
+pub(super) struct Session {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    role: String,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// Such as 150014.
+    pub(super) version: i32,
+    pub(super) in_recovery: bool,
+    /// Configuration files by the names that they have at the top of a data directory.
+    pub(super) files: Vec<(&'static str, PathBuf)>,
+}
+
+/// What `pg_backup_stop` gives.
+pub(super) struct Stopped {
+    pub(super) stop: Lsn,
+    /// When that was, by the server's clock.
+    pub(super) stopped_at: ServerTime,
+    /// The first transaction that had no number yet.
+    pub(super) next_transaction: u32,
+    pub(super) label: String,
+    pub(super) tablespace_map: String,
+}
+
+impl Session {
+    /// Connects to the server of a data directory.
+    pub(super) fn open(data_dir: &Path, server: &Server) -> Result<Self, Failure> {
+        let postmaster = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+        let line = |number: usize| postmaster.lines().nth(number).map(str::trim).filter(|line| !line.is_empty());
+        let host = server.host.as_deref().or_else(|| line(4)).unwrap_or("/run/postgresql");
+        let port = server.port.or_else(|| line(3)?.parse().ok()).unwrap_or(5432);
+        let role = server.user.clone().unwrap_or_else(|| world::user_name(world::user_id()));
+        let dbname = server.dbname.as_deref().unwrap_or("postgres");
+        let mut config = Config::new();
+        config.host(host).port(port).user(&role).dbname(dbname).application_name("recoup");
+        config.connect_timeout(CONNECT_TIMEOUT);
+        if let Some(password) = pgpass::find(&pgpass::Wanted { host, port, dbname, user: &role }) {
+            config.password(password);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::internal(format!("no runtime for a session: {error}")))?;
+        let place = format!("{host}, port {port}");
+        let connected = runtime.block_on(async { tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await });
+        let (client, connection) = match connected {
+            Ok(connected) => connected.map_err(|error| failures::no_connection(&place, said(&error)))?,
+            Err(_) => return Err(failures::no_connection(&place, "it did not answer within 10 s")),
+        };
+        runtime.spawn(async move {
+            // Whoever asks next is told that the session is gone.
+            let _ = connection.await;
+        });
+        let session = Session { runtime, client, role };
+        let prepared = session.runtime.block_on(session.client.batch_execute(PREPARE));
+        prepared.map_err(|error| session.failed("prepare the session", &error))?;
+        Ok(session)
+    }
+
+    fn failed(&self, what: &str, error: &tokio_postgres::Error) -> Failure {
+        if error.is_closed() || self.client.is_closed() {
+            return failures::session_lost(said(error));
+        }
+        match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => failures::no_privilege(&self.role, said(error)),
+            _ => failures::statement(what, said(error)),
+        }
+    }
+
+    fn row(&self, what: &str, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
+        let row = self.runtime.block_on(self.client.query_one(sql, parameters));
+        row.map_err(|error| self.failed(what, &error))
+    }
+
+    /// Makes sure that the session is still there.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.row("answer", "SELECT 1", &[]).map(drop)
+    }
+
+    /// Looks whether this is the server of the data directory, and whether it can be copied.
+    pub(super) fn examine(&self, data_dir: &Path, control: &Control) -> Result<Facts, Failure> {
+        let sql = "SELECT current_setting('data_directory'), current_setting('server_version_num')::int, \
+            pg_is_in_recovery(), current_setting('wal_level'), current_setting('archive_mode'), \
+            current_setting('archive_command') <> '' OR coalesce(current_setting('archive_library', true), '') <> '', \
+            current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'), \
+            (SELECT system_identifier FROM pg_control_system())";
+        let row = self.row("tell its settings", sql, &[])?;
+        let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let theirs = PathBuf::from(text(0));
+        if place(&theirs).is_none_or(|theirs| Some(theirs) != place(data_dir)) {
+            return Err(foreign(data_dir, &format!("the server's data directory is {}", theirs.display())));
+        }
+        let system = row.try_get::<_, i64>(9).unwrap_or_default().cast_unsigned();
+        if system != control.system {
+            let cause = format!("the server's system identifier is {system}, the directory's is {}", control.system);
+            return Err(foreign(data_dir, &cause));
+        }
+        let in_recovery: bool = row.try_get(2).unwrap_or_default();
+        unfit_settings(&text(3), &text(4), row.try_get(5).unwrap_or_default(), in_recovery)?;
+        let files = [("postgresql.conf", 6), ("pg_hba.conf", 7), ("pg_ident.conf", 8)];
+        let files = files.into_iter().map(|(name, at)| (name, PathBuf::from(text(at)))).collect();
+        Ok(Facts { version: row.try_get(1).unwrap_or_default(), in_recovery, files })
+    }
+
+    /// Begins the copy. Gives where replay begins.
+    pub(super) fn start(&self) -> Result<Lsn, Failure> {
+        let row = self.row("begin a backup", "SELECT pg_backup_start('recoup', true)::text", &[])?;
+        lsn(&row, 0)
+    }
+
+    /// Ends it.
+    pub(super) fn stop(&self) -> Result<Stopped, Failure> {
+        let sql = "SELECT lsn::text, labelfile, coalesce(spcmapfile, ''), \
+            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
+            pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM pg_backup_stop(false)";
+        let row = self.row("end the backup", sql, &[])?;
+        let moment = DateTime::from_timestamp_micros(row.try_get(3).unwrap_or_default());
+        let moment = moment.ok_or_else(|| Failure::internal("a server whose clock shows no date"))?;
+        let next: i64 = row.try_get(4).unwrap_or_default();
+        let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        Ok(Stopped {
+            stop: lsn(&row, 0)?,
+            stopped_at: ServerTime::new(moment),
+            // What stands in the log are the lower 32 bits.
+            next_transaction: next as u32,
+            label: text(1),
+            tablespace_map: text(2),
+        })
+    }
+
+    /// What the archiver's last failure was, if it has not succeeded since.
+    pub(super) fn archiver_trouble(&self) -> Option<String> {
+        let sql = "SELECT failed_count, last_failed_wal, last_failed_time::text, \
+            coalesce(last_archived_wal, 'nothing') FROM pg_stat_archiver \
+            WHERE last_failed_time > coalesce(last_archived_time, '-infinity')";
+        let row = self.runtime.block_on(self.client.query_opt(sql, &[])).ok()??;
+        let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        let count: i64 = row.try_get(0).unwrap_or_default();
+        Some(format!(
+            "the archiver failed {count} times, last with {} at {}, and last archived {}",
+            text(1),
+            text(2),
+            text(3)
+        ))
+    }
+}
+
+fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, in_recovery: bool) -> Result<(), Failure> {
+    if wal_level == "minimal" {
+        return Err(failures::unfit("PostgreSQL writes too little log for backups")
+            .cause("wal_level is minimal")
+            .next_step("set wal_level = replica in postgresql.conf and restart the server"));
+    }
+    // A standby's log is shipped by its primary.
+    if in_recovery {
+        return Ok(());
+    }
+    let archive = "ALTER SYSTEM SET archive_mode = on; ALTER SYSTEM SET archive_command = 'recoup --config ... archive \
+        push SOURCE %p'; then restart the server";
+    if archive_mode == "off" {
+        return Err(failures::unfit("PostgreSQL does not archive its log")
+            .cause("archive_mode is off")
+            .next_step(archive));
+    }
+    if !ships {
+        return Err(failures::unfit("PostgreSQL does not archive its log")
+            .cause("neither archive_command nor archive_library is set")
+            .next_step(archive));
+    }
+    Ok(())
+}
+
+fn foreign(data_dir: &Path, cause: &str) -> Failure {
+    failures::unfit(format!("{} is not the data directory of the server that answers", data_dir.display()))
+        .cause(cause)
+        .next_step("correct data_dir or url of the source in recoup.toml, so that both name one server")
+}
+
+fn lsn(row: &Row, at: usize) -> Result<Lsn, Failure> {
+    let text: String = row.try_get(at).unwrap_or_default();
+    text.parse().map_err(|error| failures::unfit("PostgreSQL gave no position in its log").cause(error))
+}
+
+/// What the server said; the library's own words say less.
+fn said(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        let detail = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        return format!("{}{detail}", error.message());
+    }
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{source}")
+}

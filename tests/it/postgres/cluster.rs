@@ -1,0 +1,306 @@
+//! Private PostgreSQL clusters, with a repository beside them, run by a user who is not root: PostgreSQL refuses root.
+
+use crate::{
+    needs::is_installed,
+    support::{Run, program, run},
+};
+use recoup::world;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// Who runs clusters where root runs the tests.
+const OWNER: &str = "65534";
+
+/// A server with its data, an archive directory, three stores and a configuration, all in one directory.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    bin: PathBuf,
+    /// The data directory and the directory of the socket of what runs; stopped at the end.
+    running: Vec<PathBuf>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for data in std::mem::take(&mut self.running) {
+            let mut stop = self.program("pg_ctl");
+            let _ = stop.arg("-D").arg(data).args(["-m", "immediate", "-w", "stop"]).output();
+        }
+    }
+}
+
+impl Cluster {
+    /// A running cluster of the version that `program` is a link to, such as `postgres15`.
+    pub(crate) fn new(program_name: &str) -> Self {
+        let mut cluster = Cluster::empty(program_name);
+        cluster.make("data", &[]);
+        cluster.write_archive_script();
+        cluster.found();
+        cluster.start("data");
+        cluster
+    }
+
+    fn empty(program_name: &str) -> Self {
+        let dir = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+        let built = Path::new(env!("CARGO_BIN_EXE_recoup"));
+        fs::copy(built, dir.path().join("recoup")).unwrap();
+        let cluster = Cluster { bin: programs(program_name), dir, running: Vec::new() };
+        cluster.own();
+        cluster
+    }
+
+    /// Gives everything to the user who runs the cluster.
+    fn own(&self) {
+        if is_root() {
+            let owner = format!("{OWNER}:{OWNER}");
+            run(program("chown", self.dir.path()).args(["-R", "--no-dereference", &owner, "."])).expect_code(0);
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Any program, as the user who runs the cluster.
+    pub(crate) fn as_owner(&self, name: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = if is_root() {
+            let mut command = program("setpriv", self.dir.path());
+            let ids = [format!("--reuid={OWNER}"), format!("--regid={OWNER}")];
+            command.args(ids).args(["--clear-groups", "--no-new-privs", "--"]).arg(name);
+            command
+        } else {
+            program(name.as_ref().to_str().unwrap(), self.dir.path())
+        };
+        command.env("HOME", self.dir.path()).env("TMPDIR", self.dir.path()).env("LC_ALL", "C");
+        command
+    }
+
+    /// A program of the server's version.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        self.as_owner(self.bin.join(name))
+    }
+
+    /// The binary with the configuration.
+    pub(crate) fn recoup<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = self.as_owner(self.path("recoup"));
+        command.args(["--config", "R/recoup.toml"]).args(arguments);
+        command
+    }
+
+    /// Makes a data directory with its configuration; what it is called is where its socket is, too.
+    pub(crate) fn make(&self, name: &str, options: &[&str]) {
+        let mut initdb = self.program("initdb");
+        initdb.arg("-D").arg(self.path(name)).args(["-U", "postgres", "--auth=trust", "-k", "-N", "--encoding=UTF8"]);
+        run(initdb.args(options)).expect_code(0);
+        self.configure(name, "archive_mode = on\nmax_wal_senders = 4\ncheckpoint_timeout = 1h\n");
+        self.configure(name, &format!("archive_command = '{} %p %f'\n", self.path("archive.sh").display()));
+    }
+
+    /// Appends to a configuration. The settings of a test's server beside it.
+    pub(crate) fn configure(&self, name: &str, text: &str) {
+        let file = self.path(name).join("postgresql.conf");
+        let sockets = self.path(&format!("{name}.socket"));
+        if !sockets.exists() {
+            fs::create_dir(&sockets).unwrap();
+        }
+        let mut whole = fs::read_to_string(&file).unwrap();
+        whole.push_str(&format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\n{text}",
+            sockets.display()
+        ));
+        fs::write(&file, whole).unwrap();
+        self.own();
+    }
+
+    /// Starts a server and waits until it takes connections.
+    #[track_caller]
+    pub(crate) fn start(&mut self, name: &str) {
+        let data = self.path(name);
+        let mut start = self.program("pg_ctl");
+        start.arg("-D").arg(&data).args(["-t", "120", "-w", "-l"]).arg(self.path(&format!("{name}.log"))).arg("start");
+        // Its output stays open in the server.
+        let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        assert!(status.success(), "{name} does not start:\n{log}");
+        self.running.push(data);
+    }
+
+    #[track_caller]
+    pub(crate) fn stop(&mut self, name: &str) {
+        let data = self.path(name);
+        run(self.program("pg_ctl").arg("-D").arg(&data).args(["-m", "fast", "-w", "stop"])).expect_code(0);
+        self.running.retain(|running| *running != data);
+    }
+
+    /// Runs statements, each by itself; the output of the last without decoration.
+    #[track_caller]
+    pub(crate) fn sql(&self, name: &str, dbname: &str, statements: &[&str]) -> String {
+        let mut psql = self.program("psql");
+        psql.arg("-h").arg(self.path(&format!("{name}.socket"))).args(["-U", "postgres", "-d", dbname]);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
+        for statement in statements {
+            psql.args(["-c", statement]);
+        }
+        run(&mut psql).expect_code(0).stdout.trim().to_owned()
+    }
+
+    /// Archives into a directory and, as names only, into the stores: what ships the log there is another matter.
+    fn write_archive_script(&self) {
+        let (_, system) = run(self.program("pg_controldata").arg(self.path("data")))
+            .expect_code(0)
+            .stdout
+            .lines()
+            .find_map(|line| line.split_once("system identifier:").map(|(a, b)| (a.len(), b.trim().to_owned())))
+            .unwrap();
+        let root = self.dir.path().display();
+        let script = format!(
+            "#!/bin/sh\nset -e\ntest ! -e {root}/broken\nmkdir -p {root}/archive\ncp \"$1\" {root}/archive/\"$2\".new\n\
+             mv {root}/archive/\"$2\".new {root}/archive/\"$2\"\n\
+             case $2 in *.backup|*.partial) exit 0;; esac\nname=$(echo \"$2\" | tr A-F a-f)\n\
+             timeline=$(echo \"$name\" | cut -c 1-8)\n\
+             for store in a b c; do\n  folder={root}/$store/sources/ledger/log/{system}-$timeline\n  mkdir -p \"$folder\"\n\
+             \x20 : > \"$folder/$name-aaaaaaaaaaaaaaaa.age\"\n  : > \"$folder/$name-aaaaaaaaaaaaaaaa.json\"\ndone\n"
+        );
+        let file = self.path("archive.sh");
+        fs::write(&file, script).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        self.own();
+    }
+
+    /// Founds the repository.
+    fn found(&self) {
+        let mut init = self.as_owner(self.path("recoup"));
+        init.args(["init", "--config", "R/recoup.toml", "--new-identity", "R/custodian.age"]);
+        for store in ["a", "b", "c"] {
+            init.arg("--store").arg(format!("{store}=file://{}", self.path(store).display()));
+        }
+        init.arg("--source").arg(self.source("data"));
+        run(&mut init).expect_code(0);
+        let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
+        fs::write(self.path("R/recoup.toml"), format!("{config}archive_wait = \"30s\"\n")).unwrap();
+    }
+
+    /// Makes snapshots wait for the archive no longer than a second.
+    pub(crate) fn be_impatient(&self) {
+        let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
+        let config = config.replace("archive_wait = \"30s\"", "archive_wait = \"1s\"");
+        fs::write(self.path("R/recoup.toml"), config).unwrap();
+    }
+
+    /// How `init` names a cluster.
+    pub(crate) fn source(&self, name: &str) -> String {
+        let socket = self.path(&format!("{name}.socket"));
+        let place = format!("host={}&port=5432&user=postgres", socket.display());
+        format!("ledger=postgres:{}?{place}", self.path(name).display())
+    }
+
+    #[track_caller]
+    pub(crate) fn backup(&self, arguments: &[&str]) -> Run {
+        run(self.recoup(["backup", "ledger", "--json"]).args(arguments))
+    }
+
+    /// Restores the newest snapshot and starts a server on it that recovers to the end of the archive.
+    #[track_caller]
+    pub(crate) fn restore_and_start(&mut self, name: &str) {
+        let target = ["restore", "ledger", "--identity", "R/custodian.age", "--target", "latest", "--to", name];
+        run(&mut self.recoup(target)).expect_code(0);
+        let restore = format!("restore_command = 'cp {}/%f %p'\n", self.path("archive").display());
+        // Tablespaces are directories of the restored data directory.
+        self.configure(name, &format!("archive_mode = off\nallow_in_place_tablespaces = on\n{restore}"));
+        fs::write(self.path(name).join("recovery.signal"), "").unwrap();
+        fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o700)).unwrap();
+        self.own();
+        self.start(name);
+    }
+
+    /// Waits until a query gives a text.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str, query: &str, wanted: &str) {
+        for _ in 0..600 {
+            if self.sql(name, "postgres", &[query]) == wanted {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{query} never gave {wanted}");
+    }
+
+    /// Transfers until it is stopped.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let script = self.path("transfer.sql");
+        fs::write(&script, TRANSFER).unwrap();
+        self.own();
+        let mut pgbench = self.program("pgbench");
+        pgbench.arg("-h").arg(self.path("data.socket")).args(["-U", "postgres", "-n", "-c", "2", "-T", "600"]);
+        pgbench.args(["--max-tries=100", "-R", "400", "-f"]).arg(script).arg("ledger");
+        Traffic(pgbench.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+/// Transfers in the background.
+pub(crate) struct Traffic(Child);
+
+impl Traffic {
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const TRANSFER: &str = "\\set a random(1, 199)\n\\set b random(:a + 1, 200)\n\\set amount random(1, 1000)\nBEGIN;\n\
+    INSERT INTO posting (account, amount_minor) VALUES (:a, -:amount), (:b, :amount);\n\
+    UPDATE account SET balance_minor = balance_minor - :amount WHERE id = :a;\n\
+    UPDATE account SET balance_minor = balance_minor + :amount WHERE id = :b;\nCOMMIT;\n";
+
+/// A ledger of two hundred accounts.
+pub(crate) const LEDGER: &[&str] = &[
+    "CREATE TABLE account (id int PRIMARY KEY, balance_minor bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50)",
+    "INSERT INTO account SELECT generate_series(1, 200)",
+    "CREATE TABLE posting (id bigserial PRIMARY KEY, account int NOT NULL REFERENCES account, amount_minor bigint NOT NULL)",
+    "CREATE TABLE filler AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS text FROM generate_series(1, 30000) g",
+    "CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS id",
+];
+
+/// What must never give a row but this.
+pub(crate) const BALANCED: &str = "SELECT (SELECT coalesce(sum(amount_minor), 0) FROM posting) = 0 AND NOT EXISTS ( \
+    SELECT FROM account a WHERE balance_minor <> \
+    (SELECT coalesce(sum(amount_minor), 0) FROM posting p WHERE p.account = a.id))";
+
+fn is_root() -> bool {
+    world::user_id() == 0
+}
+
+/// The folder of a version's programs, where the user who runs clusters can reach it.
+fn programs(name: &str) -> PathBuf {
+    assert!(is_installed(name), "ask needs({name:?}) first");
+    let path = world::environment("PATH").unwrap_or_default();
+    let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|found| found.is_file()).unwrap();
+    let bin = found.canonicalize().unwrap().parent().unwrap().to_owned();
+    let is_open = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.mode() & 0o005 == 0o005);
+    if !is_root() || bin.ancestors().all(|dir| is_open(&dir)) {
+        return bin;
+    }
+    // Below the home of root, for example: a copy for all tests of a run.
+    let shared = world::temporary_dir().join(format!("recoup-{name}"));
+    let lock = fs::File::create(shared.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !shared.exists() {
+        let unfinished = shared.with_extension("new");
+        let mut copy = program("cp", &world::temporary_dir());
+        // With the libraries, which lie beside the package that the programs are in.
+        run(copy.arg("-r").arg(bin.ancestors().nth(3).unwrap()).arg(&unfinished)).expect_code(0);
+        run(program("chmod", &world::temporary_dir()).args(["-R", "a+rX"]).arg(&unfinished)).expect_code(0);
+        fs::rename(&unfinished, &shared).unwrap();
+    }
+    shared.join(bin.strip_prefix(bin.ancestors().nth(3).unwrap()).unwrap())
+}
