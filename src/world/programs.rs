@@ -348,11 +348,14 @@ impl Drop for Kept {
     }
 }
 
-/// Whether a process with this number exists, whoever runs it.
+/// Whether a process with this number runs, whoever runs it.
 pub fn is_running(number: i32) -> bool {
     let Some(process) = rustix::process::Pid::from_raw(number) else { return false };
+    // One that has ended, and that nobody has asked about yet, has a number but does nothing any more.
+    let status = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+    let has_ended = status.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
     // One that may not be asked is there all the same.
-    rustix::process::test_kill_process(process) != Err(rustix::io::Errno::SRCH)
+    !has_ended && rustix::process::test_kill_process(process) != Err(rustix::io::Errno::SRCH)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod log_source;
 mod manpages;
 mod needs;
 mod policies;
+mod postgres;
 mod prune;
 mod recover;
 mod report;

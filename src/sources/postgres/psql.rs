@@ -87,7 +87,8 @@ impl Psql<'_> {
 
 /// The environment of a client: nothing of the operator's own settings.
 pub(super) fn environment(options: String) -> Vec<(&'static str, OsString)> {
-    vec![("PGOPTIONS", options.into()), ("PGPASSFILE", "/dev/null".into()), ("PGSERVICEFILE", "/dev/null".into())]
+    // A file that cannot be there.
+    vec![("PGOPTIONS", options.into()), ("PGPASSFILE", "/dev/null/none".into())]
 }
 
 /// What a client said when it failed, without its own name in front.

@@ -150,7 +150,7 @@ impl Server {
             }
             thread::sleep(POLL);
         }
-        self.find_user().map_err(|why| self.failed("cannot be asked", &format!("FATAL:  {why}\n")))?;
+        self.find_user().map_err(|why| self.cannot_ask(why))?;
         self.replayed = startup::replayed(&self.log());
         // Nothing to replay is an end too: that of the last checkpoint.
         self.replayed.until = self.replayed.until.or(self.control.checkpoint);
@@ -226,6 +226,16 @@ impl Server {
             .safe("what was restored is complete")
             .next_step(format!("install the package of {library} for PostgreSQL {}", self.start.programs.major)),
         }
+    }
+
+    fn cannot_ask(&self, why: String) -> Failure {
+        Failure::new(
+            Code::Configuration,
+            format!("found no role to ask the server on {} as", self.start.data.display()),
+        )
+        .cause(why)
+        .safe("what was restored is complete; the server was stopped")
+        .next_step("name a role of the cluster that may log in, as user of the source")
     }
 
     fn failed(&self, what: &str, log: &str) -> Failure {

@@ -1,0 +1,3 @@
+//! PostgreSQL as a source, on real servers.
+
+mod server;
