@@ -242,6 +242,11 @@ impl Checker {
         }
     }
 
+    /// Whether there is more to do than to let go of the files.
+    pub fn has_more(&self) -> bool {
+        matches!(self, Checker::Server(_))
+    }
+
     /// Ends what runs, and runs the own checks that need that. Also returns what was not checked, and why.
     pub fn finish(self) -> Result<(Vec<RestoredCheck>, Vec<String>), Failure> {
         match self {

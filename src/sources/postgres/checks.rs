@@ -17,7 +17,10 @@ use crate::{
         answers::{Answer, ROWS_MAX, judge},
         unanswered,
     },
-    world::programs::{Ended, Halt, NotEnded, Presence, Program},
+    world::{
+        self,
+        programs::{Ended, Halt, NotEnded, Presence, Program},
+    },
 };
 use std::{
     ffi::OsString,
@@ -57,7 +60,9 @@ impl Checks {
     pub fn new(dir: &Path, options: CheckOptions, halt: Halt) -> Self {
         let presence = halt.enter();
         let (programs, server, unchecked) = (None, None, Vec::new());
-        Checks { dir: dir.to_owned(), options, halt, programs, server, unchecked, _presence: presence }
+        // The server works elsewhere.
+        let dir = world::absolute(dir);
+        Checks { dir, options, halt, programs, server, unchecked, _presence: presence }
     }
 
     /// Starts the server, and runs the database's own checks.
