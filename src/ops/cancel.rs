@@ -1,9 +1,15 @@
 //! A request to stop that a use case can see, from threads and from tasks.
 
-use crate::core::failure::{Code, Failure};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use crate::{
+    core::failure::{Code, Failure},
+    world::programs::Halt,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -54,6 +60,28 @@ impl Cancellation {
             }
             notified.await;
         }
+    }
+}
+
+/// How long an interruption waits for programs to end; they are told to end at once.
+const HALT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends the programs that run on its behalf when it is dropped, and waits for their end: work that was interrupted may
+/// then remove what they worked on.
+#[derive(Default)]
+pub struct HaltOnDrop(Halt);
+
+impl HaltOnDrop {
+    /// For whoever runs programs.
+    pub fn halt(&self) -> &Halt {
+        &self.0
+    }
+}
+
+impl Drop for HaltOnDrop {
+    fn drop(&mut self) {
+        self.0.halt();
+        self.0.wait(HALT_LIMIT);
     }
 }
 

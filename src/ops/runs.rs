@@ -27,6 +27,7 @@ use crate::{
         target::{KnownHead, Target},
     },
     repository::{Repository, layout},
+    sources::CheckOptions,
     world::World,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,8 @@ pub struct BeforeRestore {
     pub copies: Copies,
     /// The policy's assertions; `None` takes those that were kept with the snapshot.
     pub assertions: Option<Vec<Assertion>>,
+    /// What the database's own checks need to know.
+    pub check_options: CheckOptions,
     /// What the operator should know.
     pub notes: Vec<String>,
     /// What is so of every restore here.

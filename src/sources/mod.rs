@@ -9,9 +9,14 @@ use crate::{
         policy::Assertion, time::Timestamp,
     },
     format::pack::BlockDigest,
+    world::programs::Halt,
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+mod answers;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod log;
@@ -241,7 +246,72 @@ pub fn check_restored(kind: &str, dir: &Path, entries: &[Entry]) -> Result<Vec<R
 
 /// Whether sources of a kind have checks of their own.
 pub fn has_checks(kind: &str) -> bool {
-    kind == sqlite::KIND
+    matches!(kind, sqlite::KIND | postgres::KIND)
+}
+
+/// What checks need to know of a source beside its restored files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Where the database's own programs lie; `None` looks in the usual places.
+    pub bin_dir: Option<PathBuf>,
+    /// The database that assertions are put to, where there are several.
+    pub database: Option<String>,
+    /// The role to ask as, where there are several.
+    pub user: Option<String>,
+    /// Whether nobody will use the restored files: then checks may add to them what they need.
+    pub is_scratch: bool,
+}
+
+/// The checks of one restored source. Whatever they start runs until this is finished or dropped.
+pub enum Checker {
+    /// Checks that need nothing but the files, and do not change them.
+    Files {
+        /// The source's kind.
+        kind: String,
+        /// Where the files are.
+        dir: PathBuf,
+    },
+    /// Checks on a server that is started on the files.
+    Server(Box<postgres::checks::Checks>),
+}
+
+impl Checker {
+    /// The checks of what was restored into `dir`. Nothing runs yet; `halt` ends what will, and can wait for its end.
+    pub fn new(kind: &str, dir: &Path, options: CheckOptions, halt: &Halt) -> Self {
+        match kind {
+            postgres::KIND => Checker::Server(Box::new(postgres::checks::Checks::new(dir, options, halt.clone()))),
+            _ => Checker::Files { kind: kind.to_owned(), dir: dir.to_owned() },
+        }
+    }
+
+    /// Runs the database's own checks.
+    pub fn check_restored(&mut self, entries: &[Entry]) -> Result<Vec<RestoredCheck>, Failure> {
+        match self {
+            Checker::Files { kind, dir } => check_restored(kind, dir, entries),
+            Checker::Server(checks) => checks.check_restored(),
+        }
+    }
+
+    /// Runs assertions, read-only, each for at most [`ASSERTION_LIMIT`]. To be called after the own checks.
+    pub fn check_assertions(&self, entries: &[Entry], assertions: &[Assertion]) -> Vec<RestoredCheck> {
+        match self {
+            Checker::Files { kind, dir } => check_assertions(kind, dir, entries, assertions),
+            Checker::Server(checks) => checks.check_assertions(assertions, ASSERTION_LIMIT),
+        }
+    }
+
+    /// Whether there is more to do than to let go of the files.
+    pub fn has_more(&self) -> bool {
+        matches!(self, Checker::Server(_))
+    }
+
+    /// Ends what runs, and runs the own checks that need that. Also returns what was not checked, and why.
+    pub fn finish(self) -> Result<(Vec<RestoredCheck>, Vec<String>), Failure> {
+        match self {
+            Checker::Files { .. } => Ok((Vec::new(), Vec::new())),
+            Checker::Server(checks) => checks.finish(),
+        }
+    }
 }
 
 /// How long the query of an assertion may run.

@@ -1,6 +1,7 @@
 //! The only doors to the outside: clock, randomness, environment, processes, users.
 
 pub mod files;
+pub mod programs;
 
 use crate::core::{id::RunId, time::Timestamp};
 use std::{

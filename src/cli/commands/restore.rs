@@ -156,6 +156,7 @@ fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequ
         copies: knowledge.copies,
         check: arguments.check,
         assertions: knowledge.assertions,
+        check_options: knowledge.check_options,
         notes: knowledge.notes,
         ..RestoreRequest::new(arguments.source.clone(), arguments.target.clone(), world::absolute(&arguments.to))
     }

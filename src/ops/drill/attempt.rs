@@ -12,17 +12,14 @@ use crate::{
         time::Timestamp,
     },
     ops::{
+        cancel::HaltOnDrop,
         host::Host,
         progress::{Progress, Unit},
         restore::{self, Located, Manifest, Restore, RestoreRequest},
     },
-    sources::{self, RestoredCheck},
+    sources::{CheckOptions, Checker, RestoredCheck},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 
 /// What is tried out.
 pub(super) struct Trial<'a> {
@@ -46,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) checks: Vec<CheckResult>,
+    /// What could not be checked, and why.
+    pub(super) unchecked: Vec<String>,
     /// From the start until everything was checked.
     pub(super) rto_seconds: Option<f64>,
     /// What was done otherwise than a drill should be.
@@ -99,8 +98,13 @@ impl Attempt {
         let kind = self.located.as_ref().map(|located| located.committed().inventory.source_kind.clone());
         let kind = kind.unwrap_or_default();
         self.checks.push(blocks_check(manifest));
-        let job = Job { kind: kind.clone(), target: trial.target.to_owned(), manifest: manifest.clone() };
-        self.checks.extend(on_a_thread(move || job.own_checks()).await??.into_iter().map(restore::checked));
+        let options = CheckOptions { is_scratch: !trial.request.keeps(), ..trial.gathered.check_options.clone() };
+        // Dropped last: whatever the checks have started has ended before anybody removes the files.
+        let ending = HaltOnDrop::default();
+        let checker = Checker::new(&kind, trial.target, options, ending.halt());
+        let (target, entries) = (trial.target.to_owned(), manifest.clone());
+        let (checker, own) = on_a_thread(move || own_checks(checker, &target, &entries.entries)).await??;
+        self.checks.extend(own.into_iter().map(restore::checked));
         self.phases.begin("assert");
         let policy = match configured_policy(trial.settings, &trial.request.source) {
             Some(policy) => policy.clone(),
@@ -113,11 +117,19 @@ impl Attempt {
                 self.kept_policy.insert(kept).clone()
             }
         };
-        let job = Job { kind, target: trial.target.to_owned(), manifest: manifest.clone() };
+        let entries = manifest.clone();
         let asserted = on_a_thread(move || {
-            sources::check_assertions(&job.kind, &job.target, &job.manifest.entries, &policy.assertions)
+            let checks = checker.check_assertions(&entries.entries, &policy.assertions);
+            (checker, checks)
         });
-        self.checks.extend(asserted.await?.into_iter().map(restore::checked));
+        let (checker, asserted) = asserted.await?;
+        self.checks.extend(asserted.into_iter().map(restore::checked));
+        if checker.has_more() {
+            self.phases.begin("end");
+        }
+        let (last, unchecked) = on_a_thread(move || checker.finish()).await??;
+        self.checks.extend(last.into_iter().map(restore::checked));
+        self.unchecked = unchecked;
         Ok(())
     }
 
@@ -151,19 +163,15 @@ impl Attempt {
     }
 }
 
-/// Checks that need nothing but what was restored.
-struct Job {
-    kind: String,
-    target: PathBuf,
-    manifest: Arc<Manifest>,
-}
-
-impl Job {
-    fn own_checks(&self) -> Result<Vec<RestoredCheck>, Failure> {
-        let mut checks = vec![files_check(&self.target, &self.manifest.entries)];
-        checks.extend(sources::check_restored(&self.kind, &self.target, &self.manifest.entries)?);
-        Ok(checks)
-    }
+/// Checks that need no policy.
+fn own_checks(
+    mut checker: Checker,
+    target: &Path,
+    entries: &[Entry],
+) -> Result<(Checker, Vec<RestoredCheck>), Failure> {
+    let mut checks = vec![files_check(target, entries)];
+    checks.extend(checker.check_restored(entries)?);
+    Ok((checker, checks))
 }
 
 /// The restore has compared every block before it wrote it, and would have failed otherwise.

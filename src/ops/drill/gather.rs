@@ -20,6 +20,7 @@ use crate::{
         runs,
     },
     repository::catalogue::Catalogue,
+    sources::CheckOptions,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -34,6 +35,8 @@ pub(super) struct Gathered {
     pub(super) chosen: Option<Parent>,
     /// When a snapshot is durable.
     pub(super) copies: Copies,
+    /// What the database's own checks need to know.
+    pub(super) check_options: CheckOptions,
     /// The newest snapshot that this host knows of.
     pub(super) known_head: Option<Parent>,
     /// Snapshots that the stores show.
@@ -66,6 +69,7 @@ pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequ
         window,
         chosen: None,
         copies: known.copies,
+        check_options: known.check_options,
         known_head: known.head,
         snapshots: catalogue.snapshots.len(),
         signed_here: catalogue.snapshots.values().any(|committed| committed.inventory.writer == own.as_str()),

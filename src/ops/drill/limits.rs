@@ -74,6 +74,7 @@ fn checks(drill: &Drill<'_>, limits: &mut Vec<String>) {
     if !sources::has_checks(kind) {
         limits.push(format!("sources of kind {kind} have no checks of their own: blocks and files were compared"));
     }
+    limits.extend(drill.attempt.unchecked.iter().cloned());
     if drill.policy().is_some_and(|policy| policy.assertions.is_empty()) {
         limits.push("the policy has no assertions: no rule of the data's own was checked".to_owned());
     }

@@ -271,7 +271,7 @@ impl<'a> Drill<'a> {
             Code::NoRecoveryPoint | Code::Refused if self.attempt.located.is_none() => {
                 failure.next_step(format!("recoup list {source}"))
             }
-            Code::Refused => {
+            Code::Refused if !self.attempt.published => {
                 failure.next_step(format!("name a directory with more room: recoup drill {source} --scratch DIR"))
             }
             Code::Interrupted | Code::Terminated => failure

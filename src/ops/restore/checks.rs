@@ -6,24 +6,47 @@ use crate::{
     core::{
         failure::Failure,
         id::SourceName,
-        policy::Policy,
+        policy::{Assertion, Policy},
         result::{CheckResult, CheckStatus},
     },
-    sources::{self, RestoredCheck},
+    ops::cancel::HaltOnDrop,
+    sources::{Checker, RestoredCheck},
 };
+use std::sync::Arc;
 
-/// Runs them over what was restored.
-pub(super) fn run(kind: &str, request: &RestoreRequest, manifest: &Manifest) -> Result<Vec<CheckResult>, Failure> {
-    let mut checks = sources::check_restored(kind, &request.to, &manifest.entries)?;
+/// Runs them over what was restored. Also returns what was not checked, and why.
+pub(super) async fn run(
+    kind: &str,
+    request: &RestoreRequest,
+    manifest: &Arc<Manifest>,
+) -> Result<(Vec<CheckResult>, Vec<String>), Failure> {
     let kept = match &request.assertions {
         Some(assertions) => Ok(assertions.clone()),
         None => kept_policy(&request.source, manifest).map(|policy| policy.assertions),
     };
+    let ending = HaltOnDrop::default();
+    let checker = Checker::new(kind, &request.to, request.check_options.clone(), ending.halt());
+    let manifest = manifest.clone();
+    // They may take long, and an interruption does not wait for them.
+    let running = tokio::task::spawn_blocking(move || all(checker, &manifest, kept));
+    let (checks, unchecked) =
+        running.await.map_err(|error| Failure::internal(format!("a thread of the restore failed: {error}")))??;
+    Ok((checks.into_iter().map(checked).collect(), unchecked))
+}
+
+fn all(
+    mut checker: Checker,
+    manifest: &Manifest,
+    kept: Result<Vec<Assertion>, Failure>,
+) -> Result<(Vec<RestoredCheck>, Vec<String>), Failure> {
+    let mut checks = checker.check_restored(&manifest.entries)?;
     match kept {
-        Ok(assertions) => checks.extend(sources::check_assertions(kind, &request.to, &manifest.entries, &assertions)),
+        Ok(assertions) => checks.extend(checker.check_assertions(&manifest.entries, &assertions)),
         Err(failure) => checks.push(unread(&failure)),
     }
-    Ok(checks.into_iter().map(checked).collect())
+    let (last, unchecked) = checker.finish()?;
+    checks.extend(last);
+    Ok((checks, unchecked))
 }
 
 /// A policy that cannot be read must not count as one without assertions.

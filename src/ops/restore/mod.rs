@@ -26,6 +26,7 @@ use crate::{
         catalogue::{Catalogue, Refusal},
         layout,
     },
+    sources::CheckOptions,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,6 +55,8 @@ pub struct RestoreRequest {
     pub check: bool,
     /// The policy's assertions; `None` takes those that were kept with the snapshot.
     pub assertions: Option<Vec<Assertion>>,
+    /// What the database's own checks need to know.
+    pub check_options: CheckOptions,
     /// What the operator should know whatever comes of it.
     pub notes: Vec<String>,
 }
@@ -70,6 +73,7 @@ impl RestoreRequest {
             copies: Copies::default(),
             check: false,
             assertions: None,
+            check_options: CheckOptions::default(),
             notes: Vec::new(),
         }
     }
@@ -121,7 +125,7 @@ pub async fn restore(
     let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let mut located = restore.locate().await?;
-    let manifest = restore.read_manifest(&located, &identities).await?;
+    let manifest = Arc::new(restore.read_manifest(&located, &identities).await?);
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
     let fetched = restore.fetch(&located, &manifest, identities, progress).await?;
     progress.begin("making it durable", None, Unit::Items);
@@ -130,7 +134,9 @@ pub async fn restore(
     let mut checks = Vec::new();
     if request.check {
         progress.begin("checking the database", None, Unit::Items);
-        checks = checks::run(&located.committed().inventory.source_kind, request, &manifest)?;
+        let (run, unchecked) = checks::run(&located.committed().inventory.source_kind, request, &manifest).await?;
+        checks = run;
+        located.notes.extend(unchecked);
     }
     let inventory = located.committed().inventory.clone();
     Ok(RestoreResult {

@@ -4,14 +4,20 @@
 //! Read `view` first (the copy), then `walk` (what is copied), `session` (what the server says) and `past` (what the
 //! next snapshot will want to know of this one).
 
+pub mod checks;
 mod control;
 mod failures;
 mod names;
 mod pages;
 mod past;
 mod pgpass;
+pub mod programs;
+mod psql;
+mod query;
+pub mod server;
 mod session;
 pub mod settings;
+mod startup;
 mod summaries;
 mod view;
 mod walk;

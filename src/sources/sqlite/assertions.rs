@@ -2,20 +2,17 @@
 
 use super::connect::{self, Way};
 use crate::{
-    core::{
-        manifest::Entry,
-        policy::{Assertion, Expectation},
+    core::{manifest::Entry, policy::Assertion},
+    sources::{
+        RestoredCheck,
+        answers::{Answer, ROWS_MAX, judge},
+        unanswered,
     },
-    sources::{RestoredCheck, unanswered},
     world::Stopwatch,
 };
 use rusqlite::{Connection, limits::Limit, types::ValueRef};
 use std::{path::Path, time::Duration};
 
-/// How many rows are counted at most.
-const ROWS_MAX: u64 = 1_000;
-/// How many characters of an unexpected row are shown.
-const SHOWN_CHARACTERS: usize = 200;
 /// SQLite's steps between two looks at the clock.
 const STEPS: i32 = 10_000;
 
@@ -60,13 +57,6 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// What a query gave.
-struct Answer {
-    rows: u64,
-    columns: usize,
-    first: String,
-}
-
 fn ask(connection: &mut Connection, query: &str) -> rusqlite::Result<Answer> {
     let mut statement = connection.prepare(query)?;
     let columns = statement.column_count();
@@ -96,28 +86,10 @@ fn cell(value: ValueRef<'_>) -> String {
     }
 }
 
-fn judge(assertion: &Assertion, answer: &Answer) -> RestoredCheck {
-    let ok = match &assertion.expect {
-        Expectation::NoRows => answer.rows == 0,
-        Expectation::Rows => answer.rows > 0,
-        Expectation::Value(value) => answer.rows == 1 && answer.columns == 1 && answer.first == *value,
-    };
-    let shown: String = answer.first.chars().take(SHOWN_CHARACTERS).collect();
-    let actual = match (&assertion.expect, answer.rows) {
-        (_, 0) => "no rows".to_owned(),
-        (Expectation::Value(_), 1) => shown,
-        (Expectation::Rows, _) => "rows".to_owned(),
-        (_, 1) => format!("1 row: {shown}"),
-        (_, rows) if rows > ROWS_MAX => format!("more than {ROWS_MAX} rows, the first: {shown}"),
-        (_, rows) => format!("{rows} rows, the first: {shown}"),
-    };
-    RestoredCheck { name: assertion.name.clone(), ok, expected: assertion.expect.to_string(), actual }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{manifest::EntryKind, path::StoredPath};
+    use crate::core::{manifest::EntryKind, path::StoredPath, policy::Expectation};
 
     fn entry() -> Entry {
         let kind = EntryKind::File { size: 8192, block_size: 4096 };
