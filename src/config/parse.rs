@@ -67,10 +67,12 @@ pub(super) const REREAD_EVERY_DEFAULT: Duration = Duration::from_secs(7 * 86_400
 
 /// The kind of directories of append-only logs.
 pub(super) const LOG: &str = "log";
+/// The kind of PostgreSQL clusters.
+pub const POSTGRES: &str = "postgres";
 /// The kinds of source that this build can protect.
-const KINDS: &[&str] = &["sqlite", LOG];
+const KINDS: &[&str] = &["sqlite", LOG, POSTGRES];
 /// The kinds that other builds can.
-const KINDS_ELSEWHERE: &[&str] = &["postgres", "mariadb"];
+const KINDS_ELSEWHERE: &[&str] = &["mariadb"];
 
 /// Gives file and text of the policy of a name, if there is such a file.
 pub type ReadPolicy<'r> = dyn Fn(&str) -> Result<Option<(PathBuf, String)>, Failure> + 'r;

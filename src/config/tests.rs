@@ -192,7 +192,7 @@ fn bad_configurations_name_line_and_key() {
         (source("max_read_lock='0s'"), 13, "longer than nothing"),
         (with("[[source]]\nname='L'\nkind='sqlite'\npath='/l.db'"), 10, "is not valid"),
         (with("[[source]]\nname='l'\nkind='sqlite'\npath='l.db'"), 12, "must be absolute"),
-        (with("[[source]]\nname='l'\nkind='postgres'\npath='/l'"), 11, "this build has no source of kind postgres"),
+        (with("[[source]]\nname='l'\nkind='mariadb'\npath='/l'"), 11, "this build has no source of kind mariadb"),
         (with("[[source]]\nname='l'\nkind='sqlit'\npath='/l'"), 11, "no kind of source"),
         (with("[source]\nname='l'"), 9, "each headed [[source]]"),
         ("[encryption]\nrecipients=[]\n".to_owned(), 2, "there is no recipient"),

@@ -59,6 +59,8 @@ pub enum Action {
     Configuration,
     /// A report was made.
     Report,
+    /// A new history of a log was opened.
+    Archive,
 }
 
 impl fmt::Display for Action {
@@ -76,6 +78,7 @@ impl fmt::Display for Action {
             Action::Signer => "signer",
             Action::Configuration => "configuration",
             Action::Report => "report",
+            Action::Archive => "archive",
         })
     }
 }

@@ -167,6 +167,12 @@ pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBu
         let rules = log::Rules { expire_after: source.expire_after, reread_every: source.reread_every };
         return Ok(Arc::new(log::Log::new(&source.path, rules, world.clone())));
     }
+    if source.kind == crate::config::POSTGRES {
+        return Err(Failure::new(Code::Configuration, format!("source {} has kind postgres", source.name))
+            .cause("this build keeps its log, and takes no snapshots of it yet")
+            .safe("nothing was read or changed")
+            .next_step("recoup archive push"));
+    }
     let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
 }
@@ -195,7 +201,7 @@ pub fn refuse_own_files(
 
 fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
     match source.kind.as_str() {
-        sqlite::KIND | log::KIND => Ok(()),
+        sqlite::KIND | log::KIND | crate::config::POSTGRES => Ok(()),
         other => Err(Failure::new(Code::Configuration, format!("source {} has kind {other:?}", source.name))
             .cause("this build knows: sqlite, log")
             .safe("nothing was read or changed")

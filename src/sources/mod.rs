@@ -15,6 +15,7 @@ use std::{path::Path, time::Duration};
 pub(crate) mod contract;
 pub mod log;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 /// A protected database or log directory.

@@ -8,7 +8,7 @@ mod gather;
 mod last;
 mod pipeline;
 mod reuse;
-mod shipment;
+pub(super) mod shipment;
 #[cfg(test)]
 mod tests;
 
