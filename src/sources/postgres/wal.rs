@@ -4,6 +4,7 @@
 
 mod crc;
 mod record;
+pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod walk;
