@@ -309,6 +309,10 @@ pub struct NamedPoint {
 /// What a file of the log holds, as found in it before it was sealed. All of it stands in clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
+    /// Where the last whole record in it begins: a server that replays to a place stops at a record that begins there or
+    /// later.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_begins: Option<Lsn>,
     /// Where the last whole record in it ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ends: Option<Lsn>,

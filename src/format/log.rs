@@ -114,6 +114,7 @@ mod tests {
             sha256: Sha256([7; 32]),
             content_tag: Some("0".repeat(32)),
             facts: LogFacts {
+                last_begins: Some(Lsn(7)),
                 ends: Some(Lsn((number + 1) << 24)),
                 first_time: Some(time),
                 last_time: Some(time),

@@ -61,7 +61,7 @@ pub struct PlanEnd {
     /// The time of the last commit that is known to be there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_commit: Option<Timestamp>,
-    /// Whether a commit after the wanted time is in it. Without one the server must be told to replay all there is.
+    /// Whether something after the wanted time or place is in it. Without that the server must be told to replay all there is.
     pub passes_target: bool,
 }
 
@@ -390,7 +390,7 @@ impl Planning<'_> {
         }
         match &self.wanted.goal {
             Goal::Latest => false,
-            Goal::At(at) => self.at >= *at,
+            Goal::At(at) => facts.last_begins.is_some_and(|last| last >= *at),
             Goal::Time(time) => facts.last_commit.is_some_and(|last| last > *time),
             Goal::Point(name) => facts.points.iter().any(|point| point.name == *name),
         }
@@ -422,7 +422,8 @@ impl Planning<'_> {
         }
         match &self.wanted.goal {
             Goal::Latest => Ok(true),
-            // Nothing was committed after it that is known: all there is may be right, and the caller says so.
+            // Nothing after it is known: all there is may be right, and the caller says so.
+            Goal::At(at) if self.at >= *at => Ok(false),
             Goal::Time(time) if self.last_time.is_some_and(|last| last >= *time) => Ok(false),
             _ => Err(Gap::EndsBefore { at: self.at, last_commit: self.last_commit }),
         }

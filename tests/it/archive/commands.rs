@@ -14,7 +14,7 @@ fn server() -> Server {
     server
 }
 
-fn words<'w>(line: &'w str) -> Vec<&'w str> {
+fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 

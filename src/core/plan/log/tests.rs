@@ -24,6 +24,7 @@ fn entry(file: LogFile) -> LogEntry {
         _ => Lsn((number + 1) * BYTES),
     });
     let facts = LogFacts {
+        last_begins: ends.map(|ends| Lsn(ends.0 - 100)),
         ends,
         last_commit: number.map(time),
         last_time: number.map(time),
@@ -99,6 +100,8 @@ fn plans_list_exactly_what_is_replayed() {
         (all, wanted(2, Goal::Latest), "1:3 1:4 2:5 2:6 2:7 2h", true),
         (all, wanted(1, Goal::At(Lsn(4 * BYTES + 5))), "1:3 1:4", true),
         (all, wanted(1, Goal::At(Lsn(0))), "1:3", true),
+        (all, wanted(1, Goal::At(Lsn(5 * BYTES))), "1:3 1:4 1:5", true),
+        (all, wanted(1, Goal::At(Lsn(7 * BYTES))), "1:3 1:4 1:5 1:6", false),
         (all, wanted(1, Goal::Time(time(4))), "1:3 1:4 1:5", true),
         (all, wanted(1, Goal::Time(time(6))), "1:3 1:4 1:5 1:6", false),
         (all, wanted(2, Goal::Point("p6".into())), "1:3 1:4 2:5 2:6 2h", true),

@@ -40,6 +40,7 @@ fn times_commits_and_points_are_found() {
     let (header, found) = read_segment(segment.bytes(), name(3)).unwrap();
     assert_eq!((header.major, header.system, header.segment_bytes), (15, SYSTEM, BYTES));
     assert_eq!((found.commits, found.ends), (2, Some(end)));
+    assert!(found.last_begins.is_some_and(|last| last < end && end.0 - last.0 < 200));
     assert_eq!((found.first_time, found.last_time), (Some(time("09:00:00")), Some(time("10:00:01"))));
     assert_eq!(found.last_commit, Some(time("10:00:00.500")));
     assert_eq!(found.points.len(), 1);

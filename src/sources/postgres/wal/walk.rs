@@ -35,6 +35,7 @@ pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogF
         }
         previous = Some(walk.place(start));
         let end = walk.place(next);
+        facts.last_begins = Some(walk.place(start));
         facts.ends = Some(end);
         match record::told(&record, end) {
             Told::Nothing => {}
