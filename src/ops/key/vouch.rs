@@ -10,7 +10,9 @@ use crate::{
         vouch::{FORMAT, OBJECTS_MAX, Vouch, VouchId},
     },
     format::{
-        self, prune as prune_format,
+        self,
+        log::SignedRecord,
+        prune as prune_format,
         signature::{self, MAX_SIGNATURE_BYTES},
         signers::Signers,
         vouch as vouch_format,
@@ -18,6 +20,7 @@ use crate::{
     ops::{evidence::verify::examine, host::Host, list::sources_on_stores},
     repository::{
         Repository, evidence, head, layout,
+        log::LogSurvey,
         prunes::{Prunes, SignedPrune},
         vouch,
     },
@@ -158,6 +161,26 @@ fn gather_prunes(
     }
 }
 
+/// Records of a log are vouched for as whole objects, signature included.
+fn gather_log(
+    repository: &Repository,
+    remaining: &Signers,
+    source: &SourceName,
+    log: &LogSurvey,
+    gathered: &mut Gathered,
+) {
+    let principal = signature::principal(source, &repository.id);
+    for (id, held) in &log.records {
+        let stays = SignedRecord::parse(&held.signed.bytes).is_ok_and(|stored| {
+            remaining.verify(stored.record.as_bytes(), &stored.signature, signature::LOG, &principal).is_ok()
+        });
+        if !stays {
+            let name = layout::log_record(*id);
+            gathered.add(format!("{}{name}", layout::source_folder(source)), held.signed.sha256);
+        }
+    }
+}
+
 /// Finds what is good now and would not be without the signer. Snapshots in `except` are left out.
 ///
 /// Read from as many stores as it takes to see everything that was durable.
@@ -190,6 +213,8 @@ pub(super) async fn gather(
             gathered.sources.entry(source.clone()).or_default().insert(*id);
         }
         gather_prunes(repository, &remaining, &source, &catalogue.prunes, &mut gathered);
+        let log = repository.survey_log(&source, &catalogue.listings).await;
+        gather_log(repository, &remaining, &source, &log, &mut gathered);
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {
         return Err(Failure::new(Code::NoRecoveryPoint, format!("there is no snapshot {unknown} to leave out"))

@@ -2,7 +2,8 @@
 
 use super::server::{SYSTEM, Server};
 use crate::support::{recoup, run};
-use std::fs;
+use ::recoup::{core::failure::Code, format::signature::HostKey};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A server whose source is of kind postgres.
 fn server() -> Server {
@@ -75,4 +76,36 @@ fn exit_codes_are_what_postgresql_acts_upon() {
     archive(&["push", "ledger", &format!("pg_wal/{}", server.name(3))], 14);
     let identity = identity.to_str().unwrap();
     archive(&["fetch", "ledger", &other, "pg_wal/RECOVERYXLOG", "--identity", identity], 200);
+}
+
+#[test]
+fn what_a_revoked_signer_archived_stays_good() {
+    let server = server();
+    let name = server.segment(1);
+    server.push(&name).unwrap();
+    let old = server.repository.host().key.fingerprint();
+    let key = HostKey::generate([9; 32], "recoup@new");
+    let beside = server.repository.config().parent().unwrap().to_owned();
+    fs::write(beside.join("new_ed25519"), key.to_openssh()).unwrap();
+    fs::set_permissions(beside.join("new_ed25519"), PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(beside.join("new_ed25519.pub"), format!("{}\n", key.public_line())).unwrap();
+    let config = server.repository.config();
+    let change = |line: &[&str]| {
+        run(recoup(&beside).arg("--config").arg(&config).args(["key", "signer"]).args(line).args(["--reason", "test"]))
+            .expect_code(0)
+    };
+    change(&["add", "new_ed25519.pub"]);
+    let text = fs::read_to_string(&config).unwrap().replace("\"host_ed25519\"", "\"new_ed25519\"");
+    fs::write(&config, text).unwrap();
+    change(&["revoke", old.as_str(), "--confirm", old.as_str()]);
+    server.assert_fetched(&name);
+    assert_eq!(server.records().len(), 1);
+    // Not a byte of it may differ, and nothing else of the old key counts.
+    for store in ["a", "b", "c"] {
+        let record = server.object(store, ".json");
+        let text = fs::read_to_string(&record).unwrap();
+        fs::write(record, format!("{text} ")).unwrap();
+    }
+    assert_eq!(server.records().len(), 0);
+    assert_eq!(server.fetch(&name, None).unwrap_err().code, Code::Damaged);
 }
