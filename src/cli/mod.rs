@@ -40,7 +40,7 @@ fn guarded(arguments: &[OsString], work: impl FnOnce() -> Code) -> Code {
         let scanned = usage::Scanned::of(arguments);
         let failure = Failure::internal("recoup stopped because of a bug in it")
             .safe("every snapshot that was acknowledged before is untouched");
-        finish(scanned.command.as_deref(), &Output::new(&scanned.global()), Err(failure))
+        finish(scanned.name(), &Output::new(&scanned.global()), Err(failure))
     })
 }
 
@@ -60,7 +60,7 @@ fn run(arguments: &[OsString]) -> Code {
             if usage::is_answer(&error) {
                 return finish(None, &output, output.help(&error).map(|()| Code::Done));
             }
-            finish(scanned.command.as_deref(), &output, Err(usage::failure(&error, &scanned)))
+            finish(scanned.name(), &output, Err(usage::failure(&error, &scanned)))
         }
     }
 }
@@ -84,6 +84,11 @@ fn finish(command: Option<&str>, output: &Output, result: Result<Code, Failure>)
 /// Monitoring commands answer 0 to 3, whatever happened: 2 says that damage was seen, and nothing else does. An
 /// interruption keeps its own code everywhere.
 fn exit_code(command: Option<&str>, code: Code) -> Code {
+    match command {
+        Some("archive fetch") => return fetch_code(code),
+        Some("archive push") => return push_code(code),
+        _ => {}
+    }
     if !matches!(command, Some("verify" | "doctor" | "check" | "status" | "drill")) {
         return code;
     }
@@ -91,6 +96,22 @@ fn exit_code(command: Option<&str>, code: Code) -> Code {
         Code::Done | Code::Warning | Code::Interrupted | Code::Terminated => code,
         Code::Damaged | Code::LogAltered => Code::Failed,
         _ => Code::Unknown,
+    }
+}
+
+/// PostgreSQL takes everything up to 125 for the end of the log, and would end its recovery there.
+fn fetch_code(code: Code) -> Code {
+    match code {
+        Code::Interrupted | Code::Terminated => code,
+        _ => Code::Unanswered,
+    }
+}
+
+/// PostgreSQL stops its archiver over everything above 125.
+fn push_code(code: Code) -> Code {
+    match code {
+        Code::Interrupted | Code::Terminated | Code::Unanswered => Code::Failed,
+        _ => code,
     }
 }
 
@@ -124,6 +145,22 @@ mod tests {
             assert_eq!(exit_code(Some("check"), code), monitored);
             assert_eq!(exit_code(Some("status"), code), monitored);
             assert_eq!(exit_code(Some("backup"), code), code);
+            assert!(exit_code(Some("archive push"), code).number() <= 125);
+            assert!(exit_code(Some("archive fetch"), code).number() > 125);
+        }
+    }
+
+    #[test]
+    fn a_bad_line_has_the_code_of_its_command() {
+        for (line, code) in [
+            ("recoup archive fetch", 200),
+            ("recoup --json archive fetch ledger x y --bad", 200),
+            ("recoup --config archive archive fetch ledger 00000001000000000000000g y", 200),
+            ("recoup archive push", 64),
+            ("recoup archive", 64),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(run(&words).number(), code, "{line}");
         }
     }
 
@@ -132,6 +169,8 @@ mod tests {
         let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(guarded(&words("recoup backup"), || panic!("on purpose")), Code::Internal);
         assert_eq!(guarded(&words("recoup verify"), || panic!("on purpose")), Code::Unknown);
+        assert_eq!(guarded(&words("recoup archive fetch l f p"), || panic!("on purpose")), Code::Unanswered);
+        assert_eq!(guarded(&words("recoup archive push l p"), || panic!("on purpose")), Code::Internal);
         assert_eq!(guarded(&words("recoup backup"), || Code::Warning), Code::Warning);
     }
 }

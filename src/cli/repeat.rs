@@ -10,8 +10,10 @@ use std::{ffi::OsString, path::Path};
 /// Verbs that read stores and may do so without a configuration.
 const READERS: &[&str] = &["list", "verify", "restore", "points"];
 /// The other verbs that a configuration has to be named for.
-const OTHERS: &[&str] =
-    &["backup", "copy", "doctor", "config", "evidence", "hold", "key", "prune", "drill", "check", "status", "report"];
+const OTHERS: &[&str] = &[
+    "archive", "backup", "copy", "doctor", "config", "evidence", "hold", "key", "prune", "drill", "check", "status",
+    "report",
+];
 /// What stands in a message for the current command.
 const THIS: &str = "recoup ...";
 

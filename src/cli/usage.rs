@@ -52,6 +52,15 @@ impl Scanned {
         scanned
     }
 
+    /// The command whose exit codes hold.
+    pub(super) fn name(&self) -> Option<&str> {
+        let path = self.path.trim_start();
+        match path.starts_with("archive ") {
+            true => Some(path),
+            false => self.command.as_deref(),
+        }
+    }
+
     /// The flags that could be told.
     pub(super) fn global(&self) -> Global {
         Global { json: self.json, color: self.color, progress: ProgressMode::Off, ..Global::default() }

@@ -26,7 +26,9 @@ pub use edit::{RecipientChange, by_hand, edit_recipients};
 pub use identity::{IDENTITY_COMMAND, IDENTITY_FILE, IdentityInput, find_identity, signers_beside};
 pub use kept::parse_kept;
 pub use lookup::{CONFIG, find, find_for_init};
-pub use parse::{KNOWN as CONFIGURATION_KEYS, ReadPolicy, load, load_text, parse, parse_source_argument, read_text};
+pub use parse::{
+    KNOWN as CONFIGURATION_KEYS, POSTGRES, ReadPolicy, load, load_text, parse, parse_source_argument, read_text,
+};
 pub use policy::{
     BUILT_IN as BUILT_IN_POLICIES, DEFAULT_POLICY, DEFAULT_POLICY_TEXT, KNOWN as POLICY_KEYS, LoadedPolicy,
 };

@@ -87,7 +87,7 @@ pub(super) const REREAD_EVERY_DEFAULT: Duration = Duration::from_secs(7 * 86_400
 /// The kind of directories of append-only logs.
 pub(super) const LOG: &str = "log";
 /// The kind of PostgreSQL servers.
-const POSTGRES: &str = "postgres";
+pub const POSTGRES: &str = "postgres";
 /// The kinds of source that this build can protect.
 const KINDS: &[&str] = &["sqlite", LOG, POSTGRES];
 /// The kinds that other builds can.

@@ -61,6 +61,8 @@ pub enum Action {
     Report,
     /// Records of the control log were acknowledged as lost.
     Acknowledge,
+    /// A new history of a log was opened.
+    Archive,
 }
 
 impl fmt::Display for Action {
@@ -79,6 +81,7 @@ impl fmt::Display for Action {
             Action::Configuration => "configuration",
             Action::Report => "report",
             Action::Acknowledge => "acknowledge",
+            Action::Archive => "archive",
         })
     }
 }

@@ -44,6 +44,8 @@ pub enum Code {
     Interrupted = 130,
     /// Terminated (SIGTERM); resumable.
     Terminated = 143,
+    /// A recovering server gets no answer that it could take for the end of its log.
+    Unanswered = 200,
 }
 
 impl Code {

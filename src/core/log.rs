@@ -8,7 +8,11 @@ use super::{
 };
 use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 /// The value of `format` in every log record that this version reads and writes.
 pub const FORMAT: &str = "recoup-log/1";
@@ -252,6 +256,26 @@ impl FromStr for LogFile {
     }
 }
 
+impl LogFile {
+    /// The name as it stands in the names of objects, which know no capital letters.
+    pub fn key(&self) -> String {
+        self.to_string().to_ascii_lowercase()
+    }
+
+    /// The file of such a name.
+    pub fn from_key(key: &str) -> Option<Self> {
+        let upper = key.to_ascii_uppercase();
+        let name = [("PARTIAL", "partial"), ("HISTORY", "history"), ("BACKUP", "backup")].iter().fold(
+            upper,
+            |name, (ending, right)| match name.strip_suffix(ending) {
+                Some(stem) => format!("{stem}{right}"),
+                None => name,
+            },
+        );
+        name.parse().ok().filter(|file: &LogFile| file.key() == key)
+    }
+}
+
 /// A history: the system that writes the log, and its timeline. Written as `7301234567890123456-00000001`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HistoryId {
@@ -264,6 +288,18 @@ pub struct HistoryId {
 impl fmt::Display for HistoryId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{:08X}", self.system, self.timeline)
+    }
+}
+
+impl HistoryId {
+    /// The history as it stands in the names of objects, which know no capital letters.
+    pub fn key(&self) -> String {
+        self.to_string().to_ascii_lowercase()
+    }
+
+    /// The history of such a name.
+    pub fn from_key(key: &str) -> Option<Self> {
+        key.to_ascii_uppercase().parse().ok().filter(|history: &HistoryId| history.key() == key)
     }
 }
 
@@ -331,6 +367,10 @@ pub struct NamedPoint {
 /// What a file of the log holds, as found in it before it was sealed. All of it stands in clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
+    /// Where the last whole record in it begins: a server that replays to a place stops at a record that begins there or
+    /// later.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_begins: Option<Lsn>,
     /// Where the last whole record in it ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ends: Option<Lsn>,
@@ -400,7 +440,85 @@ pub struct LogRecord {
     pub files: Vec<LogEntry>,
 }
 
+/// Which record: what its name is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogRecordId {
+    /// The history that its files belong to.
+    pub history: HistoryId,
+    /// The first of its files.
+    pub first: LogFile,
+    /// The run that wrote it.
+    pub run: RunId,
+}
+
+/// One stored copy of a file of a log: where it lies, and what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogObject {
+    /// The history that it belongs to.
+    pub history: HistoryId,
+    /// The file.
+    pub file: LogFile,
+    /// The run that stored it.
+    pub run: RunId,
+    /// Bytes of it before it was compressed.
+    pub bytes_raw: u64,
+    /// Bytes of the sealed object.
+    pub size: u64,
+    /// SHA-256 of the sealed object.
+    pub sha256: Sha256,
+}
+
+/// A file that was stored several times, and not provably with the same content each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFork {
+    /// The history that it belongs to.
+    pub history: HistoryId,
+    /// The file.
+    pub file: LogFile,
+    /// The runs that stored it.
+    pub runs: Vec<RunId>,
+    /// Whether the contents certainly differ; else nothing here can tell.
+    pub certain: bool,
+}
+
+/// The files that were stored several times without their contents being known to be equal.
+pub fn forks<'r>(records: impl IntoIterator<Item = &'r LogRecord>) -> Vec<LogFork> {
+    type Stored<'r> = Vec<(RunId, Option<&'r str>)>;
+    let mut stored: BTreeMap<(HistoryId, LogFile), Stored<'r>> = BTreeMap::new();
+    for record in records {
+        for entry in &record.files {
+            let of_file = stored.entry((record.history, entry.file)).or_default();
+            of_file.push((record.run, entry.content_tag.as_deref()));
+        }
+    }
+    let fork = |((history, file), copies): ((HistoryId, LogFile), Stored<'r>)| {
+        let tags: BTreeSet<Option<&str>> = copies.iter().map(|(_, tag)| *tag).collect();
+        let runs: BTreeSet<RunId> = copies.iter().map(|(run, _)| *run).collect();
+        let certain = tags.iter().flatten().count() > 1;
+        let equal = tags.len() == 1 && !tags.contains(&None);
+        (runs.len() > 1 && !equal).then(|| LogFork { history, file, runs: runs.into_iter().collect(), certain })
+    };
+    stored.into_iter().filter_map(fork).collect()
+}
+
 impl LogRecord {
+    /// Which record it is; `None` for one that names no file.
+    pub fn id(&self) -> Option<LogRecordId> {
+        Some(LogRecordId { history: self.history, first: self.files.first()?.file, run: self.run })
+    }
+
+    /// Where a file of it lies.
+    pub fn object(&self, entry: &LogEntry) -> LogObject {
+        LogObject {
+            history: self.history,
+            file: entry.file,
+            run: self.run,
+            bytes_raw: entry.bytes_raw,
+            size: entry.size,
+            sha256: entry.sha256,
+        }
+    }
+
     /// Why the record cannot be what it claims to be, if so. Its signature and its place are other matters.
     pub fn contradiction(&self) -> Option<&'static str> {
         let is_fingerprint = self.writer.len() <= 100 && self.writer.bytes().all(|byte| byte.is_ascii_graphic());
@@ -465,7 +583,9 @@ mod tests {
             "00000002.history",
             "000000010000000000000002.00000028.backup",
         ] {
-            assert_eq!(text.parse::<LogFile>().unwrap().to_string(), text);
+            let file: LogFile = text.parse().unwrap();
+            assert_eq!((file.to_string().as_str(), LogFile::from_key(&file.key())), (text, Some(file)));
+            assert!(file.key() == text.to_lowercase() && (text == file.key() || LogFile::from_key(text).is_none()));
         }
         for bad in [
             "",
@@ -533,7 +653,9 @@ mod tests {
     #[test]
     fn histories() {
         let text = "7301234567890123456-0000000A";
-        assert_eq!(text.parse::<HistoryId>().unwrap().to_string(), text);
+        let history: HistoryId = text.parse().unwrap();
+        assert_eq!((history.to_string().as_str(), HistoryId::from_key(&history.key())), (text, Some(history)));
+        assert_eq!(HistoryId::from_key(text), None);
         for bad in ["7301234567890123456", "7301234567890123456-A", "07-00000001", "+7-00000001", "7-0000000a"] {
             assert!(bad.parse::<HistoryId>().is_err(), "{bad}");
         }

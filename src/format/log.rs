@@ -2,12 +2,62 @@
 //!
 //! The signature is over the exact bytes of the text in `record`, and is checked before that is parsed.
 
-use super::{FormatError, parse_document, signature};
+use super::{
+    FormatError, parse_document,
+    seal::{Hashed, Identities, Recipients, SealedObject, open_small},
+    signature,
+};
 use crate::core::log::{FORMAT, LogRecord};
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 
 /// The most bytes of a stored record that a reader accepts: 64 files with all their restore points take half of it.
 pub const MAX_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Bytes of a file that are compressed as one frame: several can be compressed at once.
+pub const FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// Compresses a part of a file as one frame.
+pub fn compress(part: &[u8], level: i32) -> Vec<u8> {
+    zstd::bulk::compress(part, level).expect("compressing in memory does not fail")
+}
+
+/// Seals a file whose parts are compressed already.
+pub fn seal(recipients: &Recipients, frames: &[Vec<u8>]) -> SealedObject {
+    let bytes: usize = frames.iter().map(Vec::len).sum();
+    let output = Hashed::with_capacity(bytes + bytes / 1024 + 2048);
+    let mut writer = recipients.seal(output).expect("sealing in memory does not fail");
+    frames.iter().for_each(|frame| writer.write_all(frame).expect("sealing in memory does not fail"));
+    writer.finish().expect("sealing in memory does not fail").finish()
+}
+
+/// Opens a stored file, which must have exactly so many bytes.
+pub fn open(identities: &Identities, sealed: &[u8], bytes_raw: u64) -> Result<Vec<u8>, FormatError> {
+    let raw = open_small(identities, sealed, bytes_raw)?;
+    if raw.len() as u64 == bytes_raw {
+        Ok(raw)
+    } else {
+        Err(FormatError::damaged(format_args!("it holds {} bytes in place of {bytes_raw}", raw.len())))
+    }
+}
+
+/// Computes the tags by which one host knows equal contents again. Without its key they tell nothing.
+#[derive(Clone)]
+pub struct Tagger([u8; 32]);
+
+impl Tagger {
+    /// The one that belongs to a secret: an identity's or a key's text.
+    pub fn of_secret(secret: &str) -> Self {
+        // Comments and line ends are no part of a key.
+        let lines = secret.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Tagger(blake3::derive_key("recoup log content tag 1", lines.collect::<Vec<_>>().join("\n").as_bytes()))
+    }
+
+    /// The tag of a content: 32 digits.
+    pub fn tag(&self, content: &[u8]) -> String {
+        blake3::keyed_hash(&self.0, content).to_hex()[..32].to_owned()
+    }
+}
 
 /// A record as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +114,7 @@ mod tests {
             sha256: Sha256([7; 32]),
             content_tag: Some("0".repeat(32)),
             facts: LogFacts {
+                last_begins: Some(Lsn(7)),
                 ends: Some(Lsn((number + 1) << 24)),
                 first_time: Some(time),
                 last_time: Some(time),

@@ -1,6 +1,7 @@
 //! One module per use case. They know nothing of the command line.
 
 pub mod altered;
+pub mod archive;
 pub mod backup;
 pub mod cancel;
 pub mod check;

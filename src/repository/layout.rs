@@ -4,6 +4,7 @@ use crate::core::{
     evidence::WriterId,
     id::{RunId, SnapshotId, SourceName},
     inventory::Inventory,
+    log::{HistoryId, LogFile, LogRecordId},
     manifest::PartId,
     prune::Stage,
     vouch::VouchId,
@@ -128,6 +129,41 @@ pub fn prune_record(name: &str) -> Option<(RunId, Stage)> {
     Some((plan.parse().ok()?, stage))
 }
 
+/// The folder of a source's log, with its slash.
+pub const LOG: &str = "log/";
+
+/// The folder of a history of a log, with its slash.
+pub fn log_folder(history: HistoryId) -> String {
+    format!("{LOG}{}/", history.key())
+}
+
+/// A sealed file of a log.
+pub fn log_file(history: HistoryId, file: LogFile, run: RunId) -> String {
+    format!("{}{}-{run}.age", log_folder(history), file.key())
+}
+
+/// A signed record of files of a log.
+pub fn log_record(id: LogRecordId) -> String {
+    format!("{}{}-{}.json", log_folder(id.history), id.first.key(), id.run)
+}
+
+/// The record whose name this is, if it is one.
+pub fn log_record_of(name: &str) -> Option<LogRecordId> {
+    let (history, first, run) = log_name(name.strip_suffix(".json")?)?;
+    Some(LogRecordId { history, first, run })
+}
+
+/// The sealed file of a log whose name this is, if it is one.
+pub fn log_file_of(name: &str) -> Option<(HistoryId, LogFile, RunId)> {
+    log_name(name.strip_suffix(".age")?)
+}
+
+fn log_name(name: &str) -> Option<(HistoryId, LogFile, RunId)> {
+    let (history, object) = name.strip_prefix(LOG)?.split_once('/')?;
+    let (file, run) = object.rsplit_once('-')?;
+    Some((HistoryId::from_key(history)?, LogFile::from_key(file)?, run.parse().ok()?))
+}
+
 /// Names of the clear and sealed objects in a snapshot's own folder that its inventory needs.
 pub fn commit_names(inventory: &Inventory) -> [String; 3] {
     let id = inventory.id();
@@ -147,6 +183,23 @@ mod tests {
         for other in [snapshot_object(id, SIGNATURE), manifest_root(id), "snapshots/inventory.json".into(), "x".into()]
         {
             assert_eq!(committed_snapshot(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_of_logs() {
+        let history: HistoryId = "7301234567890123456-0000000A".parse().unwrap();
+        let run: RunId = "aaaaaaaaaaaaaaaa".parse().unwrap();
+        for file in ["0000000A00000000000000FE", "0000000A.history", "0000000A00000000000000FE.0000002C.backup"] {
+            let first: LogFile = file.parse().unwrap();
+            let id = LogRecordId { history, first, run };
+            assert_eq!(log_record_of(&log_record(id)), Some(id));
+            assert_eq!(log_file_of(&log_file(history, first, run)), Some((history, first, run)));
+            assert_eq!(log_record(id), log_record(id).to_lowercase());
+            assert_eq!((log_file_of(&log_record(id)), log_record_of(&log_file(history, first, run))), (None, None));
+        }
+        for other in ["log/x/y-aaaaaaaaaaaaaaaa.json", "log/7-0000000a/0000000a.history.json", "log/7-0000000a.json"] {
+            assert_eq!(log_record_of(other), None, "{other}");
         }
     }
 

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod head;
 pub mod heal;
 pub mod layout;
+pub mod log;
 mod lost_head;
 pub mod prunes;
 pub mod recovery;

@@ -231,7 +231,7 @@ impl Repository {
         }
     }
 
-    fn vouches_for(&self, name: &str, bytes: &[u8]) -> bool {
+    pub(super) fn vouches_for(&self, name: &str, bytes: &[u8]) -> bool {
         self.vouches.0.get().is_some_and(|vouched| vouched.holds(name, format::sha256(bytes)))
     }
 }

@@ -1,6 +1,7 @@
 //! The one integration test binary.
 #![allow(clippy::unwrap_used, reason = "what goes wrong here fails a test, and shall say where")]
 
+mod archive;
 mod bad_input;
 mod check;
 mod choosing;

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod archive;
 pub mod backup;
 pub mod check;
 pub mod completions;
@@ -37,6 +38,8 @@ pub enum Command {
     Init(init::Arguments),
     /// Take a snapshot of every source, or of those named
     Backup(backup::Arguments),
+    /// Keep a server's write-ahead log on the stores, and give it back
+    Archive(archive::Arguments),
     /// List the snapshots on the stores
     List(list::Arguments),
     /// Show the moments that can be brought back, and the gaps between them
@@ -78,6 +81,10 @@ pub const HELP: &[Help] = &[
     main_page::HELP,
     init::HELP,
     backup::HELP,
+    archive::HELP,
+    archive::HELP_PUSH,
+    archive::HELP_FETCH,
+    archive::HELP_OPEN,
     list::HELP,
     points::HELP,
     restore::HELP,
@@ -121,6 +128,7 @@ impl Command {
         match self {
             Command::Init(_) => "init",
             Command::Backup(_) => "backup",
+            Command::Archive(arguments) => arguments.action.name(),
             Command::List(_) => "list",
             Command::Points(_) => "points",
             Command::Restore(_) => "restore",
@@ -148,6 +156,7 @@ impl Command {
             Command::Points(arguments) => Some((&arguments.stores, None)),
             Command::Verify(arguments) => Some((&arguments.stores, None)),
             Command::Restore(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
+            Command::Archive(arguments) => arguments.action.access(),
             Command::Evidence(arguments) => arguments.access(),
             Command::Hold(arguments) => arguments.stores().map(|stores| (stores, None)),
             Command::Key(arguments) => arguments.access(),
@@ -170,6 +179,7 @@ impl Command {
             Command::Status(arguments) => status::run(arguments, context),
             Command::Copy(arguments) => copy::run(arguments, context),
             Command::Evidence(arguments) => evidence::run(arguments, context),
+            Command::Archive(arguments) => archive::run(arguments, context),
             Command::Hold(arguments) => hold::run(arguments, context),
             Command::Key(arguments) => key::run(arguments, context),
             Command::Report(arguments) => report::run(arguments, context),

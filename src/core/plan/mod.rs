@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod drill;
+pub mod log;
 pub mod merge;
 pub mod prune;
 pub mod restore;

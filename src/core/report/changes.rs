@@ -43,6 +43,7 @@ fn what(record: &Record) -> String {
         Action::Prune => "snapshots were deleted by the retention rule, or that was planned",
         Action::Copy => "stores were brought level",
         Action::Report => "a report was made",
+        Action::Archive => "a new history of the log was opened",
         Action::Key => "recipients were changed or proven",
         Action::Signer => "signers were changed",
         Action::Configuration => "the configuration was recorded",

@@ -10,7 +10,7 @@ mod last;
 mod log_wait;
 mod pipeline;
 mod reuse;
-mod shipment;
+pub(super) mod shipment;
 #[cfg(test)]
 mod tests;
 

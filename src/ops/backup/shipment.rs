@@ -39,17 +39,17 @@ const LAG_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const UNIT_BYTES: u64 = 1024;
 
 /// An object to be shipped; its name is relative to the source's folder.
-pub(super) struct Parcel {
-    pub(super) name: String,
-    pub(super) object: SealedObject,
+pub(in crate::ops) struct Parcel {
+    pub(in crate::ops) name: String,
+    pub(in crate::ops) object: SealedObject,
 }
 
 /// The sealing threads' end of the way.
-pub(super) struct Outbox(mpsc::Sender<Parcel>);
+pub(in crate::ops) struct Outbox(mpsc::Sender<Parcel>);
 
 impl Outbox {
     /// Hands over an object; blocks while too many wait.
-    pub(super) fn send(&self, parcel: Parcel) -> Result<(), Failure> {
+    pub(in crate::ops) fn send(&self, parcel: Parcel) -> Result<(), Failure> {
         self.0.blocking_send(parcel).map_err(|_| {
             Failure::new(Code::Store, "no store takes objects any more").safe("earlier snapshots are unaffected")
         })
@@ -57,7 +57,7 @@ impl Outbox {
 }
 
 /// A channel from the sealing threads to a shipment.
-pub(super) fn outbox() -> (Outbox, mpsc::Receiver<Parcel>) {
+pub(in crate::ops) fn outbox() -> (Outbox, mpsc::Receiver<Parcel>) {
     let (sender, receiver) = mpsc::channel(1);
     (Outbox(sender), receiver)
 }
@@ -83,24 +83,24 @@ struct Waiting {
 }
 
 /// Whether a snapshot is durable when the stores of these names hold it.
-pub(super) type Enough = Box<dyn Fn(&BTreeSet<String>) -> bool + Send + Sync>;
+pub(in crate::ops) type Enough = Box<dyn Fn(&BTreeSet<String>) -> bool + Send + Sync>;
 
 /// Where objects may wait.
-pub(super) struct Room {
-    pub(super) memory_bytes: u64,
-    pub(super) spool_bytes: u64,
-    pub(super) spool_dir: PathBuf,
+pub(in crate::ops) struct Room {
+    pub(in crate::ops) memory_bytes: u64,
+    pub(in crate::ops) spool_bytes: u64,
+    pub(in crate::ops) spool_dir: PathBuf,
 }
 
 impl Room {
     /// With a spool of so many bytes.
-    pub(super) fn new(spool_dir: PathBuf, spool_bytes: u64) -> Self {
+    pub(in crate::ops) fn new(spool_dir: PathBuf, spool_bytes: u64) -> Self {
         Room { memory_bytes: MEMORY_BYTES, spool_bytes: spool_bytes.min(1 << 40), spool_dir }
     }
 }
 
 /// Objects on their way to several stores.
-pub(super) struct Shipment {
+pub(in crate::ops) struct Shipment {
     folder: String,
     room: Room,
     memory: Arc<Semaphore>,
@@ -111,7 +111,7 @@ pub(super) struct Shipment {
     /// What every store gets before anything else, once there is anything else.
     first: Option<Parcel>,
     /// Bytes handed over so far.
-    pub(super) bytes: u64,
+    pub(in crate::ops) bytes: u64,
 }
 
 struct Lane {
@@ -124,7 +124,7 @@ struct Lane {
 
 /// Why a store did not get everything.
 #[derive(Clone, Debug)]
-pub(super) enum LaneError {
+pub(in crate::ops) enum LaneError {
     /// It failed.
     Store(StoreError),
     /// It was too slow.
@@ -145,7 +145,7 @@ impl std::fmt::Display for LaneError {
 
 impl Shipment {
     /// A shipment to `stores`, whose objects get the folder in front of their names.
-    pub(super) fn new(stores: &[Store], folder: String, room: Room, is_enough: Enough) -> Self {
+    pub(in crate::ops) fn new(stores: &[Store], folder: String, room: Room, is_enough: Enough) -> Self {
         let reload = Arc::new(Semaphore::new(1));
         let permits = |bytes: u64| Arc::new(Semaphore::new((bytes / UNIT_BYTES) as usize));
         let lanes = stores.iter().map(|store| Lane::start(store.clone(), reload.clone())).collect();
@@ -168,7 +168,7 @@ impl Shipment {
     }
 
     /// Takes everything from the sealing threads until they are done.
-    pub(super) async fn carry(
+    pub(in crate::ops) async fn carry(
         &mut self,
         receiver: &mut mpsc::Receiver<Parcel>,
         progress: &dyn Fn(u64),
@@ -249,7 +249,7 @@ impl Shipment {
     }
 
     /// Says that nothing more comes, and hands out each store's task, to be awaited for its outcome.
-    pub(super) fn close(mut self) -> Vec<(String, JoinHandle<Result<(), LaneError>>)> {
+    pub(in crate::ops) fn close(mut self) -> Vec<(String, JoinHandle<Result<(), LaneError>>)> {
         self.lanes
             .iter_mut()
             .filter_map(|lane| {
@@ -339,7 +339,7 @@ async fn upload(store: &Store, waiting: Arc<Waiting>, reload: &Semaphore) -> Res
 }
 
 /// Reads an object back and makes sure that the spool's disk gave what it was given.
-pub(super) fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
+pub(in crate::ops) fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
     match fs::read(path) {
         Ok(bytes) if crate::format::sha256(&bytes) == *sha256 => Ok(bytes.into()),
         Ok(_) => Err(LaneError::Own(format!("{} is not what was written there: check its disk", path.display()))),

@@ -6,6 +6,7 @@
 
 mod evidence;
 mod level;
+mod logs;
 mod prunes;
 mod seed;
 mod vouches;
@@ -98,10 +99,12 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
                 copy.find_store(at, Problem::Unreachable, why);
             }
         }
+        let log = repository.survey_log(&source, &catalogue.listings).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first: a store that has one is never brought what it names.
             copy.carry_prunes(&catalogue, store).await;
             copy.level(&catalogue, store, &damaged, progress).await;
+            copy.level_log(&catalogue, &log, store, &damaged).await;
         }
     }
     if request.sources.is_empty() {

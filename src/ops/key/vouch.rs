@@ -11,7 +11,9 @@ use crate::{
         vouch::{FORMAT, OBJECTS_MAX, Vouch, VouchId},
     },
     format::{
-        self, prune as prune_format,
+        self,
+        log::SignedRecord,
+        prune as prune_format,
         signature::{self, MAX_SIGNATURE_BYTES},
         signers::Signers,
         vouch as vouch_format,
@@ -19,6 +21,7 @@ use crate::{
     ops::{evidence::verify::examine, host::Host, list::sources_and_silent_stores},
     repository::{
         Repository, evidence, head, layout,
+        log::LogSurvey,
         prunes::{Prunes, SignedPrune},
         vouch,
     },
@@ -159,6 +162,26 @@ fn gather_prunes(
     }
 }
 
+/// Records of a log are vouched for as whole objects, signature included.
+fn gather_log(
+    repository: &Repository,
+    remaining: &Signers,
+    source: &SourceName,
+    log: &LogSurvey,
+    gathered: &mut Gathered,
+) {
+    let principal = signature::principal(source, &repository.id);
+    for (id, held) in &log.records {
+        let stays = SignedRecord::parse(&held.signed.bytes).is_ok_and(|stored| {
+            remaining.verify(stored.record.as_bytes(), &stored.signature, signature::LOG, &principal).is_ok()
+        });
+        if !stays {
+            let name = layout::log_record(*id);
+            gathered.add(format!("{}{name}", layout::source_folder(source)), held.signed.sha256);
+        }
+    }
+}
+
 /// Finds what is good now and would not be without the signer. Snapshots in `except` are left out.
 ///
 /// Read from as many stores as it takes to see everything that was durable. What cannot be read fails it: left out, it
@@ -198,6 +221,8 @@ pub(super) async fn gather(
             gathered.sources.entry(source.clone()).or_default().insert(*id);
         }
         gather_prunes(repository, &remaining, &source, &catalogue.prunes, &mut gathered);
+        let log = repository.survey_log(&source, &catalogue.listings).await;
+        gather_log(repository, &remaining, &source, &log, &mut gathered);
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {
         return Err(Failure::new(Code::NoRecoveryPoint, format!("there is no snapshot {unknown} to leave out"))

@@ -1,6 +1,7 @@
 //! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
 
 mod clear;
+pub(in crate::ops) mod logs;
 pub(in crate::ops) mod prunes;
 mod vouches;
 
@@ -23,6 +24,7 @@ use crate::{
         fetch::problem_of,
         head::StoreStatus,
         layout,
+        log::LogSurvey,
     },
 };
 use futures_util::{StreamExt, stream};
@@ -126,8 +128,10 @@ pub async fn examine(
         let catalogue = repository.catalogue(&source).await;
         let known = request.known.get(&source).cloned().unwrap_or_default();
         let copies = request.copies.get(&source).cloned().unwrap_or_default();
+        let log = repository.survey_log(&source, &catalogue.listings).await;
         let judged = Judged {
             catalogue: &catalogue,
+            log: &log,
             known: &known,
             durable: once_durable(repository, &catalogue, &known, &copies),
         };
@@ -148,6 +152,7 @@ impl Examination {
 /// A source and what its stores are judged by.
 struct Judged<'a> {
     catalogue: &'a Catalogue,
+    log: &'a LogSurvey,
     known: &'a Known,
     /// Snapshots that are or once were durable: a store that lacks one is behind.
     durable: BTreeSet<SnapshotId>,
@@ -182,6 +187,7 @@ async fn examine_source(
     examine_refused(catalogue, examination);
     prunes::examine_refused(catalogue, examination);
     prunes::note_leftovers(catalogue, examination);
+    logs::examine(catalogue, judged.log, examination);
     // A store may have answered a moment ago, and may give its recoup.json and no listing.
     for listing in &catalogue.listings {
         let StoreStatus::Down(why) = &listing.status else { continue };
@@ -308,12 +314,13 @@ fn wanted_on(
     store: usize,
     examination: &mut Examination,
 ) -> BTreeMap<Needed, BTreeSet<SnapshotId>> {
-    let Judged { catalogue, known, durable } = judged;
+    let Judged { catalogue, log, known, durable } = judged;
     let listing = &catalogue.listings[store];
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
     let condemned = catalogue.prunes.condemned();
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
+    logs::wanted_on(catalogue, log, store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));

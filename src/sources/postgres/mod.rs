@@ -20,6 +20,7 @@ pub mod settings;
 mod startup;
 mod summaries;
 mod view;
+pub mod wal;
 mod walk;
 
 use super::{LastCapture, LogShipping, Source, View, ViewFacts};

@@ -1,0 +1,276 @@
+//! `recoup archive`: what a server's archive_command and restore_command call.
+
+use crate::{
+    cli::{Context, Help, Job, arguments::StoreArguments, usage_failure},
+    config::{self, Access, IdentityInput, Settings},
+    core::{
+        failure::{Code, Failure},
+        id::SourceName,
+        log::LogFile,
+        policy::Copies,
+    },
+    ops::{
+        archive::{self, FetchRequest, Fetched, OpenRequest, Opened, PushRequest, Pushed},
+        evidence::Recorder,
+        open::{self, open_access},
+        runs,
+    },
+};
+use clap::{Args, Subcommand};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Help beyond the flags.
+pub const HELP: Help = Help {
+    command: "archive",
+    description: "Keeps the write-ahead log of a PostgreSQL source on the stores, sealed like snapshots, and gives it \
+        back to a server that recovers. The commands are made for archive_command and restore_command: their exit \
+        codes are what PostgreSQL acts upon.",
+    examples: &[
+        ("in postgresql.conf", "archive_command = 'recoup archive push ledger %p'"),
+        (
+            "in a restored cluster",
+            "restore_command = 'recoup archive fetch ledger %f %p --identity /media/key/custodian.age'",
+        ),
+    ],
+    exit_codes: &[(0, "done"), (64, "no command was given")],
+};
+
+/// Help beyond the flags of `push`.
+pub const HELP_PUSH: Help = Help {
+    command: "archive push",
+    description: "Archives one file of the write-ahead log: a segment, a .partial, a .history or a .backup file. It ends \
+        with 0 only when as many stores as the policy wants hold the file on stable storage. A store that is slow or \
+        gone is not waited for once enough others have it; copy brings it level later.\n\
+        Segments that wait in archive_status are archived along with the one that was asked for, up to 64 under one \
+        signed record, so that a backlog drains fast. A file that was archived before is not stored again: with the \
+        same content the answer is 0, with another content it is refused, and what is stored is untouched.\n\
+        A file of a server with another system identifier is refused until recoup archive open says that the log is \
+        that server's now.",
+    examples: &[(
+        "in postgresql.conf",
+        "archive_command = 'recoup --config /etc/recoup/recoup.toml archive push ledger %p'",
+    )],
+    exit_codes: &[
+        (0, "archived: the stores that the policy wants hold it"),
+        (2, "failed, or interrupted"),
+        (11, "another push of the same source is running"),
+        (12, "no usable key"),
+        (13, "the file cannot be read, or is not what its name says"),
+        (14, "too few stores took it"),
+        (17, "it is of another system, or was archived before with other content"),
+        (64, "there is no such source, or the path names no file of the log"),
+        (78, "the configuration is wrong"),
+    ],
+};
+
+/// Help beyond the flags of `fetch`.
+pub const HELP_FETCH: Help = Help {
+    command: "archive fetch",
+    description: "Gives a recovering server the file that it asks for, checked, whole or not at all, and fetches the \
+        next segments ahead into recoup-prefetch beside the server's pg_wal.\n\
+        PostgreSQL takes every exit code up to 125 for the end of the log, and would end its recovery there. So 1 is \
+        the answer only where it is certain: past the end of the plan that a restore made, or, without a plan, when \
+        so many stores say that there is no such file that the others cannot make it durable. Whatever else goes \
+        wrong is 200: the server stops, or asks again, and loses nothing.",
+    examples: &[(
+        "in postgresql.conf of a standby",
+        "restore_command = 'recoup archive fetch ledger %f %p --identity /media/key/custodian.age'",
+    )],
+    exit_codes: &[
+        (0, "the file is where the server wants it"),
+        (1, "there certainly is no such file, or it is past the end of the plan"),
+        (200, "anything else, bad usage and configuration included"),
+    ],
+};
+
+/// Help beyond the flags of `open`.
+pub const HELP_OPEN: Help = Help {
+    command: "archive open",
+    description: "Says that the log of a source is from now on that of another server: one that was made anew by initdb or \
+        pg_upgrade. It takes the system identifier of the file that push refused. The decision is recorded as \
+        evidence, with its reason; what was archived before stays what it is.",
+    examples: &[("after pg_upgrade", "recoup archive open ledger --reason 'pg_upgrade from 15 to 18, change 4711'")],
+    exit_codes: &[
+        (0, "opened: the next push goes on"),
+        (11, "a push of the source is running"),
+        (17, "no file of another system was refused"),
+        (64, "there is no such source, or no reason was given"),
+    ],
+};
+
+/// What `archive` is told.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// What to do with the log.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do with the log.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Archive a file of the write-ahead log, for archive_command
+    Push(PushArguments),
+    /// Give a recovering server a file of the write-ahead log, for restore_command
+    Fetch(FetchArguments),
+    /// Say that the log is from now on that of another server
+    Open(OpenArguments),
+}
+
+impl Action {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Push(_) => "archive push",
+            Action::Fetch(_) => "archive fetch",
+            Action::Open(_) => "archive open",
+        }
+    }
+}
+
+impl Action {
+    /// How it reaches stores without a configuration, if it can, and the identity that it was given.
+    pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
+        match self {
+            Action::Fetch(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
+            Action::Push(_) | Action::Open(_) => None,
+        }
+    }
+}
+
+/// What `archive push` is told.
+#[derive(Args, Debug)]
+pub struct PushArguments {
+    /// Archive the log of this source
+    #[arg(value_name = "SOURCE")]
+    pub source: SourceName,
+    /// Archive this file: %p of archive_command
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+/// What `archive fetch` is told.
+#[derive(Args, Debug)]
+pub struct FetchArguments {
+    /// Fetch from the log of this source
+    #[arg(value_name = "SOURCE")]
+    pub source: SourceName,
+    /// Fetch the file of this name: %f of restore_command
+    #[arg(value_name = "FILE")]
+    pub file: LogFile,
+    /// Write it there: %p of restore_command
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Open the log with the identity in this file [default: $RECOUP_IDENTITY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Give what this plan of a restore lists, and nothing else
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Which stores to read.
+    #[command(flatten)]
+    pub stores: StoreArguments,
+}
+
+/// What `archive open` is told.
+#[derive(Args, Debug)]
+pub struct OpenArguments {
+    /// Open a new history of this source's log
+    #[arg(value_name = "SOURCE")]
+    pub source: SourceName,
+}
+
+/// Runs it.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
+    match &arguments.action {
+        Action::Push(arguments) => push(arguments, context),
+        Action::Fetch(arguments) => fetch(arguments, context),
+        Action::Open(arguments) => open_history(arguments, context),
+    }
+}
+
+fn push(arguments: &PushArguments, context: &Context) -> Result<Code, Failure> {
+    let settings = context.settings()?;
+    let copies = copies(&settings, &arguments.source)?;
+    let pushed: Pushed = context.run(async |job: Job| {
+        let host = open::open_host(&settings, &job.world)?;
+        open::provide_state_dir(&settings)?;
+        let (source, path) = (arguments.source.clone(), arguments.path.clone());
+        let request = PushRequest { source, path, copies, known_system: None };
+        job.until_cancelled(archive::push(&host, &request)).await
+    })?;
+    for (store, why) in &pushed.behind {
+        context.output().warning(&format!("store {store} does not have it: {why}"));
+    }
+    context.output().notes(&pushed.notes);
+    Ok(Code::Done)
+}
+
+fn copies(settings: &Settings, source: &SourceName) -> Result<Copies, Failure> {
+    let Some(found) = settings.source(source.as_str()) else {
+        return Err(usage_failure(format!("there is no source named {source}"), "recoup config show"));
+    };
+    if found.kind != config::POSTGRES {
+        return Err(Failure::new(Code::Configuration, format!("source {source} has no write-ahead log to archive"))
+            .cause(format!("it is of kind {}", found.kind))
+            .safe("nothing was read or archived")
+            .next_step("name a source of kind postgres"));
+    }
+    Ok(settings.policy(found).copies.clone())
+}
+
+fn fetch(arguments: &FetchArguments, context: &Context) -> Result<Code, Failure> {
+    let access = context.access(&arguments.stores, arguments.identity.as_deref())?;
+    let plan = arguments.plan.as_deref().map(archive::read_plan).transpose()?;
+    let copies = match access.settings() {
+        Some(settings) => runs::copies_of(settings).remove(&arguments.source).unwrap_or_default(),
+        None => Copies::default(),
+    };
+    let request = FetchRequest {
+        source: arguments.source.clone(),
+        file: arguments.file,
+        target: arguments.path.clone(),
+        copies,
+        plan,
+    };
+    let identity = config::find_identity(arguments.identity.as_deref())?;
+    let fetched = context.run(async |job: Job| job.until_cancelled(perform(&access, &identity, &request)).await)?;
+    Ok(match fetched {
+        Fetched::Here => Code::Done,
+        Fetched::Absent => Code::Warning,
+    })
+}
+
+async fn perform(access: &Access, identity: &IdentityInput, request: &FetchRequest) -> Result<Fetched, Failure> {
+    let identities = open::read_identities(identity).await?;
+    let repository = open_access(access).await?;
+    archive::fetch(&repository, Arc::new(identities), request).await
+}
+
+fn open_history(arguments: &OpenArguments, context: &Context) -> Result<Code, Failure> {
+    if context.global().reason.is_none() {
+        return Err(usage_failure(
+            "a new history is opened for a reason",
+            format!("recoup archive open {} --reason TEXT", arguments.source),
+        ));
+    }
+    let settings = context.settings()?;
+    copies(&settings, &arguments.source)?;
+    let opened: Opened = context.run(async |job: Job| {
+        let host = open::open_host(&settings, &job.world)?;
+        let recorder = Recorder::new(&host, &settings);
+        let request = OpenRequest { source: arguments.source.clone(), system: None };
+        archive::open(&host, &recorder, &request).await
+    })?;
+    let before = opened.before.map_or_else(|| "none".to_owned(), |system| system.to_string());
+    let mut notes = vec![format!(
+        "the log of {} is now that of system {} (before: {before}); take a full snapshot next",
+        arguments.source, opened.system
+    )];
+    notes.extend(opened.notes);
+    context.output().notes(&notes);
+    Ok(Code::Done)
+}

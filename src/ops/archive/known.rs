@@ -1,0 +1,145 @@
+//! What the stores hold already, where this host has no note of it.
+
+use super::{
+    ship::Way,
+    state::{ArchiveState, Kept},
+};
+use crate::{
+    core::log::{HistoryId, LogFile, LogRecordId, SegmentName},
+    format::log::Tagger,
+    repository::{
+        layout,
+        log::{HeldLog, LogNames},
+    },
+    world::Stopwatch,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long stores may take to list once enough others have.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the stores hold of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// The same content, and enough stores hold it.
+    Durable,
+    /// Nothing that settles it: it is stored anew.
+    No,
+    /// Another content, stored by a run.
+    Other(String),
+}
+
+impl Way<'_> {
+    /// Lists the log. A store that hangs is not waited for once enough others have answered.
+    pub(super) async fn names(&self, history: Option<HistoryId>, asked: &BTreeSet<String>) -> LogNames {
+        let stores = &self.host.repository.stores;
+        let unasked = "it was not asked, or did not answer in time".to_owned();
+        let mut names = LogNames { stores: vec![Err(unasked); stores.len()] };
+        let asking = stores.iter().enumerate().filter(|(_, store)| asked.contains(store.name()));
+        let listings = asking
+            .map(|(at, _)| async move { (at, self.host.repository.log_names_on(at, self.source, history).await) });
+        let mut listings: FuturesUnordered<_> = listings.collect();
+        let watch = Stopwatch::start();
+        loop {
+            let held: BTreeSet<String> = std::iter::zip(stores, &names.stores)
+                .filter(|(_, names)| names.is_ok())
+                .map(|(store, _)| store.name().to_owned())
+                .collect();
+            let next = if self.is_enough(&held) {
+                let left = PATIENCE.saturating_sub(watch.elapsed());
+                tokio::time::timeout(left, listings.next()).await.unwrap_or(None)
+            } else {
+                listings.next().await
+            };
+            let Some((at, listed)) = next else { return names };
+            names.stores[at] = listed;
+        }
+    }
+
+    /// Finds out what the stores hold of a file that nothing is noted of.
+    pub(super) async fn stored(
+        &self,
+        history: HistoryId,
+        file: LogFile,
+        content: (&Tagger, &[u8]),
+        names: &LogNames,
+    ) -> Stored {
+        let all = names.all();
+        let runs: BTreeSet<_> = all
+            .keys()
+            .filter_map(|name| layout::log_file_of(name))
+            .filter(|(of, other, _)| *of == history && *other == file)
+            .map(|(_, _, run)| run)
+            .collect();
+        let records = all.iter().filter_map(|(name, stores)| Some((layout::log_record_of(name)?, stores.clone())));
+        let records: BTreeMap<LogRecordId, BTreeSet<usize>> =
+            records.filter(|(id, _)| id.history == history && runs.contains(&id.run)).collect();
+        let survey = self.host.repository.read_log_records(self.source, records).await;
+        let (tagger, bytes) = content;
+        let tag = (!survey.records.is_empty()).then(|| tagger.tag(bytes));
+        let mut stored = Stored::No;
+        for held in survey.records.values() {
+            let record = &held.signed.record;
+            let Some(entry) = record.files.iter().find(|entry| entry.file == file) else { continue };
+            match &entry.content_tag {
+                Some(other) if Some(other) != tag.as_ref() => return Stored::Other(record.run.to_string()),
+                Some(_) if self.is_enough(&self.holding(held, file, names)) => stored = Stored::Durable,
+                // Whether it is the same, nobody can tell: it is stored again, and both are kept.
+                _ => {}
+            }
+        }
+        stored
+    }
+
+    /// The stores that show a record and the file in it.
+    fn holding(&self, held: &HeldLog, file: LogFile, names: &LogNames) -> BTreeSet<String> {
+        let record = &held.signed.record;
+        let size = record.files.iter().find(|entry| entry.file == file).map(|entry| entry.size);
+        let name = layout::log_file(record.history, file, record.run);
+        let has_it = |at: &usize| {
+            names
+                .stores
+                .get(*at)
+                .is_some_and(|names| names.as_ref().is_ok_and(|names| names.get(&name).copied() == size))
+        };
+        let stores = held.stores.iter().filter(|at| has_it(at));
+        stores.map(|at| self.host.repository.stores[*at].name().to_owned()).collect()
+    }
+
+    /// Learns from the stores what lost state knew: the system, and how far its log goes.
+    pub(super) async fn relearn(&self, kept: &mut Kept, asked: &BTreeSet<String>) {
+        let names = self.names(None, asked).await;
+        let all = names.all();
+        let records = all.iter().filter_map(|(name, stores)| Some((layout::log_record_of(name)?, stores.clone())));
+        let mut newest: BTreeMap<HistoryId, (LogRecordId, BTreeSet<usize>)> = BTreeMap::new();
+        for (id, stores) in records {
+            let of_history = newest.entry(id.history).or_insert_with(|| (id, stores.clone()));
+            if id.first > of_history.0.first {
+                *of_history = (id, stores);
+            }
+        }
+        let survey = self.host.repository.read_log_records(self.source, newest.into_values().collect()).await;
+        let records = survey.records.values().map(|held| &held.signed.record);
+        // After a new history was opened, the older one goes on nowhere.
+        kept.state.system = records.max_by_key(|record| record.created_at).map(|record| record.history.system);
+        let system = kept.state.system;
+        let files = all.keys().filter_map(|name| layout::log_file_of(name));
+        note_highest(
+            &mut kept.state,
+            files.filter(|(history, _, _)| Some(history.system) == system).map(|(_, file, _)| file),
+        );
+    }
+}
+
+fn note_highest(state: &mut ArchiveState, files: impl Iterator<Item = LogFile>) {
+    for file in files {
+        if let LogFile::Segment(name) = file {
+            let highest: &mut SegmentName = state.highest.entry(name.timeline).or_insert(name);
+            *highest = (*highest).max(name);
+        }
+    }
+}

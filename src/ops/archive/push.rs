@@ -1,0 +1,231 @@
+//! Brings one file of the log to the stores, and what waits behind it.
+
+use super::{
+    known::Stored,
+    ready,
+    segment::{self, Content, Prepared, Sealing},
+    ship::{Label, Shipped, Way, not_durable, remember},
+    state::{Foreign, Kept},
+};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::SourceName,
+        log::{HistoryId, LogFile},
+        policy::Copies,
+    },
+    format::log::Tagger,
+    ops::host::Host,
+    sources::postgres::wal::SegmentHeader,
+    world::files::parent,
+};
+use futures_util::{Stream, StreamExt, stream};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Bytes of files that are read and sealed at once.
+const BYTES_AT_ONCE: u64 = 48 * 1024 * 1024;
+/// How many files are read and sealed at once at most.
+const FILES_AT_ONCE: u64 = 4;
+
+/// What to archive.
+pub struct PushRequest {
+    /// Whose log it is.
+    pub source: SourceName,
+    /// The file, as the server names it.
+    pub path: PathBuf,
+    /// On how many stores it is durable.
+    pub copies: Copies,
+    /// The system identifier of the source, where something else than the log tells it.
+    pub known_system: Option<u64>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// The files that were stored now; none where the file was durable already.
+    pub files: Vec<LogFile>,
+    /// Stores that lack them, and why.
+    pub behind: Vec<(String, String)>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Archives a file. When this returns without a failure, the policy's stores hold it on stable storage.
+pub async fn push(host: &Host, request: &PushRequest) -> Result<Pushed, Failure> {
+    let file = file_of(&request.path)?;
+    let mut kept = Kept::lock(&host.source_state_dir(&request.source), host.repository.id).await?;
+    let sealing = sealing(host);
+    let content = segment::read(&request.path, file)?;
+    let header = content.header()?;
+    if let Some(noted) = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system) {
+        return match noted.tag == sealing.tagger.tag(&content.bytes) {
+            true => Ok(Pushed::default()),
+            false => Err(other_content(&request.source, file, "this host")),
+        };
+    }
+    let way = Way { host, source: &request.source, copies: &request.copies };
+    Pushing { request, way, file, header, sealing }.run(&mut kept, content).await
+}
+
+fn file_of(path: &Path) -> Result<LogFile, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.parse().map_err(|error| {
+        Failure::new(Code::Usage, format!("{} is no file of the write-ahead log", path.display()))
+            .cause(error)
+            .safe("nothing was read or archived")
+            .next_step("set archive_command = 'recoup archive push SOURCE %p'")
+    })
+}
+
+/// How this host seals and tags.
+pub(super) fn sealing(host: &Host) -> Sealing {
+    let tagger = match &host.catalogue_key {
+        Some(key) => Tagger::of_secret(&key.text),
+        // Good for this host's own notes.
+        None => Tagger::of_secret(&host.key.to_openssh()),
+    };
+    Sealing {
+        recipients: host.recipients.clone(),
+        level: host.compression_level,
+        tagger,
+        tags_are_shared: host.catalogue_key.is_some(),
+    }
+}
+
+struct Pushing<'a> {
+    request: &'a PushRequest,
+    way: Way<'a>,
+    file: LogFile,
+    header: SegmentHeader,
+    sealing: Sealing,
+}
+
+impl Pushing<'_> {
+    async fn run(&self, kept: &mut Kept, content: Content) -> Result<Pushed, Failure> {
+        let now = self.way.host.world.now();
+        let (stores, behind) = self.way.usable(&kept.state, now).await;
+        let usable: BTreeSet<String> = stores.iter().map(|store| store.name().to_owned()).collect();
+        if !self.way.is_enough(&usable) {
+            let shipped = Shipped { stores: BTreeSet::new(), behind };
+            return Err(not_durable(&self.request.source, self.file, &shipped));
+        }
+        if kept.is_new {
+            self.way.relearn(kept, &usable).await;
+        }
+        self.check_system(kept)?;
+        let history = HistoryId { system: self.header.system, timeline: self.file.timeline() };
+        let mut pushed = Pushed::default();
+        if kept.state.may_be_stored(self.file) {
+            let names = self.way.names(Some(history), &usable).await;
+            match self.way.stored(history, self.file, (&self.sealing.tagger, &content.bytes), &names).await {
+                Stored::Durable => {
+                    kept.state.acknowledge(self.file, self.sealing.tagger.tag(&content.bytes));
+                    self.save(kept, &mut pushed);
+                    return Ok(pushed);
+                }
+                Stored::Other(run) => {
+                    return Err(other_content(&self.request.source, self.file, &format!("run {run} on the stores")));
+                }
+                Stored::No => {}
+            }
+        }
+        let known = &kept.state;
+        let batch = ready::waiting(&self.request.path, self.file, |file| {
+            known.acknowledged.contains_key(&file) || known.may_be_stored(file)
+        });
+        let label = Label { history, segment_bytes: self.header.segment_bytes, run: self.way.host.world.new_id() };
+        let (mut shipped, tags) = self.way.ship(&stores, &label, self.prepare(content, batch)).await?;
+        for (store, why) in behind {
+            shipped.behind.entry(store).or_insert(why);
+        }
+        remember(&mut kept.state, self.way.host, &shipped, now);
+        if !self.way.is_enough(&shipped.stores) {
+            self.save(kept, &mut pushed);
+            return Err(not_durable(&self.request.source, self.file, &shipped));
+        }
+        kept.state.system = Some(self.header.system);
+        kept.state.foreign = None;
+        pushed.files = tags.iter().map(|(file, _)| *file).collect();
+        tags.into_iter().for_each(|(file, tag)| kept.state.acknowledge(file, tag));
+        self.save(kept, &mut pushed);
+        pushed.behind = shipped.behind.into_iter().collect();
+        Ok(pushed)
+    }
+
+    /// The stores hold it: what is not noted here costs the next push a look at them, and nothing else.
+    fn save(&self, kept: &Kept, pushed: &mut Pushed) {
+        if let Err(failure) = kept.save() {
+            pushed.notes.push(failure.to_string());
+        }
+    }
+
+    /// Refuses the log of another system, and notes that for whoever watches.
+    fn check_system(&self, kept: &mut Kept) -> Result<(), Failure> {
+        let Some(known) = kept.state.system.or(self.request.known_system) else { return Ok(()) };
+        if known == self.header.system {
+            return Ok(());
+        }
+        let at = self.way.host.world.now();
+        kept.state.system = Some(known);
+        kept.state.foreign = Some(Foreign { system: self.header.system, file: self.file, at });
+        // The refusal stands, noted or not.
+        drop(kept.save());
+        let source = &self.request.source;
+        Err(Failure::new(Code::Refused, format!("{} is of another system than the log of {source}", self.file))
+            .cause(format!("its system identifier is {}, that of the log is {known}", self.header.system))
+            .safe("the server keeps the file and asks again; everything archived before is untouched")
+            .next_step(format!(
+                "if this server was made anew (initdb, pg_upgrade): recoup archive open {source} --reason TEXT; \
+                 if it is another one, it must archive elsewhere"
+            )))
+    }
+
+    /// The files, read and sealed several at once; the given one comes first.
+    fn prepare(
+        &self,
+        content: Content,
+        batch: BTreeSet<LogFile>,
+    ) -> impl Stream<Item = Result<Prepared, Failure>> + Unpin + use<> {
+        let at_once = (BYTES_AT_ONCE / self.header.segment_bytes).clamp(1, FILES_AT_ONCE) as usize;
+        let (directory, sealing) = (parent(&self.request.path).to_owned(), Arc::new(self.sealing.clone()));
+        let (given, system) = (self.file, self.header.system);
+        let mut content = Some(content);
+        let rest = batch.into_iter().filter(move |file| *file != given);
+        let jobs = std::iter::once(given).chain(rest).map(move |file| {
+            let (given, path, sealing) = (content.take(), directory.join(file.to_string()), sealing.clone());
+            let work = tokio::task::spawn_blocking(move || {
+                let content = match given {
+                    Some(content) => content,
+                    None => ahead(&path, file, system)?,
+                };
+                content.prepare(&sealing)
+            });
+            async move { work.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string()))) }
+        });
+        Box::pin(stream::iter(jobs).buffered(at_once))
+    }
+}
+
+/// A file that was looked ahead for. It is of the same system, or left for its own turn.
+fn ahead(path: &Path, file: LogFile, system: u64) -> Result<Content, Failure> {
+    let content = segment::read(path, file)?;
+    if content.header()?.system == system {
+        Ok(content)
+    } else {
+        Err(Failure::new(Code::Refused, format!("{file} is of another system")))
+    }
+}
+
+fn other_content(source: &SourceName, file: LogFile, by: &str) -> Failure {
+    Failure::new(Code::Refused, format!("{file} of {source} was archived before with other content"))
+        .cause(format!("what was archived by {by} is not what the server gives now"))
+        .safe("what is archived is untouched and was not overwritten; the server keeps its file")
+        .next_step(
+            "find out which of two servers is right: a clone or a restored copy that archives here must be stopped, \
+             or given its own source",
+        )
+}

@@ -1,0 +1,166 @@
+//! What this host knows of what it archived. All of it may be lost: the stores tell what matters again.
+
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::RepositoryId,
+        log::{LogFile, SegmentName},
+        time::Timestamp,
+    },
+    ops::host::state_failure,
+    world::files::{self, Lock},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const FORMAT: &str = "recoup-archive/1";
+/// How many files are remembered by themselves. A server asks for a file again soon, or never.
+const NOTES_MAX: usize = 512;
+/// How long a push waits for another one of the same source to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a store that failed is left alone while enough others work.
+pub(super) const DOWN_SECONDS: i64 = 60;
+
+/// A file that is durable on the stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// The tag of its content.
+    pub tag: String,
+    /// Counts up: the smallest is the oldest.
+    pub order: u64,
+}
+
+/// A file of another system than the one whose log this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// The system identifier that it has.
+    pub system: u64,
+    /// The file.
+    pub file: LogFile,
+    /// When it was refused.
+    pub at: Timestamp,
+}
+
+/// A store that failed a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// When.
+    pub since: Timestamp,
+    /// Why.
+    pub why: String,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveState {
+    format: String,
+    /// The repository whose stores hold the log.
+    pub repository: Option<RepositoryId>,
+    /// The system identifier of the server whose log this is.
+    pub system: Option<u64>,
+    /// By timeline: the last segment that was seen, here or on the stores.
+    pub highest: BTreeMap<u32, SegmentName>,
+    /// Files that were acknowledged lately.
+    pub acknowledged: BTreeMap<LogFile, Acknowledged>,
+    /// What was refused last, until a file of the right system comes.
+    pub foreign: Option<Foreign>,
+    /// Stores that failed lately, by name.
+    pub down: BTreeMap<String, Down>,
+}
+
+impl ArchiveState {
+    /// Remembers that a file is durable.
+    pub fn acknowledge(&mut self, file: LogFile, tag: String) {
+        let order = self.acknowledged.values().map(|note| note.order).max().unwrap_or(0) + 1;
+        self.acknowledged.insert(file, Acknowledged { tag, order });
+        if let LogFile::Segment(name) = file {
+            let highest = self.highest.entry(name.timeline).or_insert(name);
+            *highest = (*highest).max(name);
+        }
+        while self.acknowledged.len() > NOTES_MAX {
+            let oldest = self.acknowledged.iter().min_by_key(|(_, note)| note.order).map(|(file, _)| *file);
+            oldest.into_iter().for_each(|file| drop(self.acknowledged.remove(&file)));
+        }
+    }
+
+    /// Whether the stores may hold a file of which nothing is noted here. A segment beyond all that were seen is new.
+    pub fn may_be_stored(&self, file: LogFile) -> bool {
+        match file {
+            LogFile::Segment(name) => self.highest.get(&name.timeline).is_some_and(|highest| name <= *highest),
+            _ => true,
+        }
+    }
+
+    /// Whether a store failed so lately that it is left alone where others are enough.
+    pub fn is_down(&self, store: &str, now: Timestamp) -> bool {
+        self.down.get(store).is_some_and(|down| {
+            let age = now.seconds_since(down.since);
+            (0.0..DOWN_SECONDS as f64).contains(&age)
+        })
+    }
+}
+
+/// The state in a source's directory, with the lock of whoever changes it.
+pub(super) struct Kept {
+    path: PathBuf,
+    /// What is known.
+    pub(super) state: ArchiveState,
+    /// Whether there was nothing to read.
+    pub(super) is_new: bool,
+    #[expect(dead_code, reason = "holding it is the lock")]
+    lock: Lock,
+}
+
+fn file_in(directory: &Path) -> PathBuf {
+    directory.join("archive.json")
+}
+
+/// What a source's directory says, for whoever only looks.
+pub fn peek(directory: &Path, repository: RepositoryId) -> Option<ArchiveState> {
+    let bytes = fs::read(file_in(directory)).ok()?;
+    let state: ArchiveState = serde_json::from_slice(&bytes).ok()?;
+    (state.format == FORMAT && state.repository == Some(repository)).then_some(state)
+}
+
+impl Kept {
+    /// Takes the lock of the source's archive and reads what is known.
+    pub(super) async fn lock(directory: &Path, repository: RepositoryId) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| state_failure("use", directory, &error);
+        files::create_private_directories(directory).map_err(failed)?;
+        let path = directory.join("archive.lock");
+        let mut waited = Duration::ZERO;
+        let lock = loop {
+            if let Some(lock) = files::try_lock(&path).map_err(failed)? {
+                break lock;
+            }
+            if waited >= LOCK_PATIENCE {
+                return Err(Failure::new(Code::Locked, "another push of the same source is running")
+                    .cause(format!("it holds {}", path.display()))
+                    .safe("the server keeps the segment and asks again")
+                    .next_step("wait for it to end; a server archives one file at a time"));
+            }
+            tokio::time::sleep(LOCK_INTERVAL).await;
+            waited += LOCK_INTERVAL;
+        };
+        let found = peek(directory, repository);
+        let is_new = found.is_none();
+        let state = found.unwrap_or_else(|| ArchiveState {
+            format: FORMAT.to_owned(),
+            repository: Some(repository),
+            ..ArchiveState::default()
+        });
+        Ok(Kept { path: file_in(directory), state, is_new, lock })
+    }
+
+    /// Writes what is known.
+    pub(super) fn save(&self) -> Result<(), Failure> {
+        let bytes = serde_json::to_vec(&self.state).map_err(|error| Failure::internal(error.to_string()))?;
+        files::write_atomic(&self.path, &bytes, 0o600).map_err(|error| state_failure("write", &self.path, &error))
+    }
+}

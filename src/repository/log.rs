@@ -1,0 +1,276 @@
+//! The log on the stores: sealed files, and the signed records that commit them.
+//!
+//! A record is believed where a trusted signer signed it for this source, and where it lies in the place that its
+//! content names. Where two stores show one record, either will do: both were signed.
+
+use super::{
+    Repository,
+    catalogue::{Needed, Refusal, StoreListing},
+    fetch::{Detours, NowhereIntact, problem_of},
+    head::{self, StoreStatus},
+    layout,
+};
+use crate::{
+    core::{
+        id::{Sha256, SourceName},
+        log::{HistoryId, LogEntry, LogFork, LogObject, LogRecord, LogRecordId, forks},
+        result::Problem,
+    },
+    format::{self, log as log_format, signature, signers},
+    stores::StoreError,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How many records are asked for at once.
+const CONCURRENT_READS: usize = 16;
+/// How long one store may take before the next one is asked for the same object, too.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A record that a trusted signer signed.
+#[derive(Clone, Debug)]
+pub struct SignedLog {
+    /// What it says.
+    pub record: LogRecord,
+    /// The exact bytes of its object.
+    pub bytes: Bytes,
+    /// SHA-256 of them.
+    pub sha256: Sha256,
+}
+
+impl SignedLog {
+    /// Everything that the record needs on a store, and itself last: its existence is the commit.
+    pub fn needed(&self) -> Vec<Needed> {
+        let record = &self.record;
+        let file = |entry: &LogEntry| Needed {
+            name: layout::log_file(record.history, entry.file, record.run),
+            size: Some(entry.size),
+            sha256: entry.sha256,
+        };
+        let own = record.id().map(|id| Needed {
+            name: layout::log_record(id),
+            size: Some(self.bytes.len() as u64),
+            sha256: self.sha256,
+        });
+        record.files.iter().map(file).chain(own).collect()
+    }
+}
+
+/// A record, and the positions of the stores that show it.
+#[derive(Clone, Debug)]
+pub struct HeldLog {
+    /// The record.
+    pub signed: SignedLog,
+    /// Stores that show an object of its name.
+    pub stores: BTreeSet<usize>,
+}
+
+/// What was not accepted as a record.
+#[derive(Clone, Debug)]
+pub struct RefusedLog {
+    /// The position of the store that it lies on.
+    pub store: usize,
+    /// What it claims to be.
+    pub id: LogRecordId,
+    /// Why it is not accepted.
+    pub why: Refusal,
+}
+
+/// What the stores hold of the log of a source.
+#[derive(Clone, Debug, Default)]
+pub struct LogSurvey {
+    /// Records that are believed.
+    pub records: BTreeMap<LogRecordId, HeldLog>,
+    /// What was not accepted.
+    pub refused: Vec<RefusedLog>,
+}
+
+impl LogSurvey {
+    /// Files that were stored several times without their contents being known to be equal.
+    pub fn forks(&self) -> Vec<LogFork> {
+        forks(self.records.values().map(|held| &held.signed.record))
+    }
+}
+
+/// The names of a log on the stores, with their sizes; relative to the source's folder.
+#[derive(Clone, Debug)]
+pub struct LogNames {
+    /// By position of the store; `Err` says why it could not be asked.
+    pub stores: Vec<Result<BTreeMap<String, u64>, String>>,
+}
+
+impl LogNames {
+    /// How many stores answered.
+    pub fn answered(&self) -> usize {
+        self.stores.iter().filter(|names| names.is_ok()).count()
+    }
+
+    /// All names that some store shows, with the stores that show them.
+    pub fn all(&self) -> BTreeMap<&str, BTreeSet<usize>> {
+        let mut all: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for (at, names) in self.stores.iter().enumerate() {
+            for name in names.iter().flat_map(BTreeMap::keys) {
+                all.entry(name).or_default().insert(at);
+            }
+        }
+        all
+    }
+}
+
+impl Repository {
+    /// Lists the log of a source, or one history of it, on one store that must hold this repository.
+    pub async fn log_names_on(
+        &self,
+        store: usize,
+        source: &SourceName,
+        history: Option<HistoryId>,
+    ) -> Result<BTreeMap<String, u64>, String> {
+        let store = &self.stores[store];
+        if let Some(problem) = head::status(store, self.id).await.problem() {
+            return Err(problem);
+        }
+        let folder = layout::source_folder(source);
+        let below = history.map_or_else(|| layout::LOG.to_owned(), layout::log_folder);
+        let found = store.list(&format!("{folder}{}", below.trim_end_matches('/'))).await;
+        let found = found.map_err(|error| head::reason(&error))?;
+        let relative = |(key, size): (String, u64)| Some((key.strip_prefix(&folder)?.to_owned(), size));
+        Ok(found.into_iter().filter_map(relative).collect())
+    }
+
+    /// Reads every record that the listings show.
+    pub async fn survey_log(&self, source: &SourceName, listings: &[StoreListing]) -> LogSurvey {
+        let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+        for (at, listing) in listings.iter().enumerate().filter(|(_, of)| of.status == StoreStatus::Ready) {
+            for id in listing.objects.keys().filter_map(|name| layout::log_record_of(name)) {
+                holders.entry(id).or_default().insert(at);
+            }
+        }
+        self.read_log_records(source, holders).await
+    }
+
+    /// Reads records, each from the first of its stores that has it right.
+    pub async fn read_log_records(
+        &self,
+        source: &SourceName,
+        holders: BTreeMap<LogRecordId, BTreeSet<usize>>,
+    ) -> LogSurvey {
+        let reads = stream::iter(holders).map(|(id, stores)| async move {
+            let mut refused = Vec::new();
+            for at in stores.iter().copied() {
+                match self.read_log_record(at, source, id).await {
+                    Ok(signed) => return (id, Some(HeldLog { signed, stores }), refused),
+                    Err(why) => refused.push(RefusedLog { store: at, id, why }),
+                }
+            }
+            (id, None, refused)
+        });
+        let mut survey = LogSurvey::default();
+        let mut reads = std::pin::pin!(reads.buffer_unordered(CONCURRENT_READS));
+        while let Some((id, held, refused)) = reads.next().await {
+            survey.refused.extend(refused);
+            held.into_iter().for_each(|held| drop(survey.records.insert(id, held)));
+        }
+        survey.refused.sort_by_key(|refused| (refused.id, refused.store));
+        survey
+    }
+
+    /// Reads one record from one store.
+    pub async fn read_log_record(
+        &self,
+        store: usize,
+        source: &SourceName,
+        id: LogRecordId,
+    ) -> Result<SignedLog, Refusal> {
+        let key = format!("{}{}", layout::source_folder(source), layout::log_record(id));
+        let bytes = self.stores[store].get(&key, log_format::MAX_BYTES).await.map_err(Refusal::of_store)?;
+        self.accept_log_record(source, id, bytes).await
+    }
+
+    /// Checks a record: its signature first, then its content, then whether it is where it belongs.
+    pub async fn accept_log_record(
+        &self,
+        source: &SourceName,
+        id: LogRecordId,
+        bytes: Bytes,
+    ) -> Result<SignedLog, Refusal> {
+        let name = format!("{}{}", layout::source_folder(source), layout::log_record(id));
+        let principal = signature::principal(source, &self.id);
+        let stored = log_format::SignedRecord::parse(&bytes)?;
+        let (text, signature) = (stored.record.as_bytes(), stored.signature.as_str());
+        let signer = match self.signers.verify(text, signature, signature::LOG, &principal) {
+            Err(error) if error.is_of_trust() => {
+                // What is vouched for is the whole object: `sha256sum` tells its digest.
+                self.vouched().await;
+                match self.vouches_for(&name, &bytes) {
+                    true => signers::signed_by(text, signature, signature::LOG),
+                    false => Err(error),
+                }
+            }
+            other => other,
+        };
+        let signer = signer.map_err(Refusal::untrusted)?;
+        let record = stored.open()?;
+        if record.repository != self.id || record.source != *source || record.id() != Some(id) {
+            return Err(Refusal::Damaged(format!(
+                "it is a record of {} of {} in repository {}, not of what its path says",
+                record.history, record.source, record.repository
+            )));
+        }
+        if record.writer != signer.as_str() {
+            let cause = format!("it names {} as its writer, and {signer} signed it", record.writer);
+            return Err(Refusal::Damaged(cause));
+        }
+        Ok(SignedLog { sha256: format::sha256(&bytes), record, bytes })
+    }
+
+    /// Fetches a sealed file of a log from whichever store has it intact. A store that is slow to answer is not waited
+    /// for while another one may have it.
+    pub async fn fetch_log(
+        &self,
+        source: &SourceName,
+        object: &LogObject,
+        detours: &Detours,
+    ) -> Result<Bytes, NowhereIntact> {
+        let name = layout::log_file(object.history, object.file, object.run);
+        let key = format!("{}{name}", layout::source_folder(source));
+        let mut waiting = self.stores.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut failed = NowhereIntact { object: key.clone(), reasons: Vec::new(), unreachable: false };
+        let ask = |store: &crate::stores::Store| {
+            let (store, key) = (store.clone(), key.clone());
+            async move {
+                let got = store.get(&key, object.size).await;
+                (store, got)
+            }
+        };
+        loop {
+            if asked.is_empty() {
+                match waiting.next() {
+                    Some(store) => asked.push(ask(store)),
+                    None => return Err(failed),
+                }
+            }
+            let Ok(Some((store, got))) = tokio::time::timeout(PATIENCE, asked.next()).await else {
+                waiting.next().into_iter().for_each(|store| asked.push(ask(store)));
+                continue;
+            };
+            let problem = match got {
+                Ok(bytes) if format::sha256(&bytes) == object.sha256 => return Ok(bytes),
+                Ok(_) => Problem::Damaged,
+                Err(error) => note(&mut failed, &error),
+            };
+            detours.add(store.name(), &key, problem);
+            failed.reasons.push(format!("on {} it is {problem}", store.name()));
+        }
+    }
+}
+
+fn note(failed: &mut NowhereIntact, error: &StoreError) -> Problem {
+    let problem = problem_of(error);
+    failed.unreachable |= problem == Problem::Unreachable;
+    problem
+}

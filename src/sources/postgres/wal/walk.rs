@@ -1,0 +1,153 @@
+//! The walk over the records of a segment, page by page.
+
+use super::{
+    CONTINUES, FLAGS, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader,
+    crc::crc32c,
+    record::{self, HEADER_BYTES, Told},
+    u16_at, u32_at, u64_at,
+};
+use crate::core::log::{LogFacts, Lsn, POINTS_MAX};
+use std::borrow::Cow;
+
+struct Walk<'b> {
+    bytes: &'b [u8],
+    header: &'b SegmentHeader,
+    timeline: u32,
+    page_bytes: usize,
+}
+
+/// What the header of a page says.
+struct Page {
+    header_bytes: usize,
+    /// Bytes of the record that began before it; `None` where it begins with a record.
+    remaining: Option<usize>,
+}
+
+/// What the whole records of a segment tell.
+pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogFacts {
+    let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
+    let mut facts = LogFacts::default();
+    let Some(mut at) = walk.first_record() else { return facts };
+    let mut previous: Option<Lsn> = None;
+    while let Some((start, record, next)) = walk.record(at) {
+        if previous.is_some_and(|previous| record::previous(&record) != Some(previous)) {
+            break; // what a recycled file held before
+        }
+        previous = Some(walk.place(start));
+        let end = walk.place(next);
+        facts.last_begins = Some(walk.place(start));
+        facts.ends = Some(end);
+        match record::told(&record, end) {
+            Told::Nothing => {}
+            Told::Switch => {
+                // Replay goes on where the next segment begins.
+                facts.ends = Some(walk.place(header.segment_bytes as usize));
+                break;
+            }
+            Told::Commit(time) => {
+                facts.commits += 1;
+                facts.last_commit = facts.last_commit.max(Some(time));
+                note(&mut facts, time);
+            }
+            Told::Time(time) => note(&mut facts, time),
+            Told::Point(point) => {
+                note(&mut facts, point.time);
+                if facts.points.len() < POINTS_MAX {
+                    facts.points.push(point);
+                }
+            }
+        }
+        at = next;
+    }
+    facts
+}
+
+fn note(facts: &mut LogFacts, time: crate::core::log::ServerTime) {
+    facts.first_time = Some(facts.first_time.map_or(time, |first| first.min(time)));
+    facts.last_time = facts.last_time.max(Some(time));
+}
+
+fn aligned(at: usize) -> usize {
+    at.next_multiple_of(8)
+}
+
+impl<'b> Walk<'b> {
+    fn place(&self, at: usize) -> Lsn {
+        Lsn(self.header.start.0.saturating_add(at as u64))
+    }
+
+    /// The page that begins at an offset, if it is one of this segment.
+    fn page(&self, at: usize) -> Option<Page> {
+        let page = self.bytes.get(at..at.checked_add(self.page_bytes)?)?;
+        let flags = u16_at(page, 2)?;
+        let timeline = u32_at(page, 4)?;
+        let is_first = at == 0;
+        let fits = u16_at(page, 0)? == self.header.magic
+            && flags & !FLAGS == 0
+            && (flags & LONG_HEADER != 0) == is_first
+            && (1..=self.timeline).contains(&timeline)
+            && u64_at(page, 8)? == self.place(at).0;
+        let remaining = usize::try_from(u32_at(page, 16)?).ok()?;
+        let header_bytes = if is_first { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES };
+        fits.then_some(Page { header_bytes, remaining: (flags & CONTINUES != 0).then_some(remaining) })
+    }
+
+    /// Where the first record begins: behind the rest of one that began in the segment before.
+    fn first_record(&self) -> Option<usize> {
+        let mut page_at = 0;
+        let mut page = self.page(0)?;
+        let Some(mut remaining) = page.remaining else { return Some(page.header_bytes) };
+        loop {
+            let room = self.page_bytes - page.header_bytes;
+            if remaining <= room {
+                return Some(aligned(page_at + page.header_bytes + remaining));
+            }
+            remaining -= room;
+            page_at += self.page_bytes;
+            page = self.page(page_at)?;
+            if page.remaining != Some(remaining) {
+                return None;
+            }
+        }
+    }
+
+    /// The whole record at an offset: where it begins, its bytes, and where the next one may.
+    fn record(&self, at: usize) -> Option<(usize, Cow<'b, [u8]>, usize)> {
+        let start = if at.is_multiple_of(self.page_bytes) { at + self.page(at)?.header_bytes } else { at };
+        let total = usize::try_from(u32_at(self.bytes, start)?).ok()?;
+        if total < HEADER_BYTES || total > self.bytes.len() {
+            return None;
+        }
+        let page_end = (start / self.page_bytes + 1) * self.page_bytes;
+        let (record, end) = if start + total <= page_end {
+            (Cow::Borrowed(self.bytes.get(start..start + total)?), start + total)
+        } else {
+            let (record, end) = self.gathered(start, page_end, total)?;
+            (Cow::Owned(record), end)
+        };
+        let (header, data) = record.split_at(HEADER_BYTES);
+        let is_right = u32_at(header, 20)? == crc32c([data, &header[..20]]);
+        is_right.then(|| (start, record, aligned(end)))
+    }
+
+    /// A record that goes over the end of its page.
+    fn gathered(&self, start: usize, page_end: usize, total: usize) -> Option<(Vec<u8>, usize)> {
+        let mut record = Vec::with_capacity(total.min(self.bytes.len()));
+        record.extend_from_slice(self.bytes.get(start..page_end)?);
+        let mut page_at = page_end;
+        loop {
+            let page = self.page(page_at)?;
+            let remaining = total - record.len();
+            if page.remaining != Some(remaining) {
+                return None;
+            }
+            let from = page_at + page.header_bytes;
+            let take = remaining.min(self.page_bytes - page.header_bytes);
+            record.extend_from_slice(self.bytes.get(from..from + take)?);
+            if record.len() == total {
+                return Some((record, from + take));
+            }
+            page_at += self.page_bytes;
+        }
+    }
+}
