@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 
 /// The most bytes of a stored record that a reader accepts: 64 files with all their restore points take half of it.
-pub const MAX_BYTES: u64 = 2 * 1024 * 1024;
+pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of a file that are compressed as one frame: several can be compressed at once.
 pub const FRAME_BYTES: usize = 4 * 1024 * 1024;
