@@ -237,6 +237,11 @@ pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// The program that is running, by its absolute path.
+pub fn program_path() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
 /// The most that a command may print for [`shell_output`].
 const OUTPUT_BYTES_MAX: u64 = 1024 * 1024;
 

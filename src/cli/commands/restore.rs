@@ -4,7 +4,7 @@ use crate::core::result::{PlanResult, PlanSchema};
 use crate::ops::open::open_access;
 use crate::ops::{
     open,
-    restore::{self, RestoreRequest},
+    restore::{self, LogAccess, RestoreRequest, in_command},
     runs,
 };
 use crate::world;
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Help beyond the flags.
@@ -32,6 +32,10 @@ pub const HELP: Help = Help {
         2026-11-22T09:15:00Z; a time means the newest snapshot whose read began at or before it, also after the last \
         one, and how long before is said. If nothing meets the target, as before the first snapshot, nothing is \
         restored in its place; the nearest points are named.\n\
+        A postgres source is restored to exactly the time: the directory is a data directory, and pg_ctl start is the \
+        next step: the server replays its log up to the target and promotes itself. That all of the log is there is \
+        proven before anything is written. Besides, lsn:16/B374D848, xid:NUMBER, name:RESTORE_POINT and immediate are \
+        targets there, and snapshot:NUMBER is the moment at which that snapshot is consistent.\n\
         On a bare host the custodian's files and one store are enough: --store names the store, and the \
         signers are read from the identity's file with .signers.",
     examples: &[
@@ -82,6 +86,9 @@ pub struct Arguments {
     /// Run the database's own checks and the policy's assertions on what was restored
     #[arg(long)]
     pub check: bool,
+    /// Open the log that is to be replayed into the directory, so that the server needs neither key nor store
+    #[arg(long)]
+    pub fetch_log: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -137,16 +144,39 @@ async fn perform(
         Ok(prepared) => prepared,
         Err(failure) => return (Err(failure), Vec::new()),
     };
+    let identities = Arc::new(identities);
+    request.log_access = log_access(arguments, access, identity);
     if arguments.dry_run {
         request.notes.extend(remarks);
         let planned = job.until_cancelled(restore::plan(&repository, &identities, &request)).await;
         return (planned.map(|plan| Outcome::Planned(plan_result(&plan, &request))), Vec::new());
     }
     let record = restore::evidence::begin(access.settings(), &job.world, &request.source, &request.target);
-    let restoring = restore::restore(&repository, Arc::new(identities), &request, job.progress.as_ref());
+    let restoring = restore::restore(&repository, identities, &request, job.progress.as_ref());
     let result = job.until_cancelled(restoring).await.map(|result| RestoreResult { remarks, ..result });
     let notes = record.end(&result).await;
     (result.map(Outcome::Done), notes)
+}
+
+/// What a server's restore_command will be. It cannot name an identity that a command prints.
+fn log_access(arguments: &Arguments, access: &Access, identity: &IdentityInput) -> LogAccess {
+    let (IdentityInput::File(identity), false, Some(program)) = (identity, arguments.fetch_log, world::program_path())
+    else {
+        return LogAccess::Beforehand;
+    };
+    let path = |path: &Path| in_command(world::absolute(path).display());
+    let mut words = vec![path(&program)];
+    match access {
+        Access::Configured(settings) => words.extend(["--config".to_owned(), path(&settings.file)]),
+        Access::Bare { .. } => {}
+    }
+    words.extend(["archive fetch".to_owned(), arguments.source.to_string(), "%f %p --identity".to_owned()]);
+    words.push(path(identity));
+    if let Access::Bare { stores, signers } = access {
+        words.extend(stores.iter().map(|store| format!("--store {}", in_command(store.argument()))));
+        words.extend(["--signers".to_owned(), path(signers)]);
+    }
+    LogAccess::Command(words.join(" "))
 }
 
 fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequest {

@@ -92,6 +92,36 @@ pub async fn fetch(
     }
 }
 
+/// The content of a file of a log, from whichever store has it intact, and certainly what its name says.
+pub async fn open_file(
+    repository: &Repository,
+    identities: &Arc<Identities>,
+    source: &SourceName,
+    object: &LogObject,
+) -> Result<Vec<u8>, Failure> {
+    let failed = |cause: &str, code: Code| {
+        Failure::new(code, format!("{} of the log of {source} cannot be opened", object.file))
+            .cause(cause)
+            .safe("the stores are unaffected; nothing is left behind as if it were whole")
+            .next_step("recoup verify says what the stores hold")
+    };
+    let nowhere =
+        |error: NowhereIntact| failed(&error.to_string(), if error.unreachable { Code::Store } else { Code::Damaged });
+    let sealed = repository.fetch_log(source, object, &Detours::default()).await.map_err(nowhere)?;
+    let (identities, bytes_raw, file) = (identities.clone(), object.bytes_raw, object.file);
+    let work = tokio::task::spawn_blocking(move || {
+        let raw = log_format::open(&identities, &sealed, bytes_raw)?;
+        // What was sealed is what its name says, or nobody gets it.
+        check(&raw, file).map(|()| raw).map_err(FormatError::Damaged)
+    });
+    match work.await {
+        Ok(Ok(raw)) => Ok(raw),
+        Ok(Err(FormatError::NoMatchingKey)) => Err(failed("the identity does not open it", Code::NoKey)),
+        Ok(Err(error)) => Err(failed(&error.to_string(), Code::Damaged)),
+        Err(error) => Err(Failure::internal(error.to_string())),
+    }
+}
+
 struct Fetching<'a> {
     repository: &'a Repository,
     identities: Arc<Identities>,
@@ -280,25 +310,11 @@ impl Fetching<'_> {
 
     /// The content of a file, checked.
     async fn opened(&self, object: &LogObject) -> Result<Vec<u8>, Failure> {
-        let detours = Detours::default();
-        let sealed = self.repository.fetch_log(&self.request.source, object, &detours).await;
-        let sealed = sealed.map_err(|error| self.nowhere(&error))?;
-        let (identities, bytes_raw, file) = (self.identities.clone(), object.bytes_raw, object.file);
-        let work = tokio::task::spawn_blocking(move || {
-            let raw = log_format::open(&identities, &sealed, bytes_raw)?;
-            // What was sealed is what its name says, or nobody gets it.
-            check(&raw, file).map(|()| raw).map_err(FormatError::Damaged)
-        });
-        match work.await {
-            Ok(Ok(raw)) => Ok(raw),
-            Ok(Err(FormatError::NoMatchingKey)) => Err(self.failed("the identity does not open it", Code::NoKey)),
-            Ok(Err(error)) => Err(self.failed(&error.to_string(), Code::Damaged)),
-            Err(error) => Err(Failure::internal(error.to_string())),
-        }
-    }
-
-    fn nowhere(&self, error: &NowhereIntact) -> Failure {
-        self.failed(&error.to_string(), if error.unreachable { Code::Store } else { Code::Damaged })
+        let opened = open_file(self.repository, &self.identities, &self.request.source, object).await;
+        opened.map_err(|failure| match failure.code {
+            Code::Internal => failure,
+            code => self.failed(&failure.cause.clone().unwrap_or_default(), code),
+        })
     }
 
     fn failed(&self, cause: &str, code: Code) -> Failure {

@@ -20,7 +20,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use fetch::{FetchRequest, Fetched, fetch, read_plan};
+pub use fetch::{FetchRequest, Fetched, fetch, open_file, read_plan};
 pub use push::{PushRequest, Pushed, push};
 pub use start::{OpenRequest, Opened, open};
 pub use state::{ArchiveState, Foreign, peek};

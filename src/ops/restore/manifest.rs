@@ -1,5 +1,6 @@
 //! A snapshot's manifest, read from the stores and checked all the way from the signed inventory.
 
+use super::replay::Replay;
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -34,6 +35,8 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// What to take from each pack.
     pub packs: BTreeMap<PackId, PackContent>,
+    /// What is to be replayed over the files, where their source has a log and a restore is under way.
+    pub(super) replay: Option<Replay>,
     /// The digest objects of each run.
     pub(super) digests: BTreeMap<RunId, Vec<RunObject>>,
 }
@@ -226,7 +229,7 @@ impl<'r, 'a> Assembly<'r, 'a> {
         let used: BTreeSet<RunId> = packs.keys().map(|pack| pack.run).collect();
         let digests = used.into_iter().map(|run| (run, digest_objects(runs[&run].objects))).collect();
         let Root { configuration, catalogue_identity, .. } = root;
-        Ok(Manifest { configuration, catalogue_identity, entries, packs, digests })
+        Ok(Manifest { configuration, catalogue_identity, entries, packs, replay: None, digests })
     }
 }
 

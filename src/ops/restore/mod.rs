@@ -5,6 +5,7 @@ mod checks;
 pub mod evidence;
 mod fetch;
 mod manifest;
+mod replay;
 mod select;
 mod steps;
 mod write;
@@ -32,7 +33,7 @@ use std::{path::PathBuf, sync::Arc};
 
 pub use checks::{checked, kept_policy};
 pub use manifest::{Manifest, PackContent, read_manifest};
-use select::Selected;
+pub use replay::{AMENDED, LogAccess, in_command};
 pub use steps::{Fetched, Located, Restore};
 pub use write::{check_target, remove_directory};
 
@@ -57,6 +58,8 @@ pub struct RestoreRequest {
     pub assertions: Option<Vec<Assertion>>,
     /// What the database's own checks need to know.
     pub check_options: CheckOptions,
+    /// How a restored server gets at its log.
+    pub log_access: LogAccess,
     /// What the operator should know whatever comes of it.
     pub notes: Vec<String>,
 }
@@ -74,6 +77,7 @@ impl RestoreRequest {
             check: false,
             assertions: None,
             check_options: CheckOptions::default(),
+            log_access: LogAccess::default(),
             notes: Vec::new(),
         }
     }
@@ -97,17 +101,16 @@ pub struct RestorePlan {
 /// Says what a restore would do; writes nothing.
 pub async fn plan(
     repository: &Repository,
-    identities: &Identities,
+    identities: &Arc<Identities>,
     request: &RestoreRequest,
 ) -> Result<RestorePlan, Failure> {
-    let staging = write::Staging::check(&request.to, &repository.stores)?;
-    let catalogue = catalogue_of(repository, request).await?;
-    let Selected { id, mut notes, warnings } = select::select(repository, &catalogue, request).await?;
-    notes.extend(warnings);
-    let manifest = read_manifest(repository, &catalogue, id, identities).await?;
-    staging.check_room(manifest.bytes_stored_raw())?;
+    let restore = Restore::prepare(repository, request)?;
+    let located = restore.locate().await?;
+    let manifest = restore.read_manifest(&located, identities).await?;
+    let mut notes = located.notes.clone();
+    notes.extend(located.warnings.iter().chain(manifest.replay.iter().flat_map(|replay| replay.notes())).cloned());
     Ok(RestorePlan {
-        snapshot: id,
+        snapshot: located.id(),
         files: manifest.files(),
         bytes: manifest.bytes(),
         packs: manifest.packs.len() as u64,

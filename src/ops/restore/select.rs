@@ -48,7 +48,10 @@ pub(super) async fn select(
         .collect();
     let mut notes = request.notes.clone();
     notes.extend(check_heads(catalogue, request)?);
-    let chosen = choose(&candidates, &request.target);
+    let chosen = match &request.target {
+        Target::Point(name) => choose(&candidates, &point(repository, catalogue, request, name).await?),
+        target => choose(&candidates, target),
+    };
     check_refused(catalogue, request, chosen.as_ref().ok())?;
     let id = match chosen {
         Ok(id) => id,
@@ -59,6 +62,27 @@ pub(super) async fn select(
     notes.extend(notes_on(repository, catalogue, request, id));
     notes.extend(newer_not_durable(&candidates, request, id));
     Ok(Selected { id, notes, warnings: other_histories(&candidates, catalogue, request, id) })
+}
+
+/// The place of a restore point, the newest of its name.
+async fn point(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    request: &RestoreRequest,
+    name: &str,
+) -> Result<Target, Failure> {
+    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let entries = survey.records.values().flat_map(|held| &held.signed.record.files);
+    let points = entries.flat_map(|entry| &entry.facts.points).filter(|point| point.name == *name);
+    match points.max_by_key(|point| (point.time, point.at)) {
+        Some(point) => Ok(Target::Position(point.at)),
+        None => {
+            Err(Failure::new(Code::NoRecoveryPoint, format!("no restore point of {} is named {name}", request.source))
+                .cause("none of the files of its log that the stores show has one")
+                .safe("nothing was written")
+                .next_step(command(request, "latest")))
+        }
+    }
 }
 
 fn notes_on(repository: &Repository, catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId) -> Vec<String> {
@@ -72,7 +96,7 @@ fn notes_on(repository: &Repository, catalogue: &Catalogue, request: &RestoreReq
             false => format!("of the stores that answer, {holders} hold all of snapshot {id}"),
         });
     }
-    if let Target::Time(moment) = request.target {
+    if let (Target::Time(moment), None) = (&request.target, &inventory.log) {
         let distance = format_seconds(moment.seconds_since(inventory.read_started_at));
         notes.push(format!("snapshot {id} was read {distance} before the time asked for"));
     }
@@ -161,7 +185,7 @@ fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bo
 }
 
 /// The command that restores another target of the same request.
-fn command(request: &RestoreRequest, target: &str) -> String {
+pub(super) fn command(request: &RestoreRequest, target: &str) -> String {
     format!("recoup restore {} --to {} --target {target}", request.source, shell_word(request.to.display()))
 }
 

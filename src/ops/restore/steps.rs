@@ -2,6 +2,7 @@
 
 use super::{
     Manifest, RestoreRequest, alternative, catalogue_of, fetch, read_manifest, refused_copies,
+    replay::{self, Replay},
     select::{self, Selected},
     write,
 };
@@ -61,10 +62,15 @@ impl<'a> Restore<'a> {
     }
 
     /// Reads the manifest, and makes sure that there is room for what it names.
-    pub async fn read_manifest(&self, located: &Located, identities: &Identities) -> Result<Manifest, Failure> {
-        let read = read_manifest(self.repository, &located.catalogue, located.id, identities).await;
-        let checked = read.and_then(|manifest| self.staging.check_room(manifest.bytes_stored_raw()).map(|()| manifest));
-        checked.map_err(|failure| self.explained(located, failure))
+    pub async fn read_manifest(&self, located: &Located, identities: &Arc<Identities>) -> Result<Manifest, Failure> {
+        let (repository, catalogue) = (self.repository, &located.catalogue);
+        let read = read_manifest(repository, catalogue, located.id, identities).await;
+        let mut manifest = read.map_err(|failure| self.explained(located, failure))?;
+        let inventory = &located.committed().inventory;
+        manifest.replay = replay::prepare(repository, catalogue, self.request, inventory, identities).await?;
+        let of_log = manifest.replay.as_ref().map_or(0, Replay::bytes);
+        self.staging.check_room(manifest.bytes_stored_raw() + of_log)?;
+        Ok(manifest)
     }
 
     /// Fetches every pack, from whichever store has it right, compares every block with its digest, and writes it.
@@ -76,16 +82,33 @@ impl<'a> Restore<'a> {
         progress: &dyn Progress,
     ) -> Result<Fetched, Failure> {
         let files = Arc::new(self.staging.create(manifest).map_err(|failure| self.explained(located, failure))?);
-        let fetching =
-            fetch::fetch_packs(self.repository, &located.catalogue, manifest, identities, files.clone(), progress);
+        let fetching = fetch::fetch_packs(
+            self.repository,
+            &located.catalogue,
+            manifest,
+            identities.clone(),
+            files.clone(),
+            progress,
+        );
         fetching.await.map_err(|failure| self.explained(located, failure))?;
+        if let Some(replay) = &manifest.replay {
+            replay.fetch(self.repository, &identities, &files).await?;
+        }
         Ok(Fetched(files))
     }
 
     /// Makes it durable and moves it to where it belongs. Returns what the operator should know.
     pub fn publish(self, located: &Located, manifest: &Manifest, fetched: Fetched) -> Result<Vec<String>, Failure> {
+        let mut notes = Vec::new();
+        if let Some(replay) = &manifest.replay {
+            notes.extend(replay.notes().iter().cloned());
+            notes.extend(replay.amend(&fetched.0, &manifest.entries)?);
+            // A server refuses a data directory that others may enter.
+            self.staging.close_target()?;
+        }
         let published = self.staging.publish(manifest, &fetched.0);
-        published.map_err(|failure| self.explained(located, failure))
+        notes.extend(published.map_err(|failure| self.explained(located, failure))?);
+        Ok(notes)
     }
 
     fn explained(&self, located: &Located, failure: Failure) -> Failure {

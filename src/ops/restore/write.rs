@@ -28,7 +28,7 @@ use finish::{Notes, finish, finish_one, is_finished_later};
 use held::Identity;
 use outside::refuse_stores;
 use rustix::{
-    fs::{AtFlags, CWD, FlockOperation, Mode, Stat, flock, fremovexattr, fstat, fsync, mkdirat, unlinkat},
+    fs::{AtFlags, CWD, FlockOperation, Mode, Stat, fchmod, flock, fremovexattr, fstat, fsync, mkdirat, unlinkat},
     io::Errno,
 };
 use std::{
@@ -280,6 +280,12 @@ impl Staging {
         // All is there, and durable; an empty folder that stays is in nobody's way.
         let _ = remove_folder(target, folder).and_then(|()| Ok(fsync(target)?));
         Ok(notes.into_lines())
+    }
+
+    /// Lets nobody else enter the target.
+    pub(super) fn close_target(&self) -> Result<(), Failure> {
+        let target = self.target.get().ok_or_else(|| Failure::internal("no target is held"))?;
+        fchmod(target, Mode::RWXU).map_err(|error| failed("close", &self.path, &error.into()))
     }
 
     fn move_all(&self, target: &OwnedFd, folder: &OwnedFd, moved: &mut Vec<Moved>) -> Result<(), Failure> {

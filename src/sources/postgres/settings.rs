@@ -34,6 +34,8 @@ pub struct Recovery {
     pub primary_conninfo: Option<String>,
     /// Whether the recovered server archives its own log as the original did.
     pub archives: bool,
+    /// Whether tablespaces were restored as directories, which the server refuses unless it is told.
+    pub in_place_tablespaces: bool,
 }
 
 impl Recovery {
@@ -62,6 +64,9 @@ impl Recovery {
         if !self.archives {
             // Until somebody has decided that this is the ledger from now on, it must not mix its log with the original's.
             settings.push(("archive_mode", "off".to_owned()));
+        }
+        if self.in_place_tablespaces {
+            settings.push(("allow_in_place_tablespaces", "on".to_owned()));
         }
         settings
     }
@@ -112,6 +117,7 @@ const OF_RECOVERY: &[&str] = &[
     "primary_slot_name",
     "recovery_min_apply_delay",
     "archive_mode",
+    "allow_in_place_tablespaces",
 ];
 
 fn decides_recovery(line: &str) -> bool {
@@ -150,6 +156,7 @@ mod tests {
             restore_command: r"/usr/bin/recoup archive fetch ledger %f %p --identity '/k/it'\''s'".to_owned(),
             primary_conninfo: None,
             archives: false,
+            in_place_tablespaces: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::files::OpenFiles;
 use crate::core::failure::Failure;
 use rustix::{
-    fs::{Mode, OFlags, fsync, openat},
+    fs::{Mode, OFlags, fsync, mkdirat, openat},
     io::Errno,
 };
 use std::{
@@ -16,6 +16,18 @@ use std::{
 const AMENDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 impl OpenFiles {
+    /// Makes a directory that only we may enter.
+    pub(in crate::ops::restore) fn make_top(&self, name: &str) -> Result<(), Failure> {
+        let made = mkdirat(self.folder(), name, Mode::RWXU);
+        made.map_err(|error| self.failed("create", Path::new(name), error))
+    }
+
+    /// Makes what was written into such a directory durable.
+    pub(in crate::ops::restore) fn sync_top(&self, name: &str) -> Result<(), Failure> {
+        let path = Path::new(name);
+        fsync(self.directory(path)?).map_err(|error| self.failed("sync", path, error))
+    }
+
     /// The content of a file, if it was restored. One that is larger than any setting is treated as empty.
     pub(in crate::ops::restore) fn read_top(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let path = Path::new(name);

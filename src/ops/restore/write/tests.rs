@@ -24,7 +24,7 @@ fn file(path: &str, size: u64) -> Entry {
 fn manifest(mut entries: Vec<Entry>) -> Manifest {
     entries.sort_by(|one, other| one.path.cmp(&other.path));
     let (packs, digests) = (BTreeMap::new(), BTreeMap::new());
-    Manifest { configuration: String::new(), catalogue_identity: None, entries, packs, digests }
+    Manifest { configuration: String::new(), catalogue_identity: None, entries, packs, replay: None, digests }
 }
 
 /// A directory with a target, something that nobody may touch, and what is to be restored.

@@ -1,0 +1,256 @@
+//! The log after a snapshot: planned and proven to be there before anything is written, then made reachable for the
+//! server that will replay it.
+
+use super::{RestoreRequest, select, write::OpenFiles};
+use crate::{
+    core::{
+        failure::{Code, Failure, shell_word},
+        inventory::Inventory,
+        log::{LogFile, LogObject, LogRange, ServerTime},
+        manifest::Entry,
+        plan::log::{Gap, Goal, LogFiles, LogPlan, TimelineHistory, Wanted, plan},
+        target::Target,
+    },
+    format::seal::Identities,
+    ops::archive,
+    repository::{Repository, catalogue::Catalogue},
+    sources::postgres::{
+        settings::{Recovery, RecoveryEnd, freed_from_places},
+        wal::read_history,
+    },
+};
+use std::{path::Path, sync::Arc};
+
+/// The plan, at the top of what is restored.
+const PLAN: &str = "recoup-plan.json";
+/// The folder of the files of the log that were opened beforehand.
+const LOG: &str = "recoup-log";
+const AUTO_CONF: &str = "postgresql.auto.conf";
+const CONF: &str = "postgresql.conf";
+
+/// Restored files that do not stay as the snapshot has them.
+pub const AMENDED: &[&str] = &[AUTO_CONF, CONF];
+
+/// How the restored server gets at its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LogAccess {
+    /// The planned files are opened into the restored directory: the server needs neither key nor store.
+    #[default]
+    Beforehand,
+    /// It runs this command, which takes the plan as `--plan FILE`.
+    Command(String),
+}
+
+/// What a server is to replay.
+pub(super) struct Replay {
+    plan: LogPlan,
+    recovery: Recovery,
+    access: LogAccess,
+    notes: Vec<String>,
+}
+
+/// Plans the replay of a snapshot's log, if it has one.
+pub(super) async fn prepare(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    request: &RestoreRequest,
+    inventory: &Inventory,
+    identities: &Arc<Identities>,
+) -> Result<Option<Replay>, Failure> {
+    let Some(range) = &inventory.log else { return Ok(None) };
+    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let files = LogFiles::of(range.history.system, survey.records.values().map(|held| &held.signed.record));
+    let goal = goal(request, range);
+    let mut gap = Gap::Unrelated;
+    for timeline in timelines(request, range, &files) {
+        let Ok(history) = history(repository, request, &files, timeline, identities).await? else { continue };
+        let wanted = Wanted {
+            from: range.history,
+            start: range.start,
+            consistent_at: range.stop,
+            timeline,
+            goal: goal.clone(),
+            segment_bytes: range.segment_bytes,
+        };
+        match plan(repository.id, &request.source, &wanted, history.as_ref(), &files) {
+            Ok(plan) => {
+                let mut replay = Replay::of(request, plan);
+                if !survey.refused.is_empty() {
+                    let count = survey.refused.len();
+                    replay
+                        .notes
+                        .push(format!("{count} records of the log were not accepted: recoup verify names them"));
+                }
+                return Ok(Some(replay));
+            }
+            // Another timeline may have grown out of the snapshot's history.
+            Err(Gap::Unrelated) => {}
+            Err(found) => {
+                gap = found;
+                break;
+            }
+        }
+    }
+    Err(no_plan(request, inventory, &gap))
+}
+
+/// Up to where the log is needed.
+fn goal(request: &RestoreRequest, range: &LogRange) -> Goal {
+    match &request.target {
+        Target::Latest | Target::Transaction(_) => Goal::Latest,
+        Target::Time(moment) => Goal::Time(ServerTime::new(moment.as_datetime())),
+        Target::Position(at) => Goal::At(*at),
+        Target::Point(name) => Goal::Point(name.clone()),
+        Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_) => Goal::At(range.stop),
+    }
+}
+
+/// The timelines that may be followed, the newest first; what is asked for by its snapshot stays on its own.
+fn timelines(request: &RestoreRequest, range: &LogRange, files: &LogFiles) -> Vec<u32> {
+    let own = range.history.timeline;
+    let stays = matches!(request.target, Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_));
+    let newer = files.timelines().into_iter().rev().filter(|timeline| !stays && *timeline > own);
+    newer.chain([own]).collect()
+}
+
+/// What a timeline grew out of; `Err` where its history is not there, which only the snapshot's own may lack.
+async fn history(
+    repository: &Repository,
+    request: &RestoreRequest,
+    files: &LogFiles,
+    timeline: u32,
+    identities: &Arc<Identities>,
+) -> Result<Result<Option<TimelineHistory>, ()>, Failure> {
+    if timeline == 1 {
+        return Ok(Ok(None));
+    }
+    let Some((object, _)) = files.get(LogFile::History(timeline)) else { return Ok(Err(())) };
+    let bytes = archive::open_file(repository, identities, &request.source, object).await?;
+    let history = read_history(&bytes, timeline).map_err(|error| {
+        Failure::new(Code::Damaged, format!("{} of {} cannot be read", object.file, request.source)).cause(error)
+    })?;
+    Ok(Ok(Some(history)))
+}
+
+fn no_plan(request: &RestoreRequest, inventory: &Inventory, gap: &Gap) -> Failure {
+    let command = |target: &str| select::command(request, target);
+    let own = format!("snapshot:{}", inventory.seq);
+    let nearest = match gap {
+        Gap::EndsBefore { last_commit: Some(last), .. } => {
+            format!("the nearest before: {}   or   {}", command(&last.to_string()), command(&own))
+        }
+        _ => format!("the nearest before: {}", command(&own)),
+    };
+    Failure::new(Code::NoRecoveryPoint, format!("the log of {} does not lead to {}", request.source, request.target))
+        .cause(gap)
+        .safe("nothing was written")
+        .next_step(nearest)
+}
+
+impl Replay {
+    fn of(request: &RestoreRequest, plan: LogPlan) -> Self {
+        let mut notes = Vec::new();
+        let passes = plan.end.passes_target;
+        let end = match &request.target {
+            Target::Latest => RecoveryEnd::Log,
+            Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_) => RecoveryEnd::Immediate,
+            Target::Transaction(number) => RecoveryEnd::Transaction(*number),
+            Target::Point(name) => RecoveryEnd::Point(name.clone()),
+            Target::Time(moment) if passes => RecoveryEnd::Time(moment.as_datetime()),
+            Target::Position(at) if passes => RecoveryEnd::Position(*at),
+            Target::Time(_) | Target::Position(_) => {
+                notes.push(format!("the log shows nothing after {}: all of it is replayed", request.target));
+                RecoveryEnd::Log
+            }
+        };
+        let last = plan.end.last_commit.map_or_else(String::new, |last| format!(", its last commit is of {last}"));
+        notes.push(format!("{} files of the log are replayed, up to {}{last}", plan.files.len(), plan.end.at));
+        let recovery = Recovery {
+            end: Some(end),
+            timeline: plan.end.history.timeline,
+            restore_command: restore_command(request),
+            primary_conninfo: None,
+            archives: false,
+            in_place_tablespaces: false,
+        };
+        Replay { plan, recovery, access: request.log_access.clone(), notes }
+    }
+
+    /// What the operator should know.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Bytes that it needs besides the snapshot's files.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.access {
+            LogAccess::Beforehand => self.plan.files.len() as u64 * self.plan.segment_bytes,
+            LogAccess::Command(_) => 0,
+        }
+    }
+
+    /// Opens the planned files beside the snapshot's, where the server is to find them there.
+    pub(super) async fn fetch(
+        &self,
+        repository: &Repository,
+        identities: &Arc<Identities>,
+        files: &OpenFiles,
+    ) -> Result<(), Failure> {
+        if self.access != LogAccess::Beforehand {
+            return Ok(());
+        }
+        files.make_top(LOG)?;
+        for object in &self.plan.files {
+            let mut bytes = archive::open_file(repository, identities, &self.plan.source, object).await?;
+            let file = whole_name(object);
+            if file != object.file {
+                // The rest of what was begun is empty.
+                bytes.resize(usize::try_from(self.plan.segment_bytes).unwrap_or(bytes.len()), 0);
+            }
+            files.put_top(&format!("{LOG}/{file}"), &bytes)?;
+        }
+        files.sync_top(LOG)
+    }
+
+    /// Writes what the server needs to know. Returns what the operator should know.
+    pub(super) fn amend(&self, files: &OpenFiles, entries: &[Entry]) -> Result<Vec<String>, Failure> {
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        let in_place_tablespaces = entries.iter().any(|entry| entry.path.as_str().starts_with("pg_tblspc/"));
+        let recovery = Recovery { in_place_tablespaces, ..self.recovery.clone() };
+        files.put_top(AUTO_CONF, recovery.auto_conf(&text(files.read_top(AUTO_CONF)?)).as_bytes())?;
+        files.put_top(recovery.signal_file(), b"")?;
+        let plan = serde_json::to_vec(&self.plan).map_err(|error| Failure::internal(error.to_string()))?;
+        files.put_top(PLAN, &plan)?;
+        let mut notes = vec!["archive_mode is off in the restored server, until somebody turns it on".to_owned()];
+        if let Some(conf) = files.read_top(CONF)? {
+            let (conf, taken_out) = freed_from_places(&text(Some(conf)));
+            if !taken_out.is_empty() {
+                files.put_top(CONF, conf.as_bytes())?;
+                notes.push(format!("these settings were taken out of {CONF}: {}", taken_out.join("; ")));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// The name under which the server asks for a file.
+fn whole_name(object: &LogObject) -> LogFile {
+    match object.file {
+        LogFile::Partial(name) => LogFile::Segment(name),
+        file => file,
+    }
+}
+
+/// The command, in which the server replaces `%f` and `%p`.
+fn restore_command(request: &RestoreRequest) -> String {
+    let word = |path: &Path| in_command(path.display());
+    match &request.log_access {
+        LogAccess::Beforehand => format!("cp {}/%f %p", word(&request.to.join(LOG))),
+        LogAccess::Command(command) => format!("{command} --plan {}", word(&request.to.join(PLAN))),
+    }
+}
+
+/// A word of a command of the server's, which would replace what begins with a percent sign.
+pub fn in_command(text: impl std::fmt::Display) -> String {
+    shell_word(text).replace('%', "%%")
+}
