@@ -246,9 +246,9 @@ impl FromStr for LogFile {
         let Some((name, ending)) = text.split_once('.') else { return Ok(LogFile::Segment(text.parse()?)) };
         match ending.split_once('.') {
             None if ending == "partial" => Ok(LogFile::Partial(name.parse()?)),
-            // The first timeline grew out of nothing.
+            // The first timeline grew out of nothing; a server asks all the same.
             None if ending == "history" => {
-                number(name).filter(|timeline| *timeline > 1).map(LogFile::History).ok_or_else(wrong)
+                number(name).filter(|timeline| *timeline > 0).map(LogFile::History).ok_or_else(wrong)
             }
             Some((offset, "backup")) => Ok(LogFile::BackupNote(name.parse()?, number(offset).ok_or_else(wrong)?)),
             _ => Err(wrong()),
@@ -589,7 +589,7 @@ mod tests {
         }
         for bad in [
             "",
-            "00000001.history",
+            "00000000.history",
             "00000002.History",
             "2.history",
             "00000000000000000000000",
