@@ -1,6 +1,7 @@
 //! PostgreSQL as a source, on real servers: snapshots while transfers run, restored and started.
 
 pub(crate) mod cluster;
+mod moments;
 mod server;
 
 use crate::{needs::needs, support::run};

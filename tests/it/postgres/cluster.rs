@@ -217,6 +217,20 @@ impl Cluster {
         self.start(name);
     }
 
+    /// Restores into a directory.
+    pub(crate) fn restore_to(&self, name: &str, target: &str, extra: &[&str]) -> Run {
+        let fixed = ["restore", "ledger", "--identity", "R/custodian.age", "--target", target, "--to", name];
+        run(self.recoup(fixed).args(extra))
+    }
+
+    /// Starts what was restored, and waits until it has recovered.
+    #[track_caller]
+    pub(crate) fn start_restored(&mut self, name: &str) {
+        self.configure(name, "");
+        self.start(name);
+        self.wait_for(name, "SELECT pg_is_in_recovery()", "f");
+    }
+
     /// Waits until a query gives a text.
     #[track_caller]
     pub(crate) fn wait_for(&self, name: &str, query: &str, wanted: &str) {
