@@ -12,6 +12,7 @@ use super::{
     control::ControlState,
     evidence::{HoldCause, WriterId},
     id::{Sha256, SnapshotId, SourceName},
+    log::LogFile,
     policy::{Place, Policy},
     result::{CheckFinding, Checked, CheckedSource, FindingId, Head, LastDrill, Severity, Status},
     time::Timestamp,
@@ -142,6 +143,19 @@ pub struct RefusedFact {
     pub good_elsewhere: bool,
 }
 
+/// A file that was refused as part of a source's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignLog {
+    /// The file.
+    pub file: LogFile,
+    /// The system identifier that it has.
+    pub system: u64,
+    /// That of the log.
+    pub expected: Option<u64>,
+    /// When it was refused last.
+    pub at: Timestamp,
+}
+
 /// What was found out about a source.
 #[derive(Clone, Debug)]
 pub struct SourceFacts {
@@ -175,6 +189,8 @@ pub struct SourceFacts {
     pub damaged: BTreeMap<String, u64>,
     /// Why nothing is known of what was done earlier, if so.
     pub state_lost: Option<String>,
+    /// What was refused as its log, and waits for a decision.
+    pub foreign_log: Option<ForeignLog>,
 }
 
 /// What was found out about the control log.

@@ -95,6 +95,7 @@ pub fn before_restore(
         BeforeRestore { copies: copies_of(settings).remove(source).unwrap_or_default(), ..Default::default() };
     let Some(configured) = settings.source(source.as_str()) else { return Ok(before) };
     before.assertions = Some(settings.policy(configured).assertions.clone());
+    before.check_options = check_options(configured);
     if settings.host.signing_key.exists() {
         before.remarks.push(format!(
             "this host also signs snapshots of {source}: whoever takes it over now can read and forge them; where there \
@@ -115,6 +116,17 @@ pub fn before_restore(
         Err(why) => before.notes.push(format!("this host's record of the newest snapshot is damaged ({why})")),
     }
     Ok(before)
+}
+
+/// What the checks of a restored server need to know of the one that is protected.
+fn check_options(source: &SourceSettings) -> CheckOptions {
+    let Some(postgres) = &source.postgres else { return CheckOptions::default() };
+    CheckOptions {
+        bin_dir: postgres.bin_dir.clone(),
+        database: postgres.server.dbname.clone(),
+        user: postgres.server.user.clone(),
+        is_scratch: false,
+    }
 }
 
 /// Takes a snapshot of each source, one after another; none stops the others.

@@ -197,14 +197,30 @@ fn another_server_is_no_base() {
     cluster.stop("data");
     run(cluster.as_owner("mv").args(["data", "old"])).expect_code(0);
     cluster.make("data", &[]);
-    // Its log goes to the old history's folder until somebody decides: nothing is committed meanwhile.
-    cluster.be_impatient();
+    // Its log is refused until somebody decides: nothing is committed meanwhile.
+    cluster.be_impatient(true);
     cluster.start("data");
     let planned = run(&mut cluster.recoup(["backup", "ledger", "--dry-run"])).expect_code(0);
     assert!(planned.stdout.contains("another server begins a new history"), "{planned:?}");
     let taken = cluster.backup(&[]);
     assert_eq!(taken.code, 13, "{taken:?}");
     assert!(taken.stderr.contains("is not durable"), "{taken:?}");
+    let foreign = || -> Vec<String> {
+        let checked = run(&mut cluster.recoup(["check", "--json"])).json();
+        let findings = checked["findings"].as_array().unwrap().iter();
+        let foreign = findings.filter(|finding| finding["id"] == "archive-foreign");
+        foreign.map(|finding| format!("{}: {}", finding["severity"], finding["next_step"])).collect()
+    };
+    let found = foreign();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("\"critical\": "), "{found:?}");
+    assert!(found[0].contains("archive open ledger --reason TEXT"), "{found:?}");
+    // The decision, and what it permits.
+    run(&mut cluster.recoup(["archive", "open", "ledger", "--reason", "made anew"])).expect_code(0);
+    assert_eq!(foreign(), Vec::<String>::new());
+    cluster.be_impatient(false);
+    let taken = cluster.backup(&[]).expect_code(0).json();
+    assert_eq!(taken["snapshots"][0]["kind"], "full", "{taken}");
 }
 
 #[test]
@@ -241,7 +257,7 @@ fn what_is_unfit_is_refused() {
     refused(&cluster, &["is not the data directory of the server that answers"]);
     fs::write(cluster.path("R/recoup.toml"), &right).unwrap();
     // The archive does not work.
-    cluster.be_impatient();
+    cluster.be_impatient(true);
     fs::write(cluster.path("broken"), "").unwrap();
     refused(&cluster, &["is not durable", "archiver failed"]);
     fs::remove_file(cluster.path("broken")).unwrap();

@@ -33,6 +33,8 @@ macro_rules! findings {
 }
 
 findings! {
+    /// A file of another system was refused that was to be archived as this source's log.
+    ArchiveForeign = "archive-foreign",
     /// A snapshot is dated later than now, or earlier than what it follows.
     ClockSuspect = "clock-suspect",
     /// Too few stores answered for the control log to be known whole.

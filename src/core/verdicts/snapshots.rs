@@ -22,6 +22,7 @@ pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings
         let next_step = format!("recoup list {0} shows what there is, then recoup backup {0}", source.name);
         findings.add(FindingId::StateLost, Severity::Warning, about, message, next_step);
     }
+    judge_log(source, findings);
     judge_places(facts, source, findings);
     if is_nobody_trusted(source) {
         judge_signers(source, findings);
@@ -31,6 +32,18 @@ pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings
     }
     judge_schedule(facts, source, findings);
     judge_history(facts, source, findings);
+}
+
+/// Whether the server that archives is the one whose log this is. Until somebody decides, nothing is archived.
+fn judge_log(source: &SourceFacts, findings: &mut Findings) {
+    let Some(foreign) = &source.foreign_log else { return };
+    let expected = foreign.expected.map(|system| format!(", not {system}")).unwrap_or_default();
+    let message = format!(
+        "{} was refused at {}: it is of system {}{expected}, and nothing of that server is archived",
+        foreign.file, foreign.at, foreign.system
+    );
+    let next_step = format!("recoup archive open {} --reason TEXT, if that server replaces the other", source.name);
+    findings.add(FindingId::ArchiveForeign, Severity::Critical, Concerns::source(&source.name), message, next_step);
 }
 
 /// Whether a snapshot could be durable at all, and could be now.

@@ -58,6 +58,7 @@ fn well() -> Facts {
         lost_head: None,
         damaged: BTreeMap::new(),
         state_lost: None,
+        foreign_log: None,
     };
     let recipients = vec!["age1one".to_owned(), "age1two".to_owned()];
     let mut control = ControlFacts { complete: true, writer: Some(RUN.parse().unwrap()), ..ControlFacts::default() };
@@ -194,6 +195,10 @@ const CASES: &[(&str, Change)] = &[
             record.control =
                 Some(Control::HoldAdded { hold, source, snapshots: vec![id(6)], cause: HoldCause::LogAltered });
         });
+    }),
+    ("critical archive-foreign", |facts| {
+        let file = "000000010000000000000007".parse().unwrap();
+        facts.sources[0].foreign_log = Some(ForeignLog { file, system: 8, expected: Some(7), at: at("22T11:00:00") });
     }),
     ("warning drill-overdue", |facts| facts.sources[0].policy.drill_interval = minutes(60)),
     ("warning drill-overdue", |facts| {

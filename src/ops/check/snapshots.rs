@@ -10,9 +10,9 @@ use crate::{
         id::{RunId, SnapshotId, SourceName},
         inventory::{Kind, Parent},
         policy::{Copies, Place, is_durable},
-        verdicts::{Lacking, LastFull, RefusedFact, Seen, SourceFacts},
+        verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
-    ops::state::Known,
+    ops::{archive, runs, state::Known},
     repository::{Repository, catalogue::Refusal, survey::Survey},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,8 +104,16 @@ pub(super) async fn gather(
         damaged: known.damaged.iter().map(|(store, objects)| (store.clone(), objects.len() as u64)).collect(),
         state_lost: why.or_else(|| nothing_known.then(|| "it has no record of any snapshot".to_owned())),
         refused: reader.refused,
+        foreign_log: foreign_log(settings, repository, &source.name),
         policy,
     }
+}
+
+/// What was refused as the log of a source on this host.
+fn foreign_log(settings: &Settings, repository: &Repository, source: &SourceName) -> Option<ForeignLog> {
+    let state = archive::peek(&runs::source_state_dir(settings, source), repository.id)?;
+    let foreign = state.foreign?;
+    Some(ForeignLog { file: foreign.file, system: foreign.system, expected: state.system, at: foreign.at })
 }
 
 impl Shown {

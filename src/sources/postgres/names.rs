@@ -20,6 +20,8 @@ const LEFT_OUT: &[&str] = &[
     "standby.signal",
     "recovery.conf",
     "recovery.done",
+    // What was fetched ahead for a recovery.
+    "recoup-prefetch",
 ];
 
 /// Whether the content of a directory at the top is left out.
@@ -133,5 +135,6 @@ mod tests {
         }
         assert!(is_left_out("pgsql_tmp3", false) && is_left_out("backup_label", true));
         assert!(!is_left_out("backup_label", false) && !is_left_out("PG_VERSION", true));
+        assert!(is_left_out("recoup-prefetch", true) && !is_left_out("recoup-prefetch", false));
     }
 }

@@ -84,7 +84,7 @@ impl Touched {
             return None;
         }
         let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        if crc32c(body) != word(crc)? {
+        if crc32c([body]) != word(crc)? {
             return None;
         }
         let mut rest = body;
@@ -224,7 +224,7 @@ mod tests {
 
     fn summary(entries: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = [MAGIC.to_le_bytes().to_vec(), entries.concat(), vec![0; 24]].concat();
-        bytes.extend(crc32c(&bytes).to_le_bytes());
+        bytes.extend(crc32c([bytes.as_slice()]).to_le_bytes());
         bytes
     }
 

@@ -2,14 +2,11 @@
 //!
 //! Every byte is hostile. What is no page or no whole record ends the walk, as it ends the replay of a server.
 
-mod crc;
 mod record;
 pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod walk;
-
-pub use crc::crc32c;
 
 use crate::core::{
     log::{HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},

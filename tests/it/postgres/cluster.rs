@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Who runs clusters where root runs the tests.
 const OWNER: &str = "65534";
 
-/// A server with its data, an archive directory, three stores and a configuration, all in one directory.
+/// A server with its data, three stores and a configuration, all in one directory.
 pub(crate) struct Cluster {
     dir: TempDir,
     bin: PathBuf,
@@ -38,7 +38,6 @@ impl Cluster {
     pub(crate) fn new(program_name: &str) -> Self {
         let mut cluster = Cluster::empty(program_name);
         cluster.make("data", &[]);
-        cluster.write_archive_script();
         cluster.found();
         cluster.start("data");
         cluster
@@ -49,15 +48,15 @@ impl Cluster {
         let built = Path::new(env!("CARGO_BIN_EXE_recoup"));
         fs::copy(built, dir.path().join("recoup")).unwrap();
         let cluster = Cluster { bin: programs(program_name), dir, running: Vec::new() };
-        cluster.own();
+        cluster.own(".");
         cluster
     }
 
-    /// Gives everything to the user who runs the cluster.
-    fn own(&self) {
+    /// Gives what lies there to the user who runs the cluster.
+    fn own(&self, name: &str) {
         if is_root() {
             let owner = format!("{OWNER}:{OWNER}");
-            run(program("chown", self.dir.path()).args(["-R", "--no-dereference", &owner, "."])).expect_code(0);
+            run(program("chown", self.dir.path()).args(["-R", "--no-dereference", &owner, name])).expect_code(0);
         }
     }
 
@@ -97,7 +96,13 @@ impl Cluster {
         initdb.arg("-D").arg(self.path(name)).args(["-U", "postgres", "--auth=trust", "-k", "-N", "--encoding=UTF8"]);
         run(initdb.args(options)).expect_code(0);
         self.configure(name, "archive_mode = on\nmax_wal_senders = 4\ncheckpoint_timeout = 1h\n");
-        self.configure(name, &format!("archive_command = '{} %p %f'\n", self.path("archive.sh").display()));
+        let unless_broken = format!("test ! -e {}", self.path("broken").display());
+        self.configure(name, &format!("archive_command = '{unless_broken} && {} push ledger %p'\n", self.archive()));
+    }
+
+    /// The beginning of the commands with which a server reaches its archive, wherever it runs them.
+    fn archive(&self) -> String {
+        format!("{} --config {} archive", self.path("recoup").display(), self.path("R/recoup.toml").display())
     }
 
     /// Appends to a configuration. The settings of a test's server beside it.
@@ -106,6 +111,7 @@ impl Cluster {
         let sockets = self.path(&format!("{name}.socket"));
         if !sockets.exists() {
             fs::create_dir(&sockets).unwrap();
+            self.own(&format!("{name}.socket"));
         }
         let mut whole = fs::read_to_string(&file).unwrap();
         whole.push_str(&format!(
@@ -113,7 +119,6 @@ impl Cluster {
             sockets.display()
         ));
         fs::write(&file, whole).unwrap();
-        self.own();
     }
 
     /// Starts a server and waits until it takes connections.
@@ -148,29 +153,6 @@ impl Cluster {
         run(&mut psql).expect_code(0).stdout.trim().to_owned()
     }
 
-    /// Archives into a directory and, as names only, into the stores: what ships the log there is another matter.
-    fn write_archive_script(&self) {
-        let (_, system) = run(self.program("pg_controldata").arg(self.path("data")))
-            .expect_code(0)
-            .stdout
-            .lines()
-            .find_map(|line| line.split_once("system identifier:").map(|(a, b)| (a.len(), b.trim().to_owned())))
-            .unwrap();
-        let root = self.dir.path().display();
-        let script = format!(
-            "#!/bin/sh\nset -e\ntest ! -e {root}/broken\nmkdir -p {root}/archive\ncp \"$1\" {root}/archive/\"$2\".new\n\
-             mv {root}/archive/\"$2\".new {root}/archive/\"$2\"\n\
-             case $2 in *.backup|*.partial) exit 0;; esac\nname=$(echo \"$2\" | tr A-F a-f)\n\
-             timeline=$(echo \"$name\" | cut -c 1-8)\n\
-             for store in a b c; do\n  folder={root}/$store/sources/ledger/log/{system}-$timeline\n  mkdir -p \"$folder\"\n\
-             \x20 : > \"$folder/$name-aaaaaaaaaaaaaaaa.age\"\n  : > \"$folder/$name-aaaaaaaaaaaaaaaa.json\"\ndone\n"
-        );
-        let file = self.path("archive.sh");
-        fs::write(&file, script).unwrap();
-        fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
-        self.own();
-    }
-
     /// Founds the repository.
     fn found(&self) {
         let mut init = self.as_owner(self.path("recoup"));
@@ -184,11 +166,12 @@ impl Cluster {
         fs::write(self.path("R/recoup.toml"), format!("{config}archive_wait = \"30s\"\n")).unwrap();
     }
 
-    /// Makes snapshots wait for the archive no longer than a second.
-    pub(crate) fn be_impatient(&self) {
+    /// Makes snapshots wait for the archive no longer than a second, or again as long as it takes.
+    pub(crate) fn be_impatient(&self, impatient: bool) {
         let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
-        let config = config.replace("archive_wait = \"30s\"", "archive_wait = \"1s\"");
-        fs::write(self.path("R/recoup.toml"), config).unwrap();
+        let waits = ["archive_wait = \"30s\"", "archive_wait = \"1s\""];
+        let (before, after) = if impatient { (waits[0], waits[1]) } else { (waits[1], waits[0]) };
+        fs::write(self.path("R/recoup.toml"), config.replace(before, after)).unwrap();
     }
 
     /// How `init` names a cluster.
@@ -208,12 +191,14 @@ impl Cluster {
     pub(crate) fn restore_and_start(&mut self, name: &str) {
         let target = ["restore", "ledger", "--identity", "R/custodian.age", "--target", "latest", "--to", name];
         run(&mut self.recoup(target)).expect_code(0);
-        let restore = format!("restore_command = 'cp {}/%f %p'\n", self.path("archive").display());
+        let identity = self.path("R/custodian.age");
+        let fetch = format!("{} fetch ledger %f %p --identity {}", self.archive(), identity.display());
+        let restore = format!("restore_command = '{fetch}'\n");
         // Tablespaces are directories of the restored data directory.
         self.configure(name, &format!("archive_mode = off\nallow_in_place_tablespaces = on\n{restore}"));
         fs::write(self.path(name).join("recovery.signal"), "").unwrap();
         fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o700)).unwrap();
-        self.own();
+        self.own(&format!("{name}/recovery.signal"));
         self.start(name);
     }
 
@@ -247,7 +232,6 @@ impl Cluster {
     pub(crate) fn traffic(&self) -> Traffic {
         let script = self.path("transfer.sql");
         fs::write(&script, TRANSFER).unwrap();
-        self.own();
         let mut pgbench = self.program("pgbench");
         pgbench.arg("-h").arg(self.path("data.socket")).args(["-U", "postgres", "-n", "-c", "2", "-T", "600"]);
         pgbench.args(["--max-tries=100", "-R", "400", "-f"]).arg(script).arg("ledger");
@@ -295,7 +279,7 @@ fn is_root() -> bool {
 }
 
 /// The folder of a version's programs, where the user who runs clusters can reach it.
-fn programs(name: &str) -> PathBuf {
+pub(crate) fn programs(name: &str) -> PathBuf {
     assert!(is_installed(name), "ask needs({name:?}) first");
     let path = world::environment("PATH").unwrap_or_default();
     let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|found| found.is_file()).unwrap();

@@ -1,7 +1,8 @@
 //! Restored clusters on private servers: recovered, checked, and nothing left behind.
 
+use super::cluster;
 use crate::{
-    needs::{is_installed, needs},
+    needs::needs,
     support::{program, run},
 };
 use recoup::{
@@ -36,10 +37,7 @@ fn programs(version: &str, name: &str) -> Option<PathBuf> {
     if let Some(given) = world::environment(BIN_DIR) {
         return Some(given.into());
     }
-    assert!(is_installed(version), "ask needs({version:?}) first");
-    let path = world::environment("PATH").unwrap_or_default();
-    let found = path.split(':').map(|dir| Path::new(dir).join(version)).find(|found| found.is_file()).unwrap();
-    let bin = found.canonicalize().unwrap().parent().unwrap().to_owned();
+    let bin = cluster::programs(version);
     if world::user_id() != 0 {
         return Some(bin);
     }

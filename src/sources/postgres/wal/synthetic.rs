@@ -1,9 +1,9 @@
 //! Segments as a server writes them, made for tests and simulations.
 
-use super::{CONTINUES, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, crc::crc32c, record::HEADER_BYTES};
-use crate::core::{
-    log::ServerTime,
-    log::{Lsn, SegmentName},
+use super::{CONTINUES, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, record::HEADER_BYTES};
+use crate::{
+    core::log::{Lsn, SegmentName, ServerTime},
+    format::crc32c::crc32c,
 };
 
 const PAGE_BYTES: usize = 8192;

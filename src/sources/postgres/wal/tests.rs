@@ -1,6 +1,6 @@
 //! Segments, whole and cut short, and bytes that are none.
 
-use super::{WalError, crc::crc32c, read_history, read_partial, read_segment, synthetic::Synthetic};
+use super::{WalError, read_history, read_partial, read_segment, synthetic::Synthetic};
 use crate::core::{
     log::ServerTime,
     log::{LogFacts, Lsn, SegmentName},
@@ -19,13 +19,6 @@ fn time(text: &str) -> ServerTime {
 
 fn facts(segment: &Synthetic, number: u64) -> LogFacts {
     read_segment(segment.bytes(), name(number)).unwrap().1
-}
-
-#[test]
-fn the_crc_is_the_known_one() {
-    assert_eq!(crc32c([b"123456789".as_slice()]), 0xE306_9283);
-    assert_eq!(crc32c([b"1234".as_slice(), b"", b"56789"]), 0xE306_9283);
-    assert_eq!(crc32c([[0u8; 32].as_slice()]), 0x8A91_36AA);
 }
 
 #[test]

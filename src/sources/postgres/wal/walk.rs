@@ -2,11 +2,13 @@
 
 use super::{
     CONTINUES, FLAGS, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader,
-    crc::crc32c,
     record::{self, HEADER_BYTES, Told},
     u16_at, u32_at, u64_at,
 };
-use crate::core::log::{LogFacts, Lsn, POINTS_MAX};
+use crate::{
+    core::log::{LogFacts, Lsn, POINTS_MAX},
+    format::crc32c::crc32c,
+};
 use std::borrow::Cow;
 
 struct Walk<'b> {
