@@ -126,7 +126,9 @@ fn a_ledger_on_a_disk_and_in_a_bucket() {
     far.run(&["copy"]).expect_code(0);
     far.run(&["verify", "--all"]).expect_code(0);
     let kept: usize = crate::site::files_below(&far.site.store("near")).len();
-    assert_eq!(kept, far.server.keys("acme-dr").len());
+    // Who writes a run matters until it has ended: that note is not brought again.
+    let keys = far.server.keys("acme-dr").into_iter().filter(|key| !key.ends_with("/writer.json"));
+    assert_eq!(kept, keys.count());
 
     // The server is gone: the disk alone is one of two.
     let Bucketed { site, server } = far;

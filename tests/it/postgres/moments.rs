@@ -13,16 +13,6 @@ struct Moment {
 /// A server with numbered commits, snapshots among them, and a target after each commit.
 fn history(cluster: &Cluster, commits: u64) -> Vec<Moment> {
     let sql = |statement: &str| cluster.sql("data", "ledger", &[statement]);
-    let command = format!(
-        "{} --config {} archive push ledger %p",
-        cluster.path("recoup").display(),
-        cluster.path("R/recoup.toml").display()
-    );
-    cluster.sql(
-        "data",
-        "postgres",
-        &[&format!("ALTER SYSTEM SET archive_command = '{command}'"), "SELECT pg_reload_conf()"],
-    );
     sql("CREATE TABLE numbered (n int PRIMARY KEY)");
     cluster.backup(&[]).expect_code(0);
     let mut moments = Vec::new();
