@@ -23,6 +23,9 @@ pub const FILES_MAX: usize = 64;
 /// The sizes that segments may have, in bytes; all powers of two between.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 
+/// The timeline that initdb begins. It grew out of nothing: a server that leaves it asks for its history file all the
+/// same, and there never is one.
+pub const FIRST_TIMELINE: u32 = 1;
 /// The most bytes of a timeline history file.
 pub const HISTORY_BYTES_MAX: u64 = 1 << 20;
 
@@ -246,9 +249,8 @@ impl FromStr for LogFile {
         let Some((name, ending)) = text.split_once('.') else { return Ok(LogFile::Segment(text.parse()?)) };
         match ending.split_once('.') {
             None if ending == "partial" => Ok(LogFile::Partial(name.parse()?)),
-            // The first timeline grew out of nothing.
             None if ending == "history" => {
-                number(name).filter(|timeline| *timeline > 1).map(LogFile::History).ok_or_else(wrong)
+                number(name).filter(|timeline| *timeline > 0).map(LogFile::History).ok_or_else(wrong)
             }
             Some((offset, "backup")) => Ok(LogFile::BackupNote(name.parse()?, number(offset).ok_or_else(wrong)?)),
             _ => Err(wrong()),
@@ -549,6 +551,7 @@ impl LogRecord {
             LogFile::Partial(name) => {
                 entry.bytes_raw <= self.segment_bytes && name.number(self.segment_bytes).is_some()
             }
+            LogFile::History(FIRST_TIMELINE) => false,
             LogFile::History(_) | LogFile::BackupNote(..) => entry.bytes_raw <= HISTORY_BYTES_MAX,
         };
         // Sealing adds little to what cannot be compressed.
@@ -580,6 +583,7 @@ mod tests {
         for text in [
             "000000010000000000000001",
             "0000000A000000FF000000FE.partial",
+            "00000001.history",
             "00000002.history",
             "000000010000000000000002.00000028.backup",
         ] {
@@ -589,7 +593,7 @@ mod tests {
         }
         for bad in [
             "",
-            "00000001.history",
+            "00000000.history",
             "00000002.History",
             "2.history",
             "00000000000000000000000",
