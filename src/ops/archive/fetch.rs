@@ -5,7 +5,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{HistoryId, LogFile, LogObject, LogRecordId, forks},
+        log::{FIRST_TIMELINE, HistoryId, LogFile, LogObject, LogRecordId, forks},
         plan::log::{BYTES_MAX, LogPlan, Planned},
         policy::Copies,
     },
@@ -84,6 +84,9 @@ pub async fn fetch(
     identities: Arc<Identities>,
     request: &FetchRequest,
 ) -> Result<Fetched, Failure> {
+    if request.file == LogFile::History(FIRST_TIMELINE) {
+        return Ok(Fetched::Absent);
+    }
     let prefetched = Prefetched::beside(&request.target, repository.id, &request.source);
     let fetching = Fetching { repository, identities, request, prefetched };
     match &request.plan {

@@ -11,7 +11,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{HistoryId, LogFile},
+        log::{FIRST_TIMELINE, HistoryId, LogFile},
         policy::Copies,
     },
     format::log::Tagger,
@@ -73,12 +73,17 @@ pub async fn push(host: &Host, request: &PushRequest) -> Result<Pushed, Failure>
 
 fn file_of(path: &Path) -> Result<LogFile, Failure> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.parse().map_err(|error| {
+    let wrong = |error: String| {
         Failure::new(Code::Usage, format!("{} is no file of the write-ahead log", path.display()))
             .cause(error)
             .safe("nothing was read or archived")
             .next_step("set archive_command = 'recoup archive push SOURCE %p'")
-    })
+    };
+    match name.parse() {
+        Ok(LogFile::History(FIRST_TIMELINE)) => Err(wrong("the first timeline has no history file".to_owned())),
+        Ok(file) => Ok(file),
+        Err(error) => Err(wrong(error.to_string())),
+    }
 }
 
 /// How this host seals and tags.

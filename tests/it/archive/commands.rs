@@ -10,6 +10,7 @@ fn server() -> Server {
     let server = Server::new(SYSTEM);
     let config = server.repository.config();
     let text = fs::read_to_string(&config).unwrap().replace("\"sqlite\"", "\"postgres\"");
+    let text = text.replace("\npath = ", "\ndata_dir = ");
     assert!(text.contains("postgres"), "{text}");
     fs::write(config, text).unwrap();
     server
@@ -44,6 +45,8 @@ fn exit_codes_are_what_postgresql_acts_upon() {
     server.assert_target(&name);
     archive(&format!("fetch ledger {other} pg_wal/RECOVERYXLOG"), 1);
     archive("fetch ledger 00000002.history pg_wal/RECOVERYHISTORY", 1);
+    // Asked for at the end of every recovery on the first timeline.
+    archive("fetch ledger 00000001.history pg_wal/RECOVERYHISTORY", 1);
     for bad in [
         "fetch ledger".to_owned(),
         "fetch ledger x pg_wal/RECOVERYXLOG".to_owned(),

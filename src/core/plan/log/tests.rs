@@ -129,7 +129,7 @@ fn gaps_are_named() {
         ("1:3 1:4 2:5", wanted(2, Goal::Latest), "00000002.history is on no store"),
         ("1:3 2h 2:6", wanted(2, Goal::Latest), "000000010000000000000004 is on no store"),
         ("1:3 1:4", wanted(1, Goal::At(Lsn(9 * BYTES))), "ends at 0/500000"),
-        ("1:3 1:4", wanted(1, Goal::Time(time(9))), "its last commit is of 2026-11-22T10:04:00.000Z"),
+        ("1:3 1:4", wanted(1, Goal::Time(time(9))), "its last commit is of 2026-11-22T10:04:00.000000Z"),
         ("1:3 1:4", wanted(1, Goal::Point("p9".into())), "ends at 0/500000"),
         ("1:3", wanted(3, Goal::Latest), "did not grow"),
     ] {
