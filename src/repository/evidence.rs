@@ -13,7 +13,6 @@ use crate::{
     format::{
         self, evidence as evidence_format,
         signature::{self, MAX_SIGNATURE_BYTES},
-        signers,
     },
     stores::Store,
 };
@@ -154,26 +153,6 @@ impl Repository {
             return Err(Refusal::Damaged(format!("it names {} as its signer, and {signer} signed it", record.signer)));
         }
         Ok(SignedRecord { sha256: format::sha256(&bytes), record, bytes, signature })
-    }
-
-    /// Whether nothing says that a record which was not accepted is of anybody who is trusted here: neither its signature
-    /// nor its envelope names a key that is, and no vouch names it. What one of them signed and was damaged since still
-    /// has the other of the two.
-    pub async fn is_nobodys(&self, refused: &RefusedRecord) -> bool {
-        let RefusedRecord { writer, number, .. } = *refused;
-        let Some(store) = self.stores.iter().find(|store| store.name() == refused.store) else { return false };
-        let envelope = get(store, writer, number, "json", evidence_format::MAX_BYTES).await;
-        let signature = get(store, writer, number, "sig", MAX_SIGNATURE_BYTES as u64).await;
-        let (Ok(envelope), Ok(signature)) = (envelope, signature) else { return false };
-        let is_known = |signer: &str| self.signers.fingerprints().iter().any(|known| known.as_str() == signer);
-        let text = signature.as_deref().map(std::str::from_utf8);
-        let claims = match text {
-            Some(Ok(text)) => signers::claimed_by(text).is_some_and(|signer| is_known(signer.as_str())),
-            _ => false,
-        };
-        let record = envelope.and_then(|bytes| evidence_format::parse(&bytes).ok());
-        let names = record.is_some_and(|record| is_known(&record.signer));
-        !claims && !names && !self.vouched().await.names(&layout::evidence(writer, number, "json"))
     }
 
     /// The sealed body of a record, from the first store that has it right.

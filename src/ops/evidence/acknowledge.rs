@@ -102,7 +102,9 @@ fn must_be_lost(
         let cause = format!("record {writer}/{number} is there");
         return refused(Code::Refused, cause, "recoup evidence verify");
     }
-    let listed = examined.records.keys().copied().chain(examined.bad.iter().map(|(_, place)| *place));
+    // The name of a file that nobody trusted signed is no sign that such a record ever was: what was acknowledged before
+    // it was written would be missed by nobody.
+    let listed = examined.records.keys().copied();
     let seen = examined.records.values().flat_map(|(signed, _)| &signed.record.seen).map(|at| (at.writer, at.number));
     let newest = listed.chain(seen).chain(own).filter(|(of, _)| *of == writer).map(|(_, number)| number).max();
     match newest {

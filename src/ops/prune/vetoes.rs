@@ -42,7 +42,7 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .safe("nothing was planned or deleted")
             .next_step("bring the stores back, then run the same command again"));
     }
-    nothing_may_hide(host, source, &view).await?;
+    nothing_may_hide(host, source, &view)?;
     let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
@@ -57,24 +57,29 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
 }
 
 /// A chain that cannot be followed to its end may hide a hold.
-async fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
+fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
     let failure = |code: Code| {
         Failure::new(code, format!("nobody can say what of {source} is held")).safe("nothing was planned or deleted")
     };
     for refused in &view.refused {
         let head = view.state.heads.get(&refused.writer);
-        // In a chain that nobody trusted has begun, what nobody trusted signed hides nothing: no hold of it counts.
-        let is_junk = head.is_none() && matches!(refused.why, Refusal::Untrusted(_));
-        if head.is_none_or(|head| refused.number > head.number)
-            && !(is_junk && host.repository.is_nobodys(refused).await)
-        {
+        // Whoever begins a chain with junk may have put it over a record that mattered.
+        if head.is_none_or(|head| refused.number > head.number) {
             let lost = Lost { writer: refused.writer, first: refused.number, last: refused.last };
-            return Err(failure(Code::Refused)
+            let (code, next_step) = match &refused.why {
+                Refusal::Unreadable(_) => (Code::Store, "bring the store back: recoup doctor".to_owned()),
+                Refusal::Newer(_) => (Code::Refused, "prune with the newer recoup that wrote it".to_owned()),
+                Refusal::Untrusted(_) | Refusal::Damaged(_) => (
+                    Code::Refused,
+                    format!(
+                        "recoup evidence verify, then recoup copy; what nobody of yours wrote is removed by hand; what is \
+                         lost for good: recoup evidence acknowledge {lost} --reason TEXT"
+                    ),
+                ),
+            };
+            return Err(failure(code)
                 .cause(format!("evidence record {lost} on store {}: {}", refused.store, refused.why))
-                .next_step(format!(
-                    "recoup evidence verify, then recoup copy; what is lost for good: recoup evidence acknowledge {lost} \
-                     --reason TEXT"
-                )));
+                .next_step(next_step));
         }
     }
     // A store that is silent now may have what was lost.

@@ -9,7 +9,7 @@ use recoup::{
 const PLACE: &str = "evidence/jjjjjjjjjjjjjjjj/0000000001";
 
 #[test]
-fn a_record_of_nobody_stops_no_prune_and_a_damaged_one_of_a_signer_does() {
+fn a_record_that_is_not_accepted_may_hide_a_hold() {
     let history = History::new(4);
     let own = history.process().host.key.clone();
     let stranger = HostKey::generate([9; 32], "stranger");
@@ -19,7 +19,9 @@ fn a_record_of_nobody_stops_no_prune_and_a_damaged_one_of_a_signer_does() {
     };
     let prune = || live(history.process().keeping(2).prune(confirmed()));
     plant(stranger.sign(signature::EVIDENCE, b"{}"));
-    assert_eq!(prune().unwrap().exit_code, Code::Done);
+    let refused = prune().unwrap_err();
+    assert_eq!(refused.code, Code::Refused);
+    assert!(refused.next_step.unwrap().contains("removed by hand"));
     assert_eq!(live(history.process().evidence()).status, Status::Critical);
     // What a trusted key has signed may be a hold, whatever became of it.
     plant(own.sign(signature::EVIDENCE, b"a hold"));
