@@ -172,11 +172,6 @@ impl Signers {
     }
 }
 
-/// The key that claims to have made a signature. Nothing is proven by that.
-pub fn claimed_by(signature_pem: &str) -> Option<SignerFingerprint> {
-    Unchecked::parse(signature_pem).ok().map(|signature| SignerFingerprint::of(signature.key()))
-}
-
 /// Who signed exactly `bytes` in `namespace`, trusted or not.
 pub fn signed_by(bytes: &[u8], signature_pem: &str, namespace: &str) -> Result<SignerFingerprint, SignatureError> {
     let signature = Unchecked::parse(signature_pem)?;

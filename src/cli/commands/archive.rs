@@ -49,10 +49,7 @@ pub const HELP_PUSH: Help = Help {
         same content the answer is 0, with another content it is refused, and what is stored is untouched.\n\
         A file of a server with another system identifier is refused until recoup archive open says that the log is \
         that server's now.",
-    examples: &[(
-        "in postgresql.conf",
-        "archive_command = 'recoup --config /etc/recoup/recoup.toml archive push ledger %p'",
-    )],
+    examples: &[("in postgresql.conf", "archive_command = 'recoup archive push ledger %p'")],
     exit_codes: &[
         (0, "archived: the stores that the policy wants hold it"),
         (2, "failed, or interrupted"),

@@ -40,6 +40,8 @@ pub(super) struct Attempt {
     pub(super) kept_policy: Option<Policy>,
     /// Whether files stand under their own names.
     pub(super) published: bool,
+    /// Up to when what was committed came back, where a log tells.
+    pub(super) recovered_until: Option<Timestamp>,
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) checks: Vec<CheckResult>,
@@ -82,6 +84,7 @@ impl Attempt {
         let notes = restore.publish(located, &manifest, fetched)?;
         located.notes.extend(notes);
         self.published = true;
+        self.recovered_until = manifest.recovers_until(trial.disaster_at);
         (self.files, self.bytes) = (manifest.files(), manifest.bytes());
         Ok(manifest)
     }

@@ -331,7 +331,11 @@ impl<'a> Drill<'a> {
         let subject = self.subject(RecordVerdict::Pending);
         let read_started_at = attempt.located.as_ref().map(|located| located.committed().inventory.read_started_at);
         let came_back = attempt.rto_seconds.is_some();
-        let lost = read_started_at.map(|moment| self.disaster_at.seconds_since(moment)).filter(|_| came_back);
+        let lost = attempt
+            .recovered_until
+            .or(read_started_at)
+            .map(|moment| self.disaster_at.seconds_since(moment))
+            .filter(|_| came_back);
         let verdict = match &self.failure {
             Some(failure) => verdict_of_failure(failure.code),
             None => attempt.verdict(lost.unwrap_or(0.0), &policy),

@@ -20,6 +20,7 @@ use crate::{
         policy::{Assertion, Copies},
         result::{Problem, RestoreResult, RestoreSchema, WentRound},
         target::{KnownHead, Target},
+        time::Timestamp,
     },
     format::seal::Identities,
     repository::{
@@ -184,6 +185,12 @@ fn refused_copies(catalogue: &Catalogue, id: SnapshotId) -> impl Iterator<Item =
 }
 
 impl Manifest {
+    /// Up to when a restore to a moment brings back what was committed, where a log is replayed that tells.
+    pub fn recovers_until(&self, moment: Timestamp) -> Option<Timestamp> {
+        let end = &self.replay.as_ref()?.end();
+        if end.passes_target { Some(moment) } else { end.last_commit.map(|last| Timestamp::new(last.as_datetime())) }
+    }
+
     /// Number of regular files.
     pub fn files(&self) -> u64 {
         self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. })).count() as u64

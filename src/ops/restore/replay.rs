@@ -8,7 +8,7 @@ use crate::{
         inventory::Inventory,
         log::{LogFile, LogObject, LogRange, ServerTime},
         manifest::Entry,
-        plan::log::{Gap, Goal, LogFiles, LogPlan, TimelineHistory, Wanted, plan},
+        plan::log::{Gap, Goal, LogFiles, LogPlan, PlanEnd, TimelineHistory, Wanted, plan},
         target::Target,
     },
     format::seal::Identities,
@@ -174,6 +174,11 @@ impl Replay {
             in_place_tablespaces: false,
         };
         Replay { plan, recovery, access: request.log_access.clone(), notes }
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> &PlanEnd {
+        &self.plan.end
     }
 
     /// What the operator should know.
