@@ -178,6 +178,17 @@ impl Stage {
         fs::remove_dir_all(dir).map_err(|error| failed("remove", dir, &error))
     }
 
+    /// The name of the largest file in a directory.
+    pub(super) fn largest_file(&self, dir: &Path) -> Result<String, Failure> {
+        let largest = || {
+            let files = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+            let sized = files.into_iter().map(|file| Ok((file.metadata()?.len(), file.file_name())));
+            let largest = sized.collect::<io::Result<Vec<_>>>()?.into_iter().max();
+            largest.and_then(|(_, name)| name.into_string().ok()).ok_or_else(|| io::Error::other("it is empty"))
+        };
+        largest().map_err(|error| failed("read", dir, &error))
+    }
+
     /// Flips one bit in the middle of a file.
     pub(super) fn flip_a_bit(&self, file: &Path) -> Result<(), Failure> {
         let flip = || {

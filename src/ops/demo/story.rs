@@ -324,7 +324,10 @@ impl Story<'_> {
         blocking(move || audit::copy(&ledger, &evidence)).await?;
 
         let clock = Stopwatch::start();
-        let object = format!("{}{}", layout::source_folder(&self.source), layout::pack(taken.snapshots[0].run, 0));
+        // The largest of the first snapshot: much of it is needed still.
+        let run = layout::run_object(taken.snapshots[0].run, "");
+        let folder = format!("{}{run}", layout::source_folder(&self.source));
+        let object = format!("{folder}{}", self.stage.largest_file(&self.stage.store(DAMAGED).join(&folder))?);
         self.stage.remove(&self.stage.production())?;
         self.stage.remove(&self.stage.store(DESTROYED))?;
         self.stage.flip_a_bit(&self.stage.store(DAMAGED).join(&object))?;

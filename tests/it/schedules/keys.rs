@@ -11,7 +11,7 @@ use crate::{
         audit::Audit,
         content::{Database, Files},
         graves::Graves,
-        keyring::{Custodian, Keyed, custodians, opens_for_host},
+        keyring::{Custodian, Keyed, custodians, opens_for_host, signing_key},
         live,
         random::Rng,
         replay_named, replayable, seeds_in_parts,
@@ -63,6 +63,8 @@ struct Simulation {
     forged: BTreeSet<SnapshotId>,
     /// Stores that did not answer when a key was revoked.
     silent: BTreeSet<String>,
+    /// What lay on the stores when a key was revoked, by that key's fingerprint.
+    lay_there: BTreeMap<String, BTreeSet<String>>,
     audit: Audit,
     trace: Trace,
 }
@@ -85,6 +87,7 @@ impl Simulation {
             keys: 2,
             forged: BTreeSet::new(),
             silent: BTreeSet::new(),
+            lay_there: BTreeMap::new(),
             audit: Audit::default(),
             rng,
             trace,
@@ -187,7 +190,8 @@ impl Simulation {
         if !recipients.is_subset(&self.sealed_to[host]) {
             assert_eq!(snapshot.inventory.kind, Kind::Full, "a recipient was added");
         }
-        self.sealed_to[host] = recipients.clone();
+        // One that was removed and came back may find everything that is used sealed to it already.
+        self.sealed_to[host].extend(recipients.iter().cloned());
         self.assert_sealed_to(host, id, &recipients);
         let root = format!("{FOLDER}{}", snapshot.inventory.manifest.name);
         let root = (0..self.site.backends.len()).find_map(|store| self.site.get(store, &root)).unwrap();
@@ -295,6 +299,9 @@ impl Simulation {
                 let notes = result.unwrap().notes;
                 let silent = STORES.iter().filter(|name| notes.iter().any(|note| is_silent(note, name)));
                 self.silent.extend(silent.map(|name| (*name).to_owned()));
+                let revoked = signing_key(self.hosts[stolen.host].key).fingerprint().to_string();
+                let names = (0..STORES.len()).flat_map(|store| self.site.objects(store).into_keys());
+                self.lay_there.insert(revoked, names.collect());
                 self.stolen = Some(Stolen { revoked: true, ..stolen });
                 if self.rng.percent(25) {
                     self.forge(stolen.host);
@@ -393,7 +400,15 @@ impl Simulation {
             && self.silent.contains(&finding.store)
             && !finding.snapshots.is_empty()
             && finding.snapshots.iter().all(|id| !self.acknowledged.contains_key(id));
-        is_dead_plan(finding) || is_left_out
+        // Records that waited on the host of the revoked key until it came back with another one: they are shipped as
+        // they are, and nobody can vouch for what was on no store when the key was revoked.
+        let cause = finding.cause.as_deref().unwrap_or_default();
+        let lay_there = self.lay_there.iter().find(|(signer, _)| cause.contains(signer.as_str()));
+        let is_late = finding.problem == Problem::Foreign
+            && finding.object.as_ref().is_some_and(|name| {
+                name.starts_with("evidence/") && lay_there.is_some_and(|(_, names)| !names.contains(name))
+            });
+        is_dead_plan(finding) || is_left_out || is_late
     }
 
     fn restore_all(&mut self, host: usize) {
