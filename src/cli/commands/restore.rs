@@ -4,7 +4,7 @@ use crate::core::result::{PlanResult, PlanSchema};
 use crate::ops::open::open_access;
 use crate::ops::{
     open,
-    restore::{self, LogAccess, RestoreRequest, in_command},
+    restore::{self, LogAccess, RestoreRequest, ServerWishes, Standby, in_command},
     runs,
 };
 use crate::world;
@@ -89,6 +89,12 @@ pub struct Arguments {
     /// Open the log that is to be replayed into the directory, so that the server needs neither key nor store
     #[arg(long)]
     pub fetch_log: bool,
+    /// Make a standby of it, which follows its primary and the archive, instead of a server of its own
+    #[arg(long, conflicts_with = "check")]
+    pub standby: bool,
+    /// Have the standby stream from its primary, which this connection string without a password leads to
+    #[arg(long, value_name = "CONNINFO", requires = "standby")]
+    pub primary_conninfo: Option<String>,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -188,8 +194,15 @@ fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequ
         assertions: knowledge.assertions,
         check_options: knowledge.check_options,
         notes: knowledge.notes,
+        server: wishes(arguments),
+        confirmed: arguments.confirm.as_ref() == Some(&arguments.source),
         ..RestoreRequest::new(arguments.source.clone(), arguments.target.clone(), world::absolute(&arguments.to))
     }
+}
+
+fn wishes(arguments: &Arguments) -> ServerWishes {
+    let primary_conninfo = arguments.primary_conninfo.clone();
+    ServerWishes { standby: arguments.standby.then_some(Standby { primary_conninfo }), ..ServerWishes::default() }
 }
 
 fn plan_result(plan: &restore::RestorePlan, request: &RestoreRequest) -> PlanResult {

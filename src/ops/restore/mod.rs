@@ -8,6 +8,7 @@ mod manifest;
 mod replay;
 mod select;
 mod steps;
+mod wishes;
 mod write;
 
 use super::progress::{Progress, Unit};
@@ -36,6 +37,7 @@ pub use checks::{checked, kept_policy};
 pub use manifest::{Manifest, PackContent, read_manifest};
 pub use replay::{AMENDED, LogAccess, in_command};
 pub use steps::{Fetched, Located, Restore};
+pub use wishes::{ServerWishes, Standby, TablespacePlace};
 pub use write::{check_target, remove_directory};
 
 /// What to restore, and where to.
@@ -61,6 +63,10 @@ pub struct RestoreRequest {
     pub check_options: CheckOptions,
     /// How a restored server gets at its log.
     pub log_access: LogAccess,
+    /// What is asked of a restored server beside its target.
+    pub server: ServerWishes,
+    /// Whether the operator has named the source once more, to have done what is refused without that.
+    pub confirmed: bool,
     /// What the operator should know whatever comes of it.
     pub notes: Vec<String>,
 }
@@ -79,6 +85,8 @@ impl RestoreRequest {
             assertions: None,
             check_options: CheckOptions::default(),
             log_access: LogAccess::default(),
+            server: ServerWishes::default(),
+            confirmed: false,
             notes: Vec::new(),
         }
     }

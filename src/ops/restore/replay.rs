@@ -151,7 +151,7 @@ impl Replay {
     fn of(request: &RestoreRequest, plan: LogPlan) -> Self {
         let mut notes = Vec::new();
         let passes = plan.end.passes_target;
-        let end = match &request.target {
+        let end = request.server.standby.is_none().then(|| match &request.target {
             Target::Latest => RecoveryEnd::Log,
             Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_) => RecoveryEnd::Immediate,
             Target::Transaction(number) => RecoveryEnd::Transaction(*number),
@@ -162,14 +162,15 @@ impl Replay {
                 notes.push(format!("the log shows nothing after {}: all of it is replayed", request.target));
                 RecoveryEnd::Log
             }
-        };
+        });
         let last = plan.end.last_commit.map_or_else(String::new, |last| format!(", its last commit is of {last}"));
-        notes.push(format!("{} files of the log are replayed, up to {}{last}", plan.files.len(), plan.end.at));
+        let goes_on = if end.is_none() { ", and what comes after them" } else { "" };
+        notes.push(format!("{} files of the log are replayed, up to {}{last}{goes_on}", plan.files.len(), plan.end.at));
         let recovery = Recovery {
-            end: Some(end),
+            end,
             timeline: plan.end.history.timeline,
             restore_command: restore_command(request),
-            primary_conninfo: None,
+            primary_conninfo: request.server.standby.as_ref().and_then(|standby| standby.primary_conninfo.clone()),
             archives: false,
             in_place_tablespaces: false,
         };
@@ -224,8 +225,11 @@ impl Replay {
         let recovery = Recovery { in_place_tablespaces, ..self.recovery.clone() };
         files.put_top(AUTO_CONF, recovery.auto_conf(&text(files.read_top(AUTO_CONF)?)).as_bytes())?;
         files.put_top(recovery.signal_file(), b"")?;
-        let plan = serde_json::to_vec(&self.plan).map_err(|error| Failure::internal(error.to_string()))?;
-        files.put_top(PLAN, &plan)?;
+        // A standby goes beyond any plan.
+        if self.recovery.end.is_some() {
+            let plan = serde_json::to_vec(&self.plan).map_err(|error| Failure::internal(error.to_string()))?;
+            files.put_top(PLAN, &plan)?;
+        }
         let mut notes = vec!["archive_mode is off in the restored server, until somebody turns it on".to_owned()];
         if let Some(conf) = files.read_top(CONF)? {
             let (conf, taken_out) = freed_from_places(&text(Some(conf)));
@@ -251,6 +255,7 @@ fn restore_command(request: &RestoreRequest) -> String {
     let word = |path: &Path| in_command(path.display());
     match &request.log_access {
         LogAccess::Beforehand => format!("cp {}/%f %p", word(&request.to.join(LOG))),
+        LogAccess::Command(command) if request.server.standby.is_some() => command.clone(),
         LogAccess::Command(command) => format!("{command} --plan {}", word(&request.to.join(PLAN))),
     }
 }

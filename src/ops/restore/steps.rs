@@ -4,7 +4,7 @@ use super::{
     Manifest, RestoreRequest, alternative, catalogue_of, fetch, read_manifest, refused_copies,
     replay::{self, Replay},
     select::{self, Selected},
-    write,
+    wishes, write,
 };
 use crate::{
     core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
@@ -40,6 +40,7 @@ pub struct Fetched(Arc<write::OpenFiles>);
 impl<'a> Restore<'a> {
     /// Looks at the target, which must be fit. Reads no store.
     pub fn prepare(repository: &'a Repository, request: &'a RestoreRequest) -> Result<Self, Failure> {
+        wishes::check(request)?;
         let staging = write::Staging::check(&request.to, &repository.stores)?;
         Ok(Restore { repository, request, staging })
     }
@@ -64,6 +65,7 @@ impl<'a> Restore<'a> {
     /// Reads the manifest, and makes sure that there is room for what it names.
     pub async fn read_manifest(&self, located: &Located, identities: &Arc<Identities>) -> Result<Manifest, Failure> {
         let (repository, catalogue) = (self.repository, &located.catalogue);
+        wishes::check_kind(self.request, located.committed().inventory.log.is_some())?;
         let read = read_manifest(repository, catalogue, located.id, identities).await;
         let mut manifest = read.map_err(|failure| self.explained(located, failure))?;
         let inventory = &located.committed().inventory;
