@@ -4,7 +4,7 @@ use crate::core::result::{PlanResult, PlanSchema};
 use crate::ops::open::open_access;
 use crate::ops::{
     open,
-    restore::{self, LogAccess, RestoreRequest, ServerWishes, Standby, in_command},
+    restore::{self, LogAccess, RestoreRequest, ServerWishes, Standby, TablespacePlace, in_command},
     runs,
 };
 use crate::world;
@@ -95,6 +95,12 @@ pub struct Arguments {
     /// Have the standby stream from its primary, which this connection string without a password leads to
     #[arg(long, value_name = "CONNINFO", requires = "standby")]
     pub primary_conninfo: Option<String>,
+    /// Put this tablespace into a new or empty directory outside of --to, instead of into --to; may be repeated
+    #[arg(long, value_name = "NAME_OR_OID=DIR", value_parser = tablespace)]
+    pub tablespace: Vec<TablespacePlace>,
+    /// Restore over the files of a stopped server of the same system, and fetch only what differs; needs --confirm
+    #[arg(long)]
+    pub delta: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -202,7 +208,20 @@ fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequ
 
 fn wishes(arguments: &Arguments) -> ServerWishes {
     let primary_conninfo = arguments.primary_conninfo.clone();
-    ServerWishes { standby: arguments.standby.then_some(Standby { primary_conninfo }), ..ServerWishes::default() }
+    ServerWishes {
+        standby: arguments.standby.then_some(Standby { primary_conninfo }),
+        tablespaces: arguments.tablespace.clone(),
+        delta: arguments.delta,
+    }
+}
+
+fn tablespace(text: &str) -> Result<TablespacePlace, String> {
+    match text.split_once('=') {
+        Some((tablespace, directory)) if !tablespace.is_empty() && !directory.is_empty() => {
+            Ok(TablespacePlace { tablespace: tablespace.to_owned(), directory: world::absolute(Path::new(directory)) })
+        }
+        _ => Err("it is not NAME_OR_OID=DIR, such as fast=/ssd/ledger".to_owned()),
+    }
 }
 
 fn plan_result(plan: &restore::RestorePlan, request: &RestoreRequest) -> PlanResult {

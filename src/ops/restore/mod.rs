@@ -4,7 +4,9 @@ mod alternative;
 mod checks;
 pub mod evidence;
 mod fetch;
+mod fitness;
 mod manifest;
+mod places;
 mod replay;
 mod select;
 mod steps;
@@ -114,8 +116,9 @@ pub async fn plan(
     request: &RestoreRequest,
 ) -> Result<RestorePlan, Failure> {
     let restore = Restore::prepare(repository, request)?;
-    let located = restore.locate().await?;
-    let manifest = restore.read_manifest(&located, identities).await?;
+    let mut located = restore.locate().await?;
+    let mut manifest = restore.read_manifest(&located, identities).await?;
+    restore.examine(&mut located, &mut manifest, identities).await?;
     let mut notes = located.notes.clone();
     notes.extend(located.warnings.iter().chain(manifest.replay.iter().flat_map(|replay| replay.notes())).cloned());
     Ok(RestorePlan {
@@ -137,7 +140,9 @@ pub async fn restore(
     let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let mut located = restore.locate().await?;
-    let manifest = Arc::new(restore.read_manifest(&located, &identities).await?);
+    let mut manifest = restore.read_manifest(&located, &identities).await?;
+    restore.examine(&mut located, &mut manifest, &identities).await?;
+    let manifest = Arc::new(manifest);
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
     let fetched = restore.fetch(&located, &manifest, identities, progress).await?;
     progress.begin("making it durable", None, Unit::Items);

@@ -1,13 +1,12 @@
 //! The log after a snapshot: planned and proven to be there before anything is written, then made reachable for the
 //! server that will replay it.
 
-use super::{RestoreRequest, select, write::OpenFiles};
+use super::{Manifest, RestoreRequest, select, write::OpenFiles};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
         inventory::Inventory,
         log::{LogFile, LogObject, LogRange, ServerTime},
-        manifest::Entry,
         plan::log::{Gap, Goal, LogFiles, LogPlan, PlanEnd, TimelineHistory, Wanted, plan},
         target::Target,
     },
@@ -25,6 +24,8 @@ use std::{path::Path, sync::Arc};
 const PLAN: &str = "recoup-plan.json";
 /// The folder of the files of the log that were opened beforehand.
 const LOG: &str = "recoup-log";
+/// From it the server makes the links to tablespaces that are not in its data directory.
+const TABLESPACE_MAP: &str = "tablespace_map";
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const CONF: &str = "postgresql.conf";
 
@@ -219,9 +220,12 @@ impl Replay {
     }
 
     /// Writes what the server needs to know. Returns what the operator should know.
-    pub(super) fn amend(&self, files: &OpenFiles, entries: &[Entry]) -> Result<Vec<String>, Failure> {
+    pub(super) fn amend(&self, files: &OpenFiles, manifest: &Manifest) -> Result<Vec<String>, Failure> {
         let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        let in_place_tablespaces = entries.iter().any(|entry| entry.path.as_str().starts_with("pg_tblspc/"));
+        let in_place_tablespaces = manifest.layout.has_inner_tablespaces(&manifest.entries);
+        if let Some(map) = manifest.layout.map() {
+            files.put_top(TABLESPACE_MAP, map.as_bytes())?;
+        }
         let recovery = Recovery { in_place_tablespaces, ..self.recovery.clone() };
         files.put_top(AUTO_CONF, recovery.auto_conf(&text(files.read_top(AUTO_CONF)?)).as_bytes())?;
         files.put_top(recovery.signal_file(), b"")?;

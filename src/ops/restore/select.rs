@@ -186,7 +186,8 @@ fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bo
 
 /// The command that restores another target of the same request.
 pub(super) fn command(request: &RestoreRequest, target: &str) -> String {
-    format!("recoup restore {} --to {} --target {target}", request.source, shell_word(request.to.display()))
+    let over = if request.server.delta { format!(" --delta --confirm={}", request.source) } else { String::new() };
+    format!("recoup restore {} --to {}{over} --target {target}", request.source, shell_word(request.to.display()))
 }
 
 /// Whether a snapshot was durable once, as far as can be told: enough stores have committed it, or may have.

@@ -81,6 +81,18 @@ pub(super) fn check_kind(request: &RestoreRequest, has_log: bool) -> Result<(), 
     }
 }
 
+/// Refuses to write over what is there unless the source was named once more.
+pub(super) fn check_confirmed(request: &RestoreRequest) -> Result<(), Failure> {
+    let (to, source) = (request.to.display(), &request.source);
+    if !request.server.delta || request.confirmed {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Refused, format!("will not restore over {to} unasked"))
+        .cause("what is in it now is lost, its log that was never archived included")
+        .safe("nothing was written")
+        .next_step(format!("if nobody needs it any more, add --confirm={source}")))
+}
+
 /// Whether a connection string has a password in it, in either of its two forms.
 fn has_password(conninfo: &str) -> bool {
     let lower = conninfo.to_ascii_lowercase();

@@ -72,7 +72,7 @@ impl Server {
     /// Starts it and waits until it has recovered.
     pub fn start(start: Start) -> Result<Self, Failure> {
         refuse_root(&start.data)?;
-        refuse_other_server(&start.data)?;
+        refuse_running(&start.data)?;
         refuse_standby(&start.data)?;
         for program in ["psql", "pg_controldata"] {
             start.programs.required(program)?;
@@ -377,7 +377,7 @@ fn refuse_root(data: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses a directory on which a server runs. Whether a note of a server is stale, the server decides itself.
-fn refuse_other_server(data: &Path) -> Result<(), Failure> {
+pub fn refuse_running(data: &Path) -> Result<(), Failure> {
     let text = read_start(&data.join("postmaster.pid"));
     let Some((number, _)) = startup::process_and_status(&text) else { return Ok(()) };
     let number = number.saturating_abs();
