@@ -180,13 +180,14 @@ impl Staging {
         Err(failure)
     }
 
-    /// What an interrupted restore left there, in bytes: it is removed first.
+    /// What an interrupted restore left there, in bytes: it is used, or removed first.
     fn bytes_left(&self) -> u64 {
         let left = self.target.get().and_then(|target| held::open(target, PARTIAL).ok());
         left.map_or(0, held::bytes)
     }
 
-    /// Makes the entries with their sizes, all still in the staging folder.
+    /// Makes the entries with their sizes, all still in the staging folder. What an interrupted restore left there is
+    /// used where it is right, and removed where it is not.
     fn create(&self, entries: &[Entry]) -> Result<OpenFiles, Failure> {
         let target = match self.target.get() {
             Some(target) => target,
@@ -196,7 +197,8 @@ impl Staging {
             }
         };
         let folder = self.claim(target)?;
-        OpenFiles::create(folder.clone(), self.folder_path(), entries, &Kept::default())
+        let kept = Kept { entries: over::tidied(folder, &self.folder_path(), entries)?, held_back: None };
+        OpenFiles::create(folder.clone(), self.folder_path(), entries, &kept)
     }
 
     fn create_target(&self) -> Result<(), Failure> {
@@ -211,7 +213,7 @@ impl Staging {
         }
     }
 
-    /// Makes the staging folder, or takes over what an interrupted restore left, and empties it.
+    /// Makes the staging folder, or takes over what an interrupted restore left.
     fn claim(&self, target: &OwnedFd) -> Result<&Arc<OwnedFd>, Failure> {
         let path = self.folder_path();
         let left = self.left(target)?;
@@ -234,7 +236,6 @@ impl Staging {
             // Ours was empty; somebody put another one there.
             return Err(replaced(&path));
         }
-        held::empty(&folder).map_err(|error| failed("empty", &path, &error))?;
         // What is made below would otherwise be open to whom the target's default list names. Few have one.
         let _ = fremovexattr(&folder, "system.posix_acl_default");
         Ok(self.claimed.get_or_init(|| Arc::new(folder)))

@@ -52,6 +52,7 @@ fn only_what_differs_is_fetched(program: &str) {
     fs::write(precious.join("file"), "precious").unwrap();
     symlink(&precious, data.join("base/led")).unwrap();
     fs::create_dir_all(data.join("stray/deep")).unwrap();
+    cluster.own("restored/stray");
 
     cluster.sql("data", "ledger", &["UPDATE filler SET id = id + 1 WHERE id < 300"]);
     cluster.backup(&[]).expect_code(0);
@@ -132,7 +133,7 @@ fn what_was_interrupted_never_starts_and_goes_on() {
     // Another system's directory, and one that is none.
     cluster.make("other", &[]);
     let refused = cluster.restore_to("other", "latest", DELTA).expect_code(17);
-    assert!(refused.stderr.contains("another system"), "{refused:?}");
+    assert!(refused.stderr.contains("its system identifier is"), "{refused:?}");
     assert!(is_whole(&cluster.path("other")));
     run(cluster.as_owner("mkdir").args(["-m", "700", "nothing"])).expect_code(0);
     let refused = cluster.restore_to("nothing", "latest", DELTA).expect_code(17);

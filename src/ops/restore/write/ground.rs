@@ -322,3 +322,109 @@ fn is_tablespace_of(target: &Path, directory: &Path) -> bool {
 fn taken(directory: &Path, why: &str) -> Failure {
     refuse(directory, why).next_step("name a directory of its own, outside of the target, with --tablespace")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::{
+            id::RunId,
+            manifest::{Entry, EntryKind, PackId},
+            path::StoredPath,
+        },
+        format::digests,
+    };
+    use std::os::unix::fs::PermissionsExt;
+
+    const BLOCK: u64 = 512;
+
+    fn file(path: &str, blocks: u64) -> Entry {
+        let kind = EntryKind::File { size: blocks * BLOCK, block_size: 512 };
+        let gid = rustix::process::getegid().as_raw();
+        Entry { path: StoredPath::parse(path).unwrap(), kind, mode: 0o600, uid: crate::world::user_id(), gid }
+    }
+
+    /// A folder that an interrupted restore has left, with files of two bytes by turns.
+    fn left(dir: &Path) -> (Staging, Manifest) {
+        let folder = dir.join("target/.recoup-partial");
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
+        for name in ["a", "stray"] {
+            fs::write(folder.join(name), [[7; BLOCK as usize], [8; BLOCK as usize]].as_flattened().repeat(300))
+                .unwrap();
+        }
+        let entries = vec![file("a", 600), file("b", 600)];
+        let manifest = Manifest {
+            configuration: String::new(),
+            catalogue_identity: None,
+            entries,
+            packs: BTreeMap::new(),
+            replay: None,
+            layout: Arc::default(),
+            digests: BTreeMap::new(),
+        };
+        (Staging::check(&dir.join("target"), &[]).unwrap(), manifest)
+    }
+
+    #[test]
+    fn only_blocks_that_differ_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (staging, manifest) = left(dir.path());
+        let ground = Ground { roots: vec![Root::New(staging)] };
+        let written = ground.create(&manifest).unwrap();
+        let run = RunId::from_random([1; 16]);
+        let mut raw = digests::start_part(run, &[9; 32]);
+        // Of both files: blocks that are all seven.
+        let right = block_digest(&[9; 32], &[7; BLOCK as usize]);
+        digests::push_pack(&mut raw, 0, &vec![right; 600]);
+        let part = DigestPart::parse(raw, run).unwrap();
+        let pack = PackId { run, pack: 0 };
+        let extent = |first, count, raw_block| Extent { first, count, pack, raw_block };
+        let extents = [(0, extent(0, 300, 0)), (1, extent(10, 5, 300))];
+        let missing = written.missing(&extents, BLOCK, &part, 0).unwrap().unwrap();
+        assert_eq!(missing.len(), 151);
+        assert_eq!((missing[0], missing[149]), ((0, extent(1, 1, 1)), (0, extent(299, 1, 299))));
+        assert_eq!(missing[150], (1, extent(10, 5, 300)));
+        assert_eq!(written.compared(), (305, 150));
+        // Where nothing was before, nothing is compared.
+        assert!(written.missing(&extents[1..], BLOCK, &part, 0).unwrap().is_none());
+        assert!(written.missing(&extents, BLOCK, &part, 1).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_no_extent_covers_is_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        let (staging, manifest) = left(dir.path());
+        let ground = Ground { roots: vec![Root::New(staging)] };
+        let written = ground.create(&manifest).unwrap();
+        written.clear_gaps(&manifest).unwrap();
+        ground.publish(&manifest, &written).unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(
+                fs::read(dir.path().join("target").join(name)).unwrap(),
+                vec![0; 600 * BLOCK as usize],
+                "{name}"
+            );
+        }
+        assert!(!dir.path().join("target/stray").exists());
+    }
+
+    #[test]
+    fn directories_that_share_anything_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for (one, other, shares) in [
+            ("a", "b", false),
+            ("a", "ab", false),
+            ("a", "a", true),
+            ("a", "a/b/c", true),
+            ("real/a", "link", true),
+            ("link/a", "real/b", false),
+        ] {
+            assert_eq!(overlap(&path(one), &path(other)), shares, "{one} {other}");
+            assert_eq!(overlap(&path(other), &path(one)), shares, "{other} {one}");
+        }
+    }
+}

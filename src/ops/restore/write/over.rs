@@ -121,8 +121,10 @@ impl Over {
     pub(super) fn check_system(&self, expected: &str) -> Result<(), Failure> {
         match self.system {
             Some(system) if system.to_string() != expected => {
-                Err(refuse(&self.path, "it is a cluster of another system")
-                    .cause(format!("its system identifier is {system}, that of the snapshot is {expected}"))
+                let why = format!(
+                    "it is a cluster of another system: its system identifier is {system}, that of the snapshot is {expected}"
+                );
+                Err(refuse(&self.path, &why)
                     .next_step("check --to; another cluster's data is only restored into a new or empty directory"))
             }
             _ => Ok(()),
@@ -205,6 +207,13 @@ impl Over {
             .and_then(|()| Ok(fsync(&self.target)?));
         done.map_err(|error| failed("complete", &self.path, &error))
     }
+}
+
+/// Removes from a folder of ours what is not among the entries; gives those of which something may stay.
+pub(super) fn tidied(folder: &OwnedFd, shown: &Path, entries: &[Entry]) -> Result<BTreeSet<usize>, Failure> {
+    let mut kept = BTreeSet::new();
+    tidy(folder, shown, &levels(entries), &|_| false, &mut kept)?;
+    Ok(kept)
 }
 
 /// What is to stand where, level by level.
