@@ -17,7 +17,7 @@ use crate::{
         manifest::{Entry, EntryKind},
         path::decode,
     },
-    sources::postgres::{CONTROL, system_of},
+    sources::postgres::{CONTROL, server::refuse_running, system_of},
     stores::Store,
     world::user_id,
 };
@@ -149,38 +149,54 @@ impl Over {
         if claimed == Err(Errno::WOULDBLOCK) || !is_named {
             return Err(locked(&self.path));
         }
-        self.begin().map_err(|error| failed("prepare", &self.path, &error))?;
+        self.begin()?;
         let mut kept = Kept::default();
-        if self.system.is_some() {
-            let control = entries.iter().position(|entry| entry.path.as_str() == CONTROL);
-            kept.held_back = control.map(|at| (at, PathBuf::from(CONTROL_UNTIL_LAST)));
-        }
         let wanted = levels(entries);
         // Beside a tablespace others may have theirs, such as another version.
         let stays = |name: &CStr| self.system.is_none() || name.to_bytes() == MARK.as_bytes();
         tidy(&self.target, &self.path, &wanted, &stays, &mut kept.entries)?;
+        if self.system.is_some() {
+            let control = entries.iter().position(|entry| entry.path.as_str() == CONTROL);
+            kept.held_back = control.map(|at| (at, PathBuf::from(CONTROL_UNTIL_LAST)));
+            kept.entries.retain(|at| Some(*at) != control);
+        }
         OpenFiles::create(self.target.clone(), self.path.clone(), entries, &kept)
     }
 
     /// Nobody else enters any more, and no server starts from here on.
-    fn begin(&self) -> io::Result<()> {
-        fchmod(&self.target, Mode::RWXU)?;
-        let Some(system) = self.system else { return Ok(()) };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut mark = File::from(openat(&self.target, MARK, flags, Mode::RUSR | Mode::WUSR)?);
-        mark.write_all(format!("{system}\n").as_bytes())?;
-        fsync(&mark)?;
-        fsync(&self.target)?;
-        match held::open(&self.target, "global") {
-            Ok(global) => {
-                match unlinkat(&global, "pg_control", AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
+    fn begin(&self) -> Result<(), Failure> {
+        let Some(system) = self.system else {
+            return fchmod(&self.target, Mode::RWXU).map_err(|error| failed("close", &self.path, &error.into()));
+        };
+        refuse_running(&self.path)?;
+        let mark = || -> io::Result<()> {
+            fchmod(&self.target, Mode::RWXU)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut mark = File::from(openat(&self.target, MARK, flags, Mode::RUSR | Mode::WUSR)?);
+            mark.write_all(format!("{system}\n").as_bytes())?;
+            fsync(&mark)?;
+            fsync(&self.target)?;
+            self.rename_control(CONTROL, CONTROL_UNTIL_LAST)
+        };
+        mark().map_err(|error| failed("prepare", &self.path, &error))?;
+        // A server notes that it runs before it reads its control file: either it is seen here, or it finds none.
+        refuse_running(&self.path).inspect_err(|_| {
+            let _ = self.rename_control(CONTROL_UNTIL_LAST, CONTROL);
+            let _ = unlinkat(&self.target, MARK, AtFlags::empty());
+        })
+    }
+
+    fn rename_control(&self, from: &str, to: &str) -> io::Result<()> {
+        match held::look(&self.target, "global")? {
+            Some(found) if held::is_directory(&found) => {
+                let global = held::open_closed(&self.target, c"global")?;
+                match renameat(&self.target, from, &self.target, to) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(fsync(&global)?),
+                    Err(error) => Err(error.into()),
                 }
-                Ok(fsync(&global)?)
             }
             // What stands there is replaced.
-            Err(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -374,6 +390,27 @@ mod tests {
         assert_eq!(fs::read(outside.join("precious")).unwrap(), b"precious");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
         assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_server_that_starts_meanwhile_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        fs::create_dir_all(target.join("global")).unwrap();
+        fs::set_permissions(target.join("global"), PermissionsExt::from_mode(0o000)).unwrap();
+        let over = Over { system: Some(7), ..Over::tablespace(&target, &[]).unwrap() };
+        // This very process stands for a server; by its directory it is one of another place.
+        let pid = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(&target).spawn().unwrap();
+        fs::write(target.join("postmaster.pid"), format!("{}\n", child.id())).unwrap();
+        let failure = over.create(&[]).err().unwrap();
+        assert!(failure.code == Code::Refused && failure.message.contains("a server runs on"), "{failure}");
+        assert!(!target.join(MARK).exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::write(target.join("postmaster.pid"), format!("{pid}\n")).unwrap();
+        drop(over.create(&[entry("global", EntryKind::Directory)]).unwrap());
+        assert!(target.join(MARK).exists() && !target.join("postmaster.pid").exists());
     }
 
     #[test]
