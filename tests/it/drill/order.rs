@@ -57,6 +57,7 @@ impl Watched {
             scratch: None,
             to: None,
             keep: false,
+            store: None,
             identity: IdentityInput::File(self.repository.identity()),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
