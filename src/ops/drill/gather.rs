@@ -160,6 +160,6 @@ impl Gathered {
             Some(store) => format!("store {store}"),
             None => "a store drawn at random".to_owned(),
         };
-        vec![declared, format!("{snapshot}, from {from}; from another what that cannot give")]
+        vec![declared, format!("{snapshot}, from {from}")]
     }
 }

@@ -113,7 +113,8 @@ fn a_gap_in_the_log_is_named_before_anything_is_written() {
     };
     spoil("a", &|payload| fs::write(payload, b"damaged").unwrap());
     spoil("b", &|payload| fs::remove_file(payload).unwrap());
-    cluster.restore_to("restored", &moments[2].target, &["--fetch-log"]).expect_code(0);
+    let restored = cluster.restore_to("restored", &moments[2].target, &["--fetch-log"]).expect_code(1);
+    assert!(restored.stderr.contains("is damaged; taken from another store"), "{restored:?}");
     cluster.start_restored("restored");
     shows(&mut cluster, "restored", &moments[2]);
     // The records are gone as well: of the segments nothing is known any more.
