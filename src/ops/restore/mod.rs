@@ -4,6 +4,7 @@ mod alternative;
 mod checks;
 pub mod evidence;
 mod fetch;
+mod given;
 mod manifest;
 mod replay;
 mod select;

@@ -1,26 +1,18 @@
 //! A restore step by step, for whoever times each of them: prepare, locate, read the manifest, fetch, publish.
 
 use super::{
-    Manifest, RestoreRequest, alternative, catalogue_of, fetch, inventory_object, read_manifest, refused_copies,
+    Manifest, RestoreRequest, alternative, catalogue_of, fetch, read_manifest, refused_copies,
     replay::{self, Replay},
     select::{self, Selected},
     write,
 };
 use crate::{
-    core::{
-        failure::Failure,
-        id::SnapshotId,
-        inventory::Parent,
-        policy::Copies,
-        result::{Problem, WentRound},
-    },
+    core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
     format::seal::Identities,
     ops::progress::Progress,
     repository::{
         Repository,
-        catalogue::{Catalogue, Committed, StoreListing},
-        head::StoreStatus,
-        layout,
+        catalogue::{Catalogue, Committed},
     },
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -149,42 +141,5 @@ impl Located {
         });
         let went_round: BTreeSet<WentRound> = detours.chain(refused_copies(&self.catalogue, self.id)).collect();
         went_round.into_iter().collect()
-    }
-
-    /// The stores that gave what was read so far, by name.
-    pub fn stores_used(&self) -> Vec<String> {
-        let mut stores = self.catalogue.detours.given_by();
-        stores.extend(self.committed_on().last().map(|listing| listing.store.clone()));
-        stores.into_iter().collect()
-    }
-
-    /// The stores that come before the one whose copy of the inventory was taken, and do not have it at all.
-    pub fn not_committed_on(&self) -> Vec<WentRound> {
-        let object = inventory_object(&self.catalogue, self.id);
-        let mut before = self.committed_on();
-        before.pop();
-        let lacks = before.into_iter().filter_map(|listing| {
-            let problem = match listing.status {
-                StoreStatus::Ready if self.is_listed(listing) => return None,
-                StoreStatus::Ready => Problem::Missing,
-                _ => Problem::Unreachable,
-            };
-            Some(WentRound { store: listing.store.clone(), object: object.clone(), problem })
-        });
-        lacks.collect()
-    }
-
-    /// The stores in the order in which they are asked, up to the one whose copy of the inventory was taken.
-    fn committed_on(&self) -> Vec<&StoreListing> {
-        let refused = |listing: &StoreListing| {
-            self.catalogue.refused.iter().any(|refused| refused.id == self.id && refused.store == listing.store)
-        };
-        let listings = &self.catalogue.listings;
-        let taken = listings.iter().position(|listing| self.is_listed(listing) && !refused(listing));
-        listings.iter().take(taken.map_or(0, |at| at + 1)).collect()
-    }
-
-    fn is_listed(&self, listing: &StoreListing) -> bool {
-        listing.objects.contains_key(&layout::snapshot_object(self.id, layout::INVENTORY))
     }
 }
