@@ -277,8 +277,9 @@ fn acknowledge(arguments: &AcknowledgeArguments, context: &Context) -> Result<Co
     let result = context.run(async |job| {
         let host = open::open_host(&settings, &job.world)?;
         let recorder = Recorder::new(&host, &settings);
-        let notes = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
+        let mut notes: Vec<String> = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
         let result = evidence_ops::acknowledge(&host.repository, &recorder, &job.world, lost).await?;
+        notes.extend(result.notes.iter().cloned());
         Ok(EvidenceResult { notes, ..result })
     })?;
     let by = |result: &EvidenceResult| result.records.first().map(|entry| (entry.record.writer, entry.record.number));
