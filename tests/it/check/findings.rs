@@ -98,7 +98,7 @@ const CASES: &[Case] = &[
             ["b", "c"].iter().for_each(|store| away(house, store));
         },
     ),
-    (&["critical head-rolled-back"], 2, roll_back),
+    (&["critical head-rolled-back", "critical evidence-lost"], 2, roll_back),
     (&["warning fork"], 1, fork),
     (&["warning snapshot-refused"], 1, |house| spoil(house, &["a"])),
     (&["critical not-durable"], 2, |house| uncommit(house, &["b", "c"])),

@@ -45,7 +45,9 @@ fn junk_far_ahead_stops_prune_only_where_it_may_hide_something() {
     for (stores, planted, number, may_hide) in FAR_AHEAD {
         let mut history = History::new(0);
         history.site = Site::new(*stores);
-        (0..4).for_each(|_| drop(history.take(true)));
+        for _ in 0..4 {
+            history.take(true);
+        }
         let process = history.process().keeping(2);
         let recorder = Recorder::with_policies(&process.host, BTreeMap::new());
         // Its configuration is the first of a chain.
