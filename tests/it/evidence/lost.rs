@@ -193,7 +193,7 @@ fn check_says_what_was_lost_and_how_to_get_on() {
     let house = super::recorded();
     super::remove_everywhere(&house, 3);
     let found = check(&house).expect_code(2).stdout;
-    assert!(found.contains("none shows it any more") && found.contains("recoup copy"), "{found}");
+    assert!(found.contains("none shows it any more") && found.contains("brings it again"), "{found}");
     // This host has the newest one.
     run(&mut house.recoup(["copy"]));
     assert!(!check(&house).stdout.contains("[evidence-lost]"));
