@@ -167,7 +167,7 @@ impl ControlState {
                     self.proof_records.insert(recipient.clone(), (record.writer, record.number));
                 }
             }
-            Control::RecordsLost { writer, first, last } => self.lost.add(*writer, *first, *last),
+            Control::RecordsLost { .. } => self.lost.add_acknowledged(record),
             Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
         }
