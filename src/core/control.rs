@@ -63,6 +63,19 @@ pub struct Drill {
     pub measured: Option<Measured>,
 }
 
+/// The fewest stores that made a snapshot of a source durable, and whose record says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FewestStores {
+    /// So many, 1 at least.
+    pub min_stores: u64,
+    /// The writer of the record.
+    pub writer: WriterId,
+    /// Its number.
+    pub number: u64,
+    /// Who signed the newest record of that writer.
+    pub signer: Option<String>,
+}
+
 /// The fold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlState {
@@ -90,12 +103,19 @@ pub struct ControlState {
     /// How many stores made a snapshot of a source durable, by writer, from which of its records on.
     #[serde(default)]
     min_stores: BTreeMap<SourceName, BTreeMap<WriterId, BTreeMap<u64, u64>>>,
+    /// Who signed the newest record of each writer.
+    #[serde(default)]
+    signers: BTreeMap<WriterId, String>,
+    /// Where it is recorded that a signer was revoked.
+    #[serde(default)]
+    revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
 }
 
 impl ControlState {
     /// Adds a record, whose bytes have the digest `sha256`. Those of a chain come in order.
     pub fn add(&mut self, record: &Record, sha256: Sha256) {
         self.heads.insert(record.writer, record.head(sha256));
+        self.signers.insert(record.writer, record.signer.clone());
         match (record.action, record.phase) {
             (Action::Drill, phase) => self.add_drill(record, phase),
             (_, Phase::Start) => drop(self.open_restores.insert((record.writer, record.number))),
@@ -168,20 +188,44 @@ impl ControlState {
                 }
             }
             Control::RecordsLost { writer, first, last } => self.lost.add(*writer, *first, *last),
-            Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
+            Control::SignerRevoked { signer, .. } => {
+                self.revoked_signers.insert(signer.clone());
+                self.revocations.entry(signer.clone()).or_default().insert((record.writer, record.number));
+            }
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
         }
     }
 
     /// The fewest stores that made a snapshot of a source durable for any writer, with what was in force after the
-    /// records `since`, by writer, and later; as far as anybody has recorded it.
-    pub fn fewest_stores(&self, source: &SourceName, since: &BTreeMap<WriterId, u64>) -> Option<u64> {
+    /// records `since`, by writer, and later; as far as anybody has recorded it. A writer whose signer was revoked by
+    /// then, and is not trusted, counts no more.
+    pub fn fewest_stores(
+        &self,
+        source: &SourceName,
+        since: &BTreeMap<WriterId, u64>,
+        is_trusted: impl Fn(&str) -> bool,
+    ) -> Option<FewestStores> {
         let in_force = |(writer, of_writer): (&WriterId, &BTreeMap<u64, u64>)| {
             let since = since.get(writer).copied().unwrap_or(0);
             let then = of_writer.range(..=since).next_back();
-            of_writer.range(since + 1..).chain(then).map(|(_, fewest)| *fewest).min()
+            let counted = of_writer.range(since + 1..).chain(then);
+            counted.map(|(number, fewest)| ((*fewest).max(1), *writer, *number)).min()
         };
-        self.min_stores.get(source)?.iter().filter_map(in_force).min()
+        let has_ended = |writer: WriterId| {
+            let signer = self.signers.get(&writer);
+            signer.is_some_and(|signer| !is_trusted(signer) && self.has_ended(writer, signer, since))
+        };
+        let of_source = self.min_stores.get(source)?.iter().filter(|(writer, _)| !has_ended(**writer));
+        let (min_stores, writer, number) = of_source.filter_map(in_force).min()?;
+        Some(FewestStores { min_stores, writer, number, signer: self.signers.get(&writer).cloned() })
+    }
+
+    /// Whether nothing that a writer does counts any more: who signed its newest record was revoked, and the records
+    /// `since` have that in them, and all of its own.
+    fn has_ended(&self, writer: WriterId, signer: &str, since: &BTreeMap<WriterId, u64>) -> bool {
+        let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
+        self.revocations.get(signer).is_some_and(|records| records.iter().any(|(of, number)| has(*of, *number)))
+            && self.heads.get(&writer).is_some_and(|head| has(writer, head.number))
     }
 
     /// The holds that were not released.
