@@ -16,8 +16,9 @@ fn a_writer_whose_signer_is_revoked_counts_no_more_once_all_is_level() {
     database.set("ledger.db", Rng::new(1).bytes(512 * 64));
     let [own, old] = [0, 1].map(|number| Keyed::new(number, "ended", number, &[0, 1]));
     // The old host's policy asked for one store.
-    let process = old.process(&site, &database);
-    let recorder = process.recorder().with_min_stores([(source_name(), 1)].into());
+    let mut process = old.process(&site, &database);
+    process.protected.policy.copies.min_stores = Some(1);
+    let recorder = process.recorder();
     let noted = recorder.record(Draft::new(Action::Backup, Verdict::Passed, process.host.world.now())).unwrap();
     live(recorder.ship());
     for seed in 0..4 {

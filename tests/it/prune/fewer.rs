@@ -1,12 +1,9 @@
 //! A policy that asks for more stores than it once did: what was durable before is not missed.
 
 use super::*;
-use recoup::{
-    core::{
-        evidence::{Action, Draft, Verdict},
-        failure::Failure,
-    },
-    ops::evidence::Recorder,
+use recoup::core::{
+    evidence::{Action, Draft, Verdict},
+    failure::Failure,
 };
 
 /// A process whose stores at these positions are down, under a policy that asks for so many.
@@ -19,9 +16,7 @@ pub(super) fn process(history: &History, min_stores: u32, down: &[usize]) -> Pro
 
 /// Leaves evidence, and with it how many stores the policy asks for.
 pub(super) fn note(process: &Process) {
-    let min_stores = process.protected.policy.copies.min_stores.unwrap();
-    let recorder = Recorder::with_policies(&process.host, BTreeMap::new());
-    let recorder = recorder.with_min_stores([(source_name(), u64::from(min_stores))].into());
+    let recorder = process.recorder();
     recorder.record(Draft::new(Action::Backup, Verdict::Passed, process.host.world.now())).unwrap();
     live(recorder.ship());
 }

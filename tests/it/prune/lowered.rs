@@ -12,7 +12,7 @@ fn backup(history: &mut History, down: [&[usize]; 2]) -> recoup::ops::backup::Sn
     let from = history.rng.below(40) as usize;
     history.database.rewrite("ledger.db", from..from + 9, &mut history.rng);
     let speaker = process(history, 1, down[0]);
-    live(speaker.recorder().with_min_stores([(source_name(), 1)].into()).announce());
+    live(speaker.recorder().announce());
     let taken = live(process(history, 1, down[1]).backup(false)).unwrap();
     history.machine.clock.advance_seconds(3600);
     taken
