@@ -269,3 +269,76 @@ impl ControlState {
         &self.open_restores
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{evidence::BodyRef, id::RunId};
+
+    /// What a record says, whose it is, which one, and who signed it.
+    fn add(state: &mut ControlState, (writer, number): (u8, u64), signer: &str, control: Control) {
+        let at = "2026-11-22T10:00:00Z".parse().unwrap();
+        let record = Record {
+            format: crate::core::evidence::FORMAT.to_owned(),
+            repository: RunId::from_random([7; 16]),
+            writer: RunId::from_random([writer; 16]),
+            number,
+            previous: None,
+            seen: Vec::new(),
+            acknowledged: BTreeMap::new(),
+            signer: signer.to_owned(),
+            action: Action::Configuration,
+            phase: Phase::Whole,
+            closes: None,
+            verdict: Verdict::Passed,
+            started_at: at,
+            recorded_at: at,
+            subjects: Vec::new(),
+            measured: None,
+            control: Some(control),
+            body: BodyRef { size: 0, sha256: Sha256([0; 32]) },
+        };
+        state.add(&record, Sha256([number as u8; 32]));
+    }
+
+    fn wants(min_stores: u64) -> Control {
+        Control::Configuration {
+            sha256: Sha256([0; 32]),
+            stores: Vec::new(),
+            recipients: Vec::new(),
+            policies: BTreeMap::new(),
+            min_stores: [("ledger".parse().unwrap(), min_stores)].into(),
+        }
+    }
+
+    #[test]
+    fn the_fewest_stores_that_count() {
+        let mut state = ControlState::default();
+        add(&mut state, (1, 1), "old", wants(0));
+        add(&mut state, (1, 2), "old", wants(3));
+        add(&mut state, (2, 1), "own", wants(2));
+        add(&mut state, (3, 1), "gone", wants(1));
+        let revoked =
+            Control::SignerRevoked { signer: "gone".into(), evidence: Vec::new(), inventories_sha256: Sha256([0; 32]) };
+        add(&mut state, (2, 2), "own", revoked);
+        type Case<'a> = (&'a [(u8, u64)], &'a str, (u64, u8, u64));
+        let cases: &[Case] = &[
+            // Nothing makes a snapshot durable on no store at all.
+            (&[], "", (1, 1, 1)),
+            (&[(1, 1)], "", (1, 1, 1)),
+            (&[(1, 2)], "", (1, 3, 1)),
+            // Whose signer is revoked counts until all was level after that; where it is trusted again, for ever.
+            (&[(1, 2), (3, 1), (2, 1)], "", (1, 3, 1)),
+            (&[(1, 2), (2, 2)], "", (1, 3, 1)),
+            (&[(1, 2), (3, 1), (2, 2)], "gone", (1, 3, 1)),
+            (&[(1, 2), (3, 1), (2, 2)], "", (2, 2, 1)),
+        ];
+        for (since, trusted, (min_stores, writer, number)) in cases {
+            let level = since.iter().map(|(writer, number)| (RunId::from_random([*writer; 16]), *number)).collect();
+            let source = "ledger".parse().unwrap();
+            let fewest = state.fewest_stores(&source, &level, |signer| signer == *trusted).unwrap();
+            let found = (fewest.min_stores, fewest.writer, fewest.number);
+            assert_eq!(found, (*min_stores, RunId::from_random([*writer; 16]), *number), "{since:?} {trusted}");
+        }
+    }
+}

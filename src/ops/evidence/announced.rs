@@ -1,9 +1,6 @@
 //! Whether the stores know how many of them make a snapshot durable here, before anything is called so.
 
-use super::{
-    Recorder,
-    journal::{Chain, Journal},
-};
+use super::{Host, Recorder, journal::Journal};
 use crate::{core::id::SourceName, ops::state::Announced, repository::Repository};
 use std::path::Path;
 
@@ -13,16 +10,16 @@ impl Recorder {
     pub async fn announce(&self) {
         // A chain that turns out to be another directory's goes on as a new one, which says it again.
         for _ in 0..2 {
-            let is_known = self.journal.chain().is_some_and(|chain| self.is_announced(&chain));
-            if is_known || self.note_configuration().is_err() || !self.ship().await.forked {
+            if self.is_announced() || self.note_configuration().is_err() || !self.ship().await.forked {
                 return;
             }
         }
     }
 
-    fn is_announced(&self, chain: &Chain) -> bool {
-        let fewer = self.configuration.min_stores.iter().filter(|(_, wanted)| **wanted < self.quorum() as u64);
-        fewer.into_iter().all(|(source, wanted)| of_chain(&self.host.repository, chain, source, *wanted).is_ok())
+    fn is_announced(&self) -> bool {
+        let Host { repository, state_dir, .. } = &self.host;
+        let mut fewer = self.configuration.min_stores.iter().filter(|(_, wanted)| **wanted < self.quorum() as u64);
+        fewer.all(|(source, wanted)| announced(repository, state_dir, source, *wanted).is_ok())
     }
 }
 
@@ -34,13 +31,10 @@ pub fn announced(
     source: &SourceName,
     wanted: u64,
 ) -> Result<Announced, String> {
-    let chain = Journal::new(state_dir, repository.id).chain();
-    of_chain(repository, &chain.ok_or("this host has no evidence record yet")?, source, wanted)
-}
-
-fn of_chain(repository: &Repository, chain: &Chain, source: &SourceName, wanted: u64) -> Result<Announced, String> {
+    let none = "this host has no evidence record that says so yet";
+    let chain = Journal::new(state_dir, repository.id).chain().ok_or(none)?;
     let number = chain.min_stores_since.get(source).filter(|_| chain.min_stores.get(source) == Some(&wanted));
-    let number = *number.ok_or("this host has no evidence record that says so yet")?;
+    let number = *number.ok_or(none)?;
     let has_it = |store: &&str| chain.acknowledged.get(*store).is_some_and(|newest| *newest >= number);
     let stores = || repository.stores.iter().map(|store| store.name());
     let (having, needed) = (stores().filter(has_it).count(), repository.control_write_quorum());
