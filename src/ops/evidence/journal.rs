@@ -41,13 +41,28 @@ pub struct Chain {
     /// How many stores make a snapshot of each source durable, as the chain has recorded it last.
     #[serde(default)]
     pub min_stores: BTreeMap<SourceName, u64>,
+    /// The first record since when that is so, by source.
+    #[serde(default)]
+    pub min_stores_since: BTreeMap<SourceName, u64>,
 }
 
 impl Chain {
     fn new(repository: RepositoryId, writer: WriterId) -> Self {
         let acknowledged = BTreeMap::new();
-        let min_stores = BTreeMap::new();
-        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores }
+        let (min_stores, min_stores_since) = (BTreeMap::new(), BTreeMap::new());
+        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores, min_stores_since }
+    }
+
+    /// Goes on with a record.
+    fn take_in(&mut self, record: &Record, head: ChainHead) {
+        self.head = Some(head);
+        let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control else { return };
+        let before = std::mem::replace(&mut self.min_stores, min_stores.clone());
+        self.configuration_sha256 = Some(*sha256);
+        self.min_stores_since.retain(|source, _| before.get(source) == min_stores.get(source));
+        for source in min_stores.keys() {
+            self.min_stores_since.entry(source.clone()).or_insert(head.number);
+        }
     }
 
     /// The newest record's number; 0 where there is none.
@@ -119,7 +134,7 @@ impl Journal {
             if record.previous != chain.head.map(|head| head.sha256) {
                 break;
             }
-            chain.head = Some(record.head(sha256));
+            chain.take_in(&record, record.head(sha256));
         }
         chain
     }
@@ -202,11 +217,7 @@ impl Journal {
         let path = self.record_path(chain.writer, head.number, "age");
         files::write_atomic(&path, &body, 0o600).map_err(|error| state_failure("write", &path, &error))?;
         write_json(&self.record_path(chain.writer, head.number, "json"), &local)?;
-        chain.head = Some(head);
-        if let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control {
-            chain.configuration_sha256 = Some(*sha256);
-            chain.min_stores = min_stores.clone();
-        }
+        chain.take_in(&record, head);
         write_json(&self.chain_path(), &chain)?;
         Ok((record, head))
     }

@@ -3,6 +3,7 @@
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
 mod acknowledge;
+mod announced;
 mod control;
 pub mod deeds;
 pub mod journal;
@@ -12,6 +13,7 @@ pub mod show;
 pub mod verify;
 
 pub use acknowledge::{Lost, acknowledge};
+pub use announced::announced;
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
@@ -220,6 +222,7 @@ impl Recorder {
         let is_noted = |chain: &Chain| {
             chain.configuration_sha256 == Some(self.configuration.sha256)
                 && chain.min_stores == self.configuration.min_stores
+                && chain.min_stores.keys().all(|source| chain.min_stores_since.contains_key(source))
         };
         if self.journal.chain().as_ref().is_some_and(is_noted) {
             return Ok(());
