@@ -80,8 +80,8 @@ struct Kept {
     /// Of the trusted signers and what each may sign: what one of them signed counts no more once it may not.
     signers_sha256: Sha256,
     state: ControlState,
-    /// What was acknowledged as lost, and was passed over: one that turns up counts.
-    #[serde(default)]
+    /// What was acknowledged as lost, and was passed over: one that turns up counts. What was kept without it is read
+    /// again: it took every acknowledgement at its word.
     passed: LostRecords,
 }
 
