@@ -153,7 +153,10 @@ impl Context<'_> {
                 }
             };
             match self.write(id, content, fetched, digests.clone()).await? {
-                Ok(()) => return Ok(whole.bytes_used()),
+                Ok(()) => {
+                    self.catalogue.detours.note_given(store.name());
+                    return Ok(whole.bytes_used());
+                }
                 Err(FormatError::NoMatchingKey) => return Err(damaged(&key, &FormatError::NoMatchingKey)),
                 Err(error) => {
                     self.catalogue.detours.add(store.name(), &key, Problem::Damaged);

@@ -124,7 +124,7 @@ impl<'a> Restore<'a> {
         );
         fetching.await.map_err(|failure| self.explained(located, failure))?;
         if let Some(replay) = &manifest.replay {
-            replay.fetch(self.repository, &identities, files.target()).await?;
+            replay.fetch(self.repository, &identities, files.target(), &located.catalogue.detours).await?;
         }
         Ok(Fetched(files))
     }
