@@ -282,6 +282,8 @@ struct Survey<'l> {
     timeline: u32,
     /// The snapshots on the way, by where they begin.
     anchors: Vec<&'l Anchor>,
+    /// The newest of all, where it is on the way: else the log has gone on elsewhere.
+    newest: Option<&'l Anchor>,
     /// Runs of segments without a hole: the first and the last number of each.
     runs: Vec<(u64, u64)>,
 }
@@ -289,6 +291,8 @@ struct Survey<'l> {
 impl<'l> Survey<'l> {
     fn new(log: &'l StoredLog, anchors: &'l [Anchor], timeline: u32) -> Self {
         let chain = log.chain(timeline);
+        let of_system = anchors.iter().filter(|anchor| anchor.range.history.system == log.system);
+        let newest = of_system.max_by_key(|anchor| anchor.snapshot).filter(|anchor| log.has(&chain, &anchor.range));
         let mut anchors: Vec<&Anchor> = anchors.iter().filter(|anchor| log.has(&chain, &anchor.range)).collect();
         anchors.sort_by_key(|anchor| (anchor.range.start, anchor.range.stop));
         let mut runs: Vec<(u64, u64)> = Vec::new();
@@ -298,7 +302,7 @@ impl<'l> Survey<'l> {
                 None => runs.push((number, number)),
             }
         }
-        Survey { log, chain, timeline, anchors, runs }
+        Survey { log, chain, timeline, anchors, newest, runs }
     }
 
     fn windows(&self) -> Vec<LogWindow> {
@@ -336,7 +340,7 @@ impl<'l> Survey<'l> {
     fn gaps(&self) -> Vec<LogGap> {
         let needed = |anchor: &&Anchor| self.log.numbers_of(&anchor.range);
         let Some(first) = self.anchors.iter().map(|anchor| needed(anchor).0).min() else { return Vec::new() };
-        let newest = self.anchors.iter().map(|anchor| needed(anchor).0).max().unwrap_or(first);
+        let newest = self.newest.as_ref().map(|anchor| needed(anchor).0);
         let end = self.anchors.iter().map(|anchor| needed(anchor).1).max().unwrap_or(first);
         let mut gaps = Vec::new();
         let mut expected = first;
@@ -349,7 +353,7 @@ impl<'l> Survey<'l> {
         gaps
     }
 
-    fn gap(&self, first: u64, last: u64, newest: u64) -> LogGap {
+    fn gap(&self, first: u64, last: u64, newest: Option<u64>) -> LogGap {
         let name = |number| {
             let timeline = self.log.owners(&self.chain, number).next().unwrap_or(self.timeline);
             SegmentName::of_number(timeline, number, self.log.segment_bytes)
@@ -361,7 +365,7 @@ impl<'l> Survey<'l> {
             segments: last - first + 1,
             after: facts(first.checked_sub(1)).and_then(|facts| facts.last_time),
             before: facts(last.checked_add(1)).and_then(|facts| facts.first_time),
-            since_newest_snapshot: last >= newest,
+            since_newest_snapshot: newest.is_some_and(|newest| last >= newest),
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct ServerFacts {
     pub archive_library: String,
     /// Its archiver's last failure, where nothing was archived since.
     pub archiver_trouble: Option<String>,
-    /// The file that it archived last.
+    /// The file that it archived last, with the settings that it has now.
     pub last_archived: Option<String>,
     /// How much its slots may keep from being removed; `None` is without limit.
     pub slots_keep_bytes: Option<u64>,
@@ -74,7 +74,7 @@ pub enum Rate {
 }
 
 /// The least time between two looks that say how fast a log grows.
-const SEEN_SECONDS_MIN: f64 = 1.0;
+const SEEN_SECONDS_MIN: f64 = 30.0;
 
 impl Rate {
     /// The rate: by where the log was at the last look and how many seconds ago that was, else by the backlog.
@@ -117,13 +117,14 @@ mod tests {
             ..LogDirectory::default()
         };
         for (before, now, directory, rate, full) in [
-            (Some((Lsn(0), 10.0)), Some(Lsn(500)), directory(9, Some(1)), Rate::Seen(50.0), Some(20.0)),
-            (Some((Lsn(500), 10.0)), Some(Lsn(500)), directory(0, None), Rate::Seen(0.0), None),
+            (Some((Lsn(0), 50.0)), Some(Lsn(500)), directory(9, Some(1)), Rate::Seen(10.0), Some(100.0)),
+            (Some((Lsn(500), 50.0)), Some(Lsn(500)), directory(0, None), Rate::Seen(0.0), None),
             // Another system's place, or a clock that was set back.
-            (Some((Lsn(501), 10.0)), Some(Lsn(500)), directory(0, None), Rate::Unknown, None),
+            (Some((Lsn(0), 29.0)), Some(Lsn(500)), directory(0, None), Rate::Unknown, None),
+            (Some((Lsn(501), 50.0)), Some(Lsn(500)), directory(0, None), Rate::Unknown, None),
             (Some((Lsn(0), -3.0)), Some(Lsn(500)), directory(0, None), Rate::Unknown, None),
             (None, Some(Lsn(500)), directory(3, Some(10)), Rate::ByBacklog(20.0), Some(50.0)),
-            (Some((Lsn(0), 10.0)), None, directory(3, Some(10)), Rate::ByBacklog(20.0), Some(50.0)),
+            (Some((Lsn(0), 50.0)), None, directory(3, Some(10)), Rate::ByBacklog(20.0), Some(50.0)),
             (None, None, directory(1, Some(10)), Rate::Unknown, None),
             (None, None, directory(2, Some(0)), Rate::Unknown, None),
         ] {

@@ -112,6 +112,8 @@ fn windows_and_gaps() {
         // The ancestor lost its last segments, and nobody names the hole twice.
         ("1:3 2<1@5 2:5 2:6", &[(1, 3, 3)], "1 3-3 2 !!1:4..1:4"),
         ("1:3 1:5 2<1@6 2:6", &[(1, 3, 3)], "1 3-3 !!1:4..1:4 2"),
+        // The newest snapshot is on the child: what the ancestor lacks is older.
+        ("1:3 1:5 1:6 2<1@5 2:5 2:6", &[(1, 3, 3), (2, 6, 6)], "1 3-3 !1:4..1:4 2 6-6"),
         // What a timeline grew out of is not known: it stands alone.
         ("1:3 1:4 2:5 2:6", &[(1, 3, 3), (2, 5, 5)], "1 3-4 2 5-6"),
         // A snapshot from after the fork is no way to the child.

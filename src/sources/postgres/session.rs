@@ -142,7 +142,7 @@ impl Session {
             current_setting('archive_mode'), current_setting('archive_command'), \
             coalesce(current_setting('archive_library', true), ''), \
             (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
-            (SELECT last_archived_wal FROM pg_stat_archiver)";
+            (SELECT last_archived_wal FROM pg_stat_archiver WHERE last_archived_time > pg_conf_load_time())";
         let slots = "SELECT slot_name::text, active, coalesce(wal_status, ''), coalesce(pg_wal_lsn_diff( \
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
             restart_lsn), 0)::bigint FROM pg_replication_slots WHERE NOT temporary ORDER BY 1";
