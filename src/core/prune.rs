@@ -229,6 +229,12 @@ impl CondemnedSet {
         self.snapshots.contains(&id)
     }
 
+    /// Whether nothing is left of a snapshot: it is condemned itself, or its folder is, as one that had no inventory on
+    /// the stores that were looked at. One that too few stores had to make it durable goes that way.
+    pub fn leaves_nothing_of(&self, id: SnapshotId) -> bool {
+        self.snapshots.contains(&id) || self.folders.contains(&id)
+    }
+
     /// Whether a run is condemned as a whole.
     pub fn has_run(&self, run: RunId) -> bool {
         self.whole.contains(&run)

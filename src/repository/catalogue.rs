@@ -390,7 +390,8 @@ impl Catalogue {
 
     /// Whether it is known what became of a snapshot that the stores do not show as whole.
     pub fn is_settled(&self, id: SnapshotId) -> bool {
-        self.pruned(id).is_some() || self.spoilt.contains_key(&id)
+        let is_gone = !self.snapshots.contains_key(&id) && self.tombstones.leaves_nothing_of(id);
+        is_gone || self.pruned(id).is_some() || self.spoilt.contains_key(&id)
     }
 
     /// The object list of a used run; `None` when no store gave it intact.

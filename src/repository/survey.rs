@@ -83,10 +83,10 @@ impl Survey<'_> {
             let records = self.repository.executed_records(source, plan, &stores).await.unwrap_or_default();
             let tombstones = deleted_by(&records);
             let others = (0..committed.len()).filter(|at| !stores.contains(at)).filter_map(|at| committed[at].as_ref());
-            if is_unconfirmed(stores.len(), others.map(|ids| ids.iter().any(|id| tombstones.has_snapshot(*id)))) {
+            if is_unconfirmed(stores.len(), others.map(|ids| ids.iter().any(|id| tombstones.leaves_nothing_of(*id)))) {
                 continue;
             }
-            deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.has_snapshot(**id)));
+            deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.leaves_nothing_of(**id)));
         }
         deleted
     }

@@ -1,7 +1,7 @@
 //! The directory of a `file://` store: looked at, made, opened.
 
 use super::{Facts, Patience, Store, StoreSpec, directory::Directory};
-use crate::core::failure::{Code, Failure};
+use crate::core::failure::{Code, Failure, shell_word};
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
@@ -51,6 +51,18 @@ fn unreachable(spec: &StoreSpec, path: &Path, error: &io::Error) -> Failure {
         .next_step(next_step)
 }
 
+/// What a store's directory is to be made in cannot be opened.
+fn nowhere(spec: &StoreSpec, above: &Path, error: &io::Error) -> Failure {
+    let failure = unreachable(spec, above, error);
+    match error.kind() {
+        io::ErrorKind::NotFound => failure.next_step(format!(
+            "mount the disk that belongs there, or make it: mkdir -p {}",
+            shell_word(above.display())
+        )),
+        _ => failure,
+    }
+}
+
 /// Refuses a directory that lies on the same device as the one above it: its disk is not mounted.
 fn require_own_device(spec: &StoreSpec, path: &Path) -> Result<(), Failure> {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
@@ -83,7 +95,7 @@ pub(super) fn examine_directory(spec: &StoreSpec, path: &Path) -> Result<Directo
                 return Err(unreachable(spec, path, &error));
             }
             let above = path.parent().unwrap_or(path);
-            if !fs::metadata(above).map_err(|error| unreachable(spec, above, &error))?.is_dir() {
+            if !fs::metadata(above).map_err(|error| nowhere(spec, above, &error))?.is_dir() {
                 return Err(unreachable(spec, above, &io::ErrorKind::NotADirectory.into()));
             }
             writable(above).map_err(|error| unreachable(spec, above, &error))?;

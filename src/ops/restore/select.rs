@@ -177,7 +177,7 @@ fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bo
         match catalogue.snapshots.get(&id) {
             Some(committed) => pending.extend(committed.inventory.parents.iter().map(|parent| parent.id)),
             // What was pruned between the two is no sign of another history.
-            None if id.seq > ancestor.seq && catalogue.tombstones.has_snapshot(id) => return true,
+            None if id.seq > ancestor.seq && catalogue.tombstones.leaves_nothing_of(id) => return true,
             None => {}
         }
     }

@@ -405,6 +405,42 @@ fn what_killed_runs_have_left_goes_once_every_writer_has_moved_on() {
     history.verify_is(Status::Ok);
 }
 
+/// Too few stores had it to make it durable, and the only one was down when the others cleared up after it.
+#[test]
+fn a_snapshot_that_only_a_store_that_was_down_had_is_accounted_for() {
+    let mut history = History::new(3);
+    history.database.rewrite("ledger.db", 0..9, &mut Rng::new(1));
+    let on_one_only = |last: u64| {
+        let fork = history.fork("one store");
+        let (process, of_store) = Process::apart(&fork.site, &fork.machine, &fork.database);
+        of_store[1..].iter().for_each(|operations| operations.stop_after(last));
+        let taken = live(process.backup(true)).ok()?;
+        let left =
+            |store: usize| fork.site.objects(store).into_keys().any(|key| key.contains(&taken.head.id.to_string()));
+        (taken.stores == ["a"] && left(1) && left(2)).then_some(fork)
+    };
+    let history = (1..100).find_map(on_one_only).unwrap();
+    // The host that prunes is another one: what this one knows of its snapshots is not put right on the way.
+    let pruner = Machine::new(1, "pruner");
+    let without_a = |machine: &Machine| {
+        let (process, of_store) = Process::apart(&history.site, machine, &history.database);
+        of_store[0].stop_after(0);
+        process.keeping(9)
+    };
+    let prune_without_a = || live(without_a(&pruner).prune(confirmed())).unwrap();
+    // Seen once, they may still be in flight; once their writer has moved on, they are condemned.
+    prune_without_a();
+    assert!(live(without_a(&history.machine).backup(true)).unwrap().durable);
+    let has_deleted = |pruned: &PrunedSource| pruned.stores.iter().any(|store| store.deleted_objects > 0);
+    assert!((0..4).any(|_| has_deleted(&prune_without_a())), "nothing is cleared up");
+    assert_eq!(history.site.committed(0).len(), 4);
+    // The store is back, and the next prune finishes there.
+    live(Process::new(&history.site, &pruner, &history.database).keeping(9).prune(confirmed())).unwrap();
+    assert_eq!(history.site.committed(0).len(), 3);
+    assert_eq!(live(history.process().copy()).unwrap().findings, []);
+    history.verify_is(Status::Ok);
+}
+
 /// A backup whose base another host condemns and deletes while it is under way.
 #[test]
 fn a_backup_that_met_a_prune_is_taken_again() {
