@@ -13,6 +13,7 @@ use crate::{
     repository::{Repository, layout},
     sources::{LogBeginning, LogShipping},
 };
+use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -171,9 +172,10 @@ async fn stores_by_file(
 ) -> BTreeMap<LogFile, BTreeSet<String>> {
     let prefix = format!("{}log/{}/", layout::source_folder(source), history).to_lowercase();
     let mut held: BTreeMap<LogFile, BTreeSet<String>> = BTreeMap::new();
-    for store in &repository.stores {
+    let listings = join_all(repository.stores.iter().map(|store| store.list(&prefix))).await;
+    for (store, listing) in std::iter::zip(&repository.stores, listings) {
         // A store that does not answer holds nothing for now.
-        let Ok(objects) = store.list(&prefix).await else { continue };
+        let Ok(objects) = listing else { continue };
         for file in files_named(objects.iter().filter_map(|(name, _)| name.strip_prefix(&prefix))) {
             held.entry(file).or_default().insert(store.name().to_owned());
         }
