@@ -1,12 +1,7 @@
 //! How a server and the directory of its log look to whoever watches over them. Nothing here waits for long, and nothing
 //! is changed.
 
-use super::{
-    Server,
-    control::Control,
-    session::Session,
-    wal::{self, SegmentHeader},
-};
+use super::{Server, control::Control, session::Session, wal};
 use crate::{
     core::{
         log::{HistoryId, LogFile, Lsn, SegmentName},
@@ -27,6 +22,8 @@ use std::{
 const NAMES_MAX: usize = 1_000_000;
 /// The most of the log that is read to find out whether something was committed.
 const READ_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the largest page that a server may be built with.
+const PAGE_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of the headers of a segment's first page and of every other.
 const PAGE_HEADERS: [u64; 2] = [40, 24];
 
@@ -82,11 +79,11 @@ pub(super) fn commits_between(data_dir: &Path, history: HistoryId, from: Lsn, to
     let mut commits = 0;
     for number in from.0 / bytes..=(to.0 - 1) / bytes {
         let name = SegmentName::of_number(history.timeline, number, bytes);
-        let content = read(&data_dir.join("pg_wal").join(name.to_string()), bytes)?;
-        let (header, facts) = wal::read_segment(&content, name).ok()?;
         let end = Lsn((number + 1) * bytes).min(to);
+        let content = read(&data_dir.join("pg_wal").join(name.to_string()), bytes, end.0 - number * bytes)?;
+        let (header, facts) = wal::read_partial(&content, name).ok()?;
         // What begins in one segment and ends in the next would be counted in neither.
-        if header.system != history.system || header.page_bytes == 0 || facts.ends? < end {
+        if header.system != history.system || header.segment_bytes != bytes || facts.ends? < end {
             return None;
         }
         commits += facts.commits;
@@ -107,12 +104,14 @@ fn end_of_records(at: Lsn, segment_bytes: u64) -> Lsn {
     }
 }
 
-fn read(path: &Path, segment_bytes: u64) -> Option<Vec<u8>> {
+/// The pages of a segment up to an offset: segments may be large, and what is written of one may be little.
+fn read(path: &Path, segment_bytes: u64, until: u64) -> Option<Vec<u8>> {
+    let file = File::open(path).ok()?;
+    let is_whole = file.metadata().is_ok_and(|found| found.is_file() && found.len() == segment_bytes);
+    let most = until.next_multiple_of(PAGE_BYTES_MAX).min(segment_bytes);
     let mut content = Vec::new();
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
-    file.take(segment_bytes + 1).read_to_end(&mut content).ok()?;
-    let header = SegmentHeader::read(&content).ok()?;
-    (header.segment_bytes == segment_bytes && content.len() as u64 == segment_bytes).then_some(content)
+    file.take(most).read_to_end(&mut content).ok()?;
+    (is_whole && content.len() as u64 == most).then_some(content)
 }
 
 /// Whether a segment waits to be archived.
@@ -136,6 +135,20 @@ mod tests {
         ] {
             assert_eq!(end_of_records(Lsn(at), SEGMENT), Lsn(end), "{at:x}");
         }
+    }
+
+    #[test]
+    fn commits_are_counted_where_that_is_certain() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = HistoryId { system: 7, timeline: 1 };
+        // Without a control file nobody knows whose directory it is.
+        assert_eq!(commits_between(dir.path(), history, Lsn(1 << 20), Lsn(2 << 20)), None);
+        let path = dir.path().join("segment");
+        fs::write(&path, vec![7; 1 << 20]).unwrap();
+        assert_eq!(read(&path, 1 << 20, 1).map(|content| content.len()), Some(64 << 10));
+        assert_eq!(read(&path, 1 << 20, 1 << 20).map(|content| content.len()), Some(1 << 20));
+        assert_eq!(read(&path, 2 << 20, 1), None);
+        assert_eq!(read(&dir.path().join("gone"), 1 << 20, 1), None);
     }
 
     #[test]

@@ -66,7 +66,10 @@ fn drained(cluster: &Cluster) {
 }
 
 fn setting(cluster: &Cluster, setting: &str) {
+    let before = cluster.sql("data", "postgres", &["SELECT pg_conf_load_time()"]);
     cluster.sql("data", "postgres", &[&format!("ALTER SYSTEM SET {setting}"), "SELECT pg_reload_conf()"]);
+    // Sessions that begin from now on have it.
+    cluster.wait_for("data", &format!("SELECT pg_conf_load_time() > '{before}'"), "t");
 }
 
 fn points(cluster: &Cluster) -> Value {
@@ -135,9 +138,12 @@ fn what_is_exposed_and_how_it_is_archived(program: &str) {
     let right = cluster.sql("data", "postgres", &["SHOW archive_command"]);
     setting(&cluster, "archive_command = '/bin/true'");
     expect(&cluster, &["critical archive-off"]);
+    // The archiver itself may hear of it a moment later.
+    ship(&cluster);
     ship(&cluster);
     expect(&cluster, &["critical archive-off"]);
     setting(&cluster, &format!("archive_command = '{right}'"));
+    ship(&cluster);
     ship(&cluster);
     expect(&cluster, &["critical log-gap"]);
     cluster.backup(&[]).expect_code(0);
