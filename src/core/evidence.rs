@@ -187,6 +187,9 @@ pub struct Measured {
     /// How long it took from the start until the result was checked, in seconds. `None` in a start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rto_seconds: Option<f64>,
+    /// The stores that gave what came back, by name. None in a start, and none in records of earlier versions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stores_used: Vec<String>,
 }
 
 /// Why a hold exists.
@@ -336,8 +339,7 @@ impl Record {
             Some("its number is out of range")
         } else if (self.number == 1) != self.previous.is_none() {
             Some("the first record has no other before it, and every other has")
-        } else if self.seen.len() > NAMED_MAX || self.acknowledged.len() > NAMED_MAX || self.subjects.len() > NAMED_MAX
-        {
+        } else if self.named().into_iter().any(|number| number > NAMED_MAX) {
             Some("it names more than any record does")
         } else if self.seen.iter().any(|seen| seen.writer == self.writer) {
             Some("it names its own writer among the others")
@@ -367,6 +369,12 @@ impl Record {
         }
     }
 
+    /// How many things it names, of each kind.
+    fn named(&self) -> [usize; 4] {
+        let used = self.measured.as_ref().map_or(0, |measured| measured.stores_used.len());
+        [self.seen.len(), self.acknowledged.len(), self.subjects.len(), used]
+    }
+
     /// The texts that are shown to people.
     fn texts(&self) -> impl Iterator<Item = &str> {
         let of_control: Vec<&str> = match &self.control {
@@ -382,7 +390,8 @@ impl Record {
             ) => vec![text],
             _ => Vec::new(),
         };
-        self.acknowledged.keys().map(String::as_str).chain([self.signer.as_str()]).chain(of_control)
+        let used = self.measured.iter().flat_map(|measured| &measured.stores_used).map(String::as_str);
+        self.acknowledged.keys().map(String::as_str).chain([self.signer.as_str()]).chain(of_control).chain(used)
     }
 
     /// Where it is in its chain, given the digest of its bytes.
@@ -416,6 +425,8 @@ pub struct Draft {
     pub measured: Option<Measured>,
     /// What it changes.
     pub control: Option<Control>,
+    /// The newest record that is known of a writer it speaks of, where that was never read.
+    pub seen: Option<SeenHead>,
     /// The result, as `--json` prints it, or what else belongs in the sealed body.
     pub result: serde_json::Value,
 }
@@ -430,6 +441,7 @@ impl Draft {
             subjects: Vec::new(),
             measured: None,
             control: None,
+            seen: None,
             result: serde_json::Value::Null,
         }
     }
@@ -486,7 +498,7 @@ mod tests {
     fn contradictions() {
         assert_eq!(record().contradiction(), None);
         let own = SeenHead { writer: record().writer, number: 1, sha256: Sha256([0; 32]) };
-        let changes: [fn(&mut Record, SeenHead); 10] = [
+        let changes: [fn(&mut Record, SeenHead); 9] = [
             |record, _| record.format = "recoup-evidence/2".to_owned(),
             |record, _| record.number = 0,
             |record, _| record.number = 1,
@@ -496,16 +508,29 @@ mod tests {
             |record, _| record.verdict = Verdict::Pending,
             |record, _| record.body.size = BODY_BYTES_MAX + 1,
             |record, _| record.signer = "a\u{1b}[31m".to_owned(),
-            |record, _| {
-                let (disaster_at, drawn_at_random) = (record.started_at, true);
-                let rto_seconds = Some(1e308);
-                record.measured = Some(Measured { disaster_at, drawn_at_random, rpo_seconds: None, rto_seconds });
-            },
         ];
         for (at, change) in changes.iter().enumerate() {
             let mut changed = record();
             change(&mut changed, own);
             assert!(changed.contradiction().is_some(), "change {at}");
+        }
+    }
+
+    #[test]
+    fn what_a_drill_measured() {
+        let cases: [(Option<f64>, &str, usize, bool); 4] = [
+            (Some(1.5), "a", 2, true),
+            (Some(1e308), "a", 2, false),
+            (None, "a\u{1b}[31m", 1, false),
+            (None, "a", NAMED_MAX + 1, false),
+        ];
+        for (rto_seconds, store, number, is_right) in cases {
+            let mut record = record();
+            let (disaster_at, drawn_at_random) = (record.started_at, true);
+            let stores_used = vec![store.to_owned(); number];
+            record.measured =
+                Some(Measured { disaster_at, drawn_at_random, rpo_seconds: None, rto_seconds, stores_used });
+            assert_eq!(record.contradiction().is_none(), is_right, "{rto_seconds:?} {store:?} {number}");
         }
     }
 }

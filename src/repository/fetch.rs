@@ -20,20 +20,36 @@ pub struct Detour {
     pub problem: Problem,
 }
 
-/// Collects detours from concurrent readers.
+/// Collects from concurrent readers what they had to go round, and which stores gave what they read.
 #[derive(Default)]
-pub struct Detours(Mutex<BTreeSet<Detour>>);
+pub struct Detours {
+    around: Mutex<BTreeSet<Detour>>,
+    given_by: Mutex<BTreeSet<String>>,
+}
 
 impl Detours {
     /// Records one.
     pub fn add(&self, store: &str, object: &str, problem: Problem) {
         let detour = Detour { store: store.to_owned(), object: object.to_owned(), problem };
-        self.0.lock().expect("no panic while held").insert(detour);
+        self.around.lock().expect("no panic while held").insert(detour);
     }
 
-    /// All that were recorded, in order.
+    /// Records that a store gave something as it should be.
+    pub fn note_given(&self, store: &str) {
+        let mut given_by = self.given_by.lock().expect("no panic while held");
+        if !given_by.contains(store) {
+            given_by.insert(store.to_owned());
+        }
+    }
+
+    /// The stores that gave something, by name.
+    pub fn given_by(&self) -> BTreeSet<String> {
+        self.given_by.lock().expect("no panic while held").clone()
+    }
+
+    /// All detours that were recorded, in order.
     pub fn list(&self) -> Vec<Detour> {
-        self.0.lock().expect("no panic while held").iter().cloned().collect()
+        self.around.lock().expect("no panic while held").iter().cloned().collect()
     }
 }
 
@@ -80,7 +96,10 @@ impl Repository {
         let mut unreachable = false;
         for store in &self.stores {
             match store.get(wanted.key, wanted.size.unwrap_or(wanted.max_bytes)).await {
-                Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => return Ok(bytes),
+                Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => {
+                    detours.note_given(store.name());
+                    return Ok(bytes);
+                }
                 Ok(_) => {
                     detours.add(store.name(), wanted.key, Problem::Damaged);
                     reasons.push(format!("on {} it is damaged", store.name()));

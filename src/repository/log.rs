@@ -94,6 +94,14 @@ impl LogSurvey {
     pub fn forks(&self) -> Vec<LogFork> {
         forks(self.records.values().map(|held| &held.signed.record))
     }
+
+    /// The stores, by position, that gave the records of these files: of each the first that has it right.
+    pub fn given_by(&self, files: &[LogObject]) -> BTreeSet<usize> {
+        let wanted: BTreeSet<_> = files.iter().map(|object| (object.history, object.run)).collect();
+        let refused: BTreeSet<_> = self.refused.iter().map(|refused| (refused.id, refused.store)).collect();
+        let used = self.records.iter().filter(|(id, _)| wanted.contains(&(id.history, id.run)));
+        used.filter_map(|(id, held)| held.stores.iter().copied().find(|at| !refused.contains(&(*id, *at)))).collect()
+    }
 }
 
 /// The names of a log on the stores, with their sizes; relative to the source's folder.
@@ -259,7 +267,10 @@ impl Repository {
                 continue;
             };
             let problem = match got {
-                Ok(bytes) if format::sha256(&bytes) == object.sha256 => return Ok(bytes),
+                Ok(bytes) if format::sha256(&bytes) == object.sha256 => {
+                    detours.note_given(store.name());
+                    return Ok(bytes);
+                }
                 Ok(_) => Problem::Damaged,
                 Err(error) => note(&mut failed, &error),
             };

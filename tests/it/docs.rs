@@ -243,7 +243,7 @@ fn every_field_is_described() {
     world.damage_a_pack("a");
     printed.push(json(&["verify", "--all"], 2));
     printed.push(json(&["restore", "ledger", "--to", "again"], 1));
-    printed.push(json(&["drill", "ledger"], 1));
+    printed.push(json(&["drill", "ledger", "--store", "a"], 1));
     for value in printed {
         let schema = value["schema"].as_str().unwrap().to_owned();
         let missing: Vec<String> = fields(&value).difference(&documented).cloned().collect();

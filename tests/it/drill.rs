@@ -4,6 +4,7 @@ mod ended;
 mod killed;
 mod order;
 mod restores;
+mod stores;
 
 use crate::{
     needs::needs,
@@ -160,10 +161,11 @@ fn a_drill_measures_and_proves() {
         result["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(checks, ["blocks", "files", "integrity_check", "foreign_key_check", "every transfer balances"]);
     assert_eq!(result["files"], 1);
+    assert_eq!(result["stores_used"], serde_json::json!([result["read_first"]]));
     assert_eq!(result["scratch"]["removed"], true);
     let texts = |field: &str| result[field].to_string();
     assert!(texts("exceptions").contains("also signs the snapshots"), "{result}");
-    for part in ["only one snapshot", "in the order a, b, c", "people", "same host", "fingerprints"] {
+    for part in ["only one snapshot", "everything was read from", "people", "same host", "fingerprints"] {
         assert!(texts("limits").contains(part), "{part}: {result}");
     }
     assert!(!texts("limits").contains("no assertions"), "{result}");
@@ -233,7 +235,13 @@ fn a_plan_shows_what_would_be_done_and_does_nothing() {
     let plan = drill(&site, &["--dry-run"]).expect_code(0).json();
     let steps = plan["steps"].to_string();
     assert_eq!(plan["command"], "drill");
-    for part in ["drawn at random between", "on 2 stores or more", "1 assertions", "remove what was restored"] {
+    for part in [
+        "drawn at random between",
+        "on 2 stores or more",
+        "from a store drawn at random",
+        "1 assertions",
+        "remove what was restored",
+    ] {
         assert!(steps.contains(part), "{part}: {steps}");
     }
     assert_eq!(records_on(&site, "a", "drill"), before);

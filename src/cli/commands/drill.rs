@@ -32,11 +32,15 @@ pub const HELP: Help = Help {
         What a killed drill left is closed and removed by the next command, which names it.\n\
         The time of the RTO begins when the start is on the stores, and ends when the last check has; its parts are \
         locate, manifest, restore, publish, check and assert.\n\
+        Everything is read from one store, drawn at random, so that in time each store is proven; --store names one. What \
+        that store cannot give is read from another, and named, and the exit code is 1. The result and the signed end say \
+        which stores were read from.\n\
         Drills belong on a host of their own, with its own signing key and identity: see DRILL DAY in \
         recoup-runbook(7). It answers as a monitoring plug-in does, also for bad usage and configuration.",
     examples: &[
         ("a drill, with the identity that the policy or the environment names", "recoup drill ledger"),
         ("with an identity from a file", "recoup drill ledger --identity /media/key/drill.age"),
+        ("that the store named offsite can give everything alone", "recoup drill ledger --store offsite"),
         (
             "as if the ledger had been lost at half past nine, keeping what was restored",
             "recoup drill ledger --disaster-at 2026-11-22T09:30:00+01:00 --to /srv/drilled --keep",
@@ -44,7 +48,7 @@ pub const HELP: Help = Help {
     ],
     exit_codes: &[
         (0, "passed: everything held, and the objectives of the policy were met"),
-        (1, "passed; damage in a store was gone round (it is named)"),
+        (1, "passed; something was damaged, missing or out of reach in a store, and read from another (it is named)"),
         (2, "fail-objective, fail-integrity or fail-completeness: it took too long, lost too much, or is not right"),
         (3, "inconclusive or refused; bad usage or configuration"),
         (130, "aborted by SIGINT"),
@@ -65,6 +69,9 @@ pub struct Arguments {
     /// Declare the source lost at this moment, a time with an offset [default: drawn at random]
     #[arg(long, value_name = "TIME")]
     pub disaster_at: Option<Timestamp>,
+    /// Read everything from this store that it can give [default: one drawn at random]
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
     /// Write the plaintext below this directory [default: scratch in the state directory]
     #[arg(long, value_name = "DIR", conflicts_with = "to")]
     pub scratch: Option<PathBuf>,
@@ -88,6 +95,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
         scratch: arguments.scratch.clone(),
         to: arguments.to.clone(),
         keep: arguments.keep,
+        store: arguments.store.clone(),
         identity: identity(arguments, &settings)?,
     };
     match context.run(async |job| perform(&settings, &request, arguments.dry_run, job).await)? {
@@ -169,6 +177,9 @@ pub(super) fn text(result: &DrillResult) -> String {
     let files = human::count(result.files, "file");
     if result.files > 0 {
         text.push_str(&format!("  restored   {files}, {}\n", human::size(result.bytes)));
+    }
+    if !result.stores_used.is_empty() {
+        text.push_str(&format!("  read from  {}\n", result.stores_used.join(", ")));
     }
     for phase in &result.phases {
         text.push_str(&format!("  {:<9}  {:.3} s\n", phase.name, phase.seconds));

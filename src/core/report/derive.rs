@@ -117,6 +117,20 @@ pub struct Statistics {
     pub slowest_bounds_nineteen_in_twenty: Option<f64>,
     /// The largest loss that a drill measured.
     pub largest_rpo_seconds: Option<f64>,
+    /// For each store, how often a restore from there alone was proven.
+    #[serde(default)]
+    pub stores_drilled: Vec<StoreDrilled>,
+}
+
+/// What drills show of one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreDrilled {
+    /// Its name.
+    pub store: String,
+    /// Drills that passed and read everything from there. What came from several stores proves none of them.
+    pub passed: u64,
+    /// When the last of them began.
+    pub last_at: Option<Timestamp>,
 }
 
 /// What follows from the rest of a report. What it says of that itself is not looked at.
@@ -159,7 +173,18 @@ fn statistics(report: &Report) -> Statistics {
         slowest_bounds_nine_in_ten: bounds(0.9),
         slowest_bounds_nineteen_in_twenty: bounds(0.95),
         largest_rpo_seconds: largest(|drill| drill.clear.rpo_seconds),
+        stores_drilled: stores_drilled(report),
     }
+}
+
+fn stores_drilled(report: &Report) -> Vec<StoreDrilled> {
+    let of_store = |store: &String| {
+        let passed = report.drills.iter().filter(|drill| Outcome::of(drill) == Outcome::Passed);
+        let alone = passed.filter(|drill| drill.clear.stores_used == [store.as_str()]);
+        let began: Vec<Timestamp> = alone.map(|drill| drill.clear.started_at).collect();
+        StoreDrilled { store: store.clone(), passed: began.len() as u64, last_at: began.into_iter().max() }
+    };
+    report.copies.iter().map(|copies| of_store(&copies.store)).collect()
 }
 
 fn calendar(report: &Report) -> Option<Calendar> {

@@ -87,6 +87,7 @@ fn clear(drill: &Drill, start: RecordRef, end: Option<RecordRef>) -> DrillClear 
         policy_sha256: drill.policy_sha256,
         rpo_seconds: measured.and_then(|measured| measured.rpo_seconds).map(|seconds| round(seconds, 3)),
         rto_seconds: measured.and_then(|measured| measured.rto_seconds).map(|seconds| round(seconds, 3)),
+        stores_used: measured.map(|measured| measured.stores_used.clone()).unwrap_or_default(),
     }
 }
 

@@ -21,6 +21,7 @@ const SAID_OF_ALL: &[(&str, &str)] = &[
     ("the moment of the disaster was chosen", "moment-chosen"),
     ("the source is on the same host", "drilled-at-home"),
     ("one of ", "sampled"),
+    ("everything was read from ", "stores-drilled"),
 ];
 
 /// What the drills say of themselves and the report does not say yet. What differs in numbers only is said once.
@@ -99,6 +100,20 @@ fn of_drills(report: &Report, derived: &Derived, add: &mut impl FnMut(&str, Stri
         );
     }
     let statistics = &derived.statistics;
+    let unproven = statistics.stores_drilled.iter().filter(|drilled| drilled.passed == 0);
+    let unproven: Vec<&str> = unproven.map(|drilled| drilled.store.as_str()).collect();
+    add(
+        "stores-drilled",
+        match &unproven[..] {
+            [] => "that every copy is right: a drill reads one copy of each object; recoup verify --all reads them all"
+                .to_owned(),
+            names => format!(
+                "that everything comes back from any of these stores alone: {}; no drill of the period that passed is on \
+                 record as having read all of it from there",
+                names.join(", ")
+            ),
+        },
+    );
     add(
         "few-drills",
         format!(

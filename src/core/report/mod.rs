@@ -17,7 +17,7 @@ mod verdict;
 mod words;
 
 pub use build::{Facts, OpenedBody, RecordFact};
-pub use derive::{Calendar, Derived, Slot, SlotState, Statistics, derive};
+pub use derive::{Calendar, Derived, Slot, SlotState, Statistics, StoreDrilled, derive};
 pub use drills::FromRecords;
 pub use exposure::{Exposure, Gap, Peak, peaks};
 pub use model::*;

@@ -247,6 +247,9 @@ pub struct DrillClear {
     pub rpo_seconds: Option<f64>,
     /// How long it took, in seconds.
     pub rto_seconds: Option<f64>,
+    /// The stores that gave what came back, by name; none where nobody recorded them.
+    #[serde(default)]
+    pub stores_used: Vec<String>,
 }
 
 /// What the sealed body of a drill's end says.

@@ -46,6 +46,12 @@ pub struct DrillResult {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The store that was asked first for everything, where that is known.
+    #[serde(default)]
+    pub read_first: Option<String>,
+    /// The stores that gave what came back, by name.
+    #[serde(default)]
+    pub stores_used: Vec<String>,
     /// How long each part took, in order.
     pub phases: Vec<DrillPhase>,
     /// What was checked.

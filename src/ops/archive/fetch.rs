@@ -101,6 +101,7 @@ pub async fn open_file(
     identities: &Arc<Identities>,
     source: &SourceName,
     object: &LogObject,
+    detours: &Detours,
 ) -> Result<Vec<u8>, Failure> {
     let failed = |cause: &str, code: Code| {
         Failure::new(code, format!("{} of the log of {source} cannot be opened", object.file))
@@ -110,7 +111,7 @@ pub async fn open_file(
     };
     let nowhere =
         |error: NowhereIntact| failed(&error.to_string(), if error.unreachable { Code::Store } else { Code::Damaged });
-    let sealed = repository.fetch_log(source, object, &Detours::default()).await.map_err(nowhere)?;
+    let sealed = repository.fetch_log(source, object, detours).await.map_err(nowhere)?;
     let (identities, bytes_raw, file) = (identities.clone(), object.bytes_raw, object.file);
     let work = tokio::task::spawn_blocking(move || {
         let raw = log_format::open(&identities, &sealed, bytes_raw)?;
@@ -313,7 +314,8 @@ impl Fetching<'_> {
 
     /// The content of a file, checked.
     async fn opened(&self, object: &LogObject) -> Result<Vec<u8>, Failure> {
-        let opened = open_file(self.repository, &self.identities, &self.request.source, object).await;
+        let (source, detours) = (&self.request.source, Detours::default());
+        let opened = open_file(self.repository, &self.identities, source, object, &detours).await;
         opened.map_err(|failure| match failure.code {
             Code::Internal => failure,
             code => self.failed(&failure.cause.clone().unwrap_or_default(), code),

@@ -59,6 +59,7 @@ pub(super) async fn drill(
         scratch: None,
         to: None,
         keep: false,
+        store: None,
         identity: IdentityInput::File(stage.identity()),
     };
     let drilled = drill::drill(&host, settings, &request, progress, &Cancellation::new()).await?;

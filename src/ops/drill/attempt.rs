@@ -8,7 +8,7 @@ use crate::{
         manifest::{Entry, EntryKind},
         plan::drill::{COMPLETE, judge},
         policy::Policy,
-        result::{CheckResult, CheckStatus, Verdict},
+        result::{CheckResult, CheckStatus, Verdict, WentRound},
         time::Timestamp,
     },
     ops::{
@@ -19,11 +19,10 @@ use crate::{
     },
     sources::{CheckOptions, Checker, RestoredCheck},
 };
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 /// What is tried out.
 pub(super) struct Trial<'a> {
-    pub(super) host: &'a Host,
     pub(super) settings: &'a Settings,
     pub(super) request: &'a DrillRequest,
     pub(super) gathered: &'a Gathered,
@@ -70,7 +69,7 @@ impl Attempt {
         progress: &dyn Progress,
     ) -> Result<Manifest, Failure> {
         let identities = &trial.gathered.identities;
-        let restore = Restore::prepare(&trial.host.repository, request)?;
+        let restore = Restore::prepare(&trial.gathered.repository, request)?;
         progress.begin("locating the snapshot", None, Unit::Objects);
         self.phases.begin("locate");
         let located = self.located.insert(restore.locate().await?);
@@ -142,6 +141,18 @@ impl Attempt {
             Some(rto_seconds) => judge(&self.checks, rpo_seconds, rto_seconds, policy),
             None => Verdict::Inconclusive,
         }
+    }
+
+    /// What had to be gone round so far, with the stores that do not even have the snapshot committed.
+    pub(super) fn went_round(&self) -> Vec<WentRound> {
+        let Some(located) = &self.located else { return Vec::new() };
+        let all: BTreeSet<WentRound> = located.went_round().into_iter().chain(located.not_committed_on()).collect();
+        all.into_iter().collect()
+    }
+
+    /// The stores that gave what was read so far, by name.
+    pub(super) fn stores_used(&self) -> Vec<String> {
+        self.located.as_ref().map(Located::stores_used).unwrap_or_default()
     }
 
     /// Adds what was done otherwise than a drill should be.

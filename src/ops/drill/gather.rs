@@ -19,7 +19,7 @@ use crate::{
         restore::{Restore, RestoreRequest},
         runs,
     },
-    repository::catalogue::Catalogue,
+    repository::{Repository, catalogue::Catalogue},
     sources::CheckOptions,
 };
 use std::{path::PathBuf, sync::Arc};
@@ -27,6 +27,8 @@ use std::{path::PathBuf, sync::Arc};
 /// What a drill begins with.
 pub(super) struct Gathered {
     pub(super) identities: Arc<Identities>,
+    /// The repository, with its stores in the order in which this drill asks them.
+    pub(super) repository: Repository,
     /// The moment of the disaster: as given, or drawn.
     pub(super) disaster_at: Timestamp,
     /// What it was drawn from.
@@ -50,7 +52,8 @@ pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequ
     let now = host.world.now();
     let target = Target::Time(request.disaster_at.unwrap_or(now));
     let known = runs::before_restore(settings, &request.source, &target, None)?;
-    let catalogue = host.repository.catalogue(&request.source).await;
+    let repository = in_order(host, request);
+    let catalogue = repository.catalogue(&request.source).await;
     refuse_mistyped(host, settings, request, &catalogue).await?;
     let identities = Arc::new(open::read_identities(&request.identity).await?);
     let window = match request.disaster_at {
@@ -65,6 +68,7 @@ pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequ
     let own = host.key.fingerprint();
     let mut gathered = Gathered {
         identities,
+        repository,
         disaster_at,
         window,
         chosen: None,
@@ -76,8 +80,24 @@ pub(super) async fn gather(host: &Host, settings: &Settings, request: &DrillRequ
     };
     // What cannot be chosen is found out again, and named, once the start is on record.
     let restore = gathered.restore_request(&request.source, disaster_at, PathBuf::from("/"));
-    gathered.chosen = Restore::choose(&host.repository, &catalogue, &restore).await.ok();
+    gathered.chosen = Restore::choose(&gathered.repository, &catalogue, &restore).await.ok();
     Ok(gathered)
+}
+
+/// The store that is named comes first, else one that is drawn: asked in the same order every time, drills would prove the
+/// nearest store and never another.
+fn in_order(host: &Host, request: &DrillRequest) -> Repository {
+    let mut repository = host.repository.clone();
+    let stores = &mut repository.stores;
+    let named = request.store.as_ref().and_then(|name| stores.iter().position(|store| store.name() == name));
+    let first = named.unwrap_or_else(|| {
+        let number = stores.len().max(1) as u64;
+        (u64::from_le_bytes(host.world.random()) % number) as usize
+    });
+    if first < stores.len() {
+        stores[..=first].rotate_right(1);
+    }
+    repository
 }
 
 /// A source that is neither configured nor on any store that answers.
@@ -116,6 +136,11 @@ impl Gathered {
         }
     }
 
+    /// The store that is asked first.
+    pub(super) fn read_first(&self) -> Option<&str> {
+        self.repository.stores.first().map(|store| store.name())
+    }
+
     /// The first steps of a plan.
     pub(super) fn steps(&self, request: &DrillRequest) -> Vec<String> {
         let declared = match (request.disaster_at, self.window) {
@@ -131,6 +156,10 @@ impl Gathered {
             Some(id) => format!("fetch snapshot {id}, the newest that was read before"),
             None => "fetch the newest durable snapshot that was read before".to_owned(),
         };
-        vec![declared, snapshot]
+        let from = match &request.store {
+            Some(store) => format!("store {store}"),
+            None => "a store drawn at random".to_owned(),
+        };
+        vec![declared, format!("{snapshot}, from {from}")]
     }
 }

@@ -58,13 +58,20 @@ fn snapshots(drill: &Drill<'_>, limits: &mut Vec<String>) {
 }
 
 fn stores(drill: &Drill<'_>, limits: &mut Vec<String>) {
-    let names: Vec<&str> = drill.host.repository.stores.iter().map(|store| store.name()).collect();
-    if names.len() > 1 {
-        limits.push(format!(
-            "each object was read from the first store that had it right, in the order {}; further copies of it were \
-             not read",
+    let Ok(gathered) = &drill.gathered else { return };
+    let names: Vec<&str> = gathered.repository.stores.iter().map(|store| store.name()).collect();
+    let used = drill.attempt.stores_used();
+    match (&used[..], &names[..]) {
+        (_, [] | [_]) => {}
+        ([only], _) => {
+            let others: Vec<&str> = names.iter().copied().filter(|name| name != only).collect();
+            limits.push(format!("everything was read from {only}: the copies on {} were not read", others.join(", ")));
+        }
+        _ => limits.push(format!(
+            "everything was read from the first store that had it right, in the order {}: no store was shown to have all \
+             of it, and further copies were not read",
             names.join(", ")
-        ));
+        )),
     }
 }
 

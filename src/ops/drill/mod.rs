@@ -54,6 +54,9 @@ pub struct DrillRequest {
     pub to: Option<PathBuf>,
     /// Whether the plaintext stays.
     pub keep: bool,
+    /// The store that everything is read from which it can give; drawn at random where it is not named, so that in time
+    /// each one is proven.
+    pub store: Option<String>,
     /// Where the identity comes from that opens the snapshot.
     pub identity: IdentityInput,
 }
@@ -100,6 +103,7 @@ pub async fn drill(
     cancellation: &Cancellation,
 ) -> Result<Drilled, Failure> {
     refuse_future(host, request)?;
+    refuse_unknown_store(host, request)?;
     let place = Place::choose(host, settings, request)?;
     let recorder = Recorder::new(host, settings);
     let notes = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
@@ -124,6 +128,7 @@ pub async fn drill(
 /// Says what a drill would do; writes nothing, and draws no moment.
 pub async fn plan(host: &Host, settings: &Settings, request: &DrillRequest) -> Result<PlanResult, Failure> {
     refuse_future(host, request)?;
+    refuse_unknown_store(host, request)?;
     let place = Place::choose(host, settings, request)?;
     let gathered = gather::gather(host, settings, request).await?;
     let policy = configured_policy(settings, &request.source);
@@ -148,6 +153,19 @@ fn refuse_future(host: &Host, request: &DrillRequest) -> Result<(), Failure> {
             .cause(format!("this host's clock says {now}; a disaster is declared for a moment that has been"))
             .safe("nothing was read or changed")
             .next_step(format!("name an earlier moment, or leave --disaster-at out: recoup drill {}", request.source))),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_unknown_store(host: &Host, request: &DrillRequest) -> Result<(), Failure> {
+    let known: Vec<&str> = host.repository.stores.iter().map(|store| store.name()).collect();
+    match &request.store {
+        Some(name) if !known.contains(&name.as_str()) => {
+            Err(Failure::new(Code::Usage, format!("there is no store {name}"))
+                .cause(format!("the configuration has: {}", known.join(", ")))
+                .safe("nothing was read or changed")
+                .next_step(format!("name one of these, or leave --store out: recoup drill {}", request.source)))
+        }
         _ => Ok(()),
     }
 }
@@ -220,7 +238,13 @@ impl<'a> Drill<'a> {
             drawn_at_random: self.drawn_at_random,
             rpo_seconds: result.and_then(|result| result.rpo_seconds),
             rto_seconds: result.and_then(|result| result.rto_seconds),
+            stores_used: result.map(|result| result.stores_used.clone()).unwrap_or_default(),
         }
+    }
+
+    /// The store that is asked first for everything.
+    fn read_first(&self) -> Option<&str> {
+        self.gathered.as_ref().ok()?.read_first()
     }
 
     fn start_draft(&self) -> Draft {
@@ -229,7 +253,11 @@ impl<'a> Drill<'a> {
         Draft {
             subjects: vec![self.subject(RecordVerdict::Pending)],
             measured: Some(self.measured(None)),
-            result: serde_json::json!({ "drawn_from": window, "restored_into": self.place.target.display().to_string() }),
+            result: serde_json::json!({
+                "drawn_from": window,
+                "restored_into": self.place.target.display().to_string(),
+                "read_first": self.read_first(),
+            }),
             ..Draft::new(Action::Drill, RecordVerdict::Pending, self.started_at)
         }
     }
@@ -241,7 +269,6 @@ impl<'a> Drill<'a> {
             Err(failure) => Err(failure.clone()),
             Ok(gathered) => {
                 let trial = attempt::Trial {
-                    host: self.host,
                     settings: self.settings,
                     request: self.request,
                     gathered,
@@ -323,8 +350,20 @@ impl<'a> Drill<'a> {
         Some(DrillScratch { directory: self.place.target.display().to_string(), removed })
     }
 
+    /// Whoever names a store wants to know what that one can do.
+    fn note_other_stores(&mut self) {
+        let Some(named) = &self.request.store else { return };
+        let others: Vec<String> = self.attempt.stores_used().into_iter().filter(|store| store != named).collect();
+        if !others.is_empty() {
+            self.attempt
+                .exceptions
+                .push(format!("not everything was read from {named}: also from {}", others.join(", ")));
+        }
+    }
+
     fn result(&mut self, started: &Started, ended_at: Timestamp, scratch: Option<DrillScratch>) -> DrillResult {
         self.attempt.note_exceptions(self.host, self.gathered.as_ref().ok());
+        self.note_other_stores();
         let limits = limits::limits(self);
         let policy = self.policy().cloned().unwrap_or_default();
         let attempt = &self.attempt;
@@ -340,7 +379,7 @@ impl<'a> Drill<'a> {
             Some(failure) => verdict_of_failure(failure.code),
             None => attempt.verdict(lost.unwrap_or(0.0), &policy),
         };
-        let mut went_round = attempt.located.as_ref().map(|located| located.went_round()).unwrap_or_default();
+        let mut went_round = attempt.went_round();
         let mut exceptions = attempt.exceptions.clone();
         if went_round.len() > WENT_ROUND_MAX {
             exceptions
@@ -365,6 +404,8 @@ impl<'a> Drill<'a> {
             policy_sha256: subject.policy_sha256,
             files: attempt.files,
             bytes: attempt.bytes,
+            read_first: self.read_first().map(str::to_owned),
+            stores_used: attempt.stores_used(),
             phases: attempt.phases.list(),
             checks: attempt.checks.clone(),
             went_round,

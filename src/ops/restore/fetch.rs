@@ -133,7 +133,10 @@ impl Context<'_> {
                 }
             };
             match self.write(id, fetched, digests.clone()).await? {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => {
+                    self.catalogue.detours.note_given(store.name());
+                    return Ok(bytes);
+                }
                 Err(FormatError::NoMatchingKey) => return Err(damaged(&key, &FormatError::NoMatchingKey)),
                 Err(error) => {
                     self.catalogue.detours.add(store.name(), &key, Problem::Damaged);

@@ -4,6 +4,7 @@ mod alternative;
 mod checks;
 pub mod evidence;
 mod fetch;
+mod given;
 mod manifest;
 mod replay;
 mod select;
@@ -172,8 +173,7 @@ async fn catalogue_of(repository: &Repository, request: &RestoreRequest) -> Resu
 
 /// The stores whose own copy of the snapshot's inventory, or of its signature, was passed over for another's.
 fn refused_copies(catalogue: &Catalogue, id: SnapshotId) -> impl Iterator<Item = WentRound> {
-    let object =
-        format!("{}{}", layout::source_folder(&catalogue.source), layout::snapshot_object(id, layout::INVENTORY));
+    let object = inventory_object(catalogue, id);
     catalogue.refused.iter().filter(move |refused| refused.id == id).map(move |refused| WentRound {
         store: refused.store.clone(),
         object: object.clone(),
@@ -182,6 +182,11 @@ fn refused_copies(catalogue: &Catalogue, id: SnapshotId) -> impl Iterator<Item =
             _ => Problem::Damaged,
         },
     })
+}
+
+/// The full name of a snapshot's inventory.
+fn inventory_object(catalogue: &Catalogue, id: SnapshotId) -> String {
+    format!("{}{}", layout::source_folder(&catalogue.source), layout::snapshot_object(id, layout::INVENTORY))
 }
 
 impl Manifest {

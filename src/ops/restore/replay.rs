@@ -13,7 +13,7 @@ use crate::{
     },
     format::seal::Identities,
     ops::archive,
-    repository::{Repository, catalogue::Catalogue},
+    repository::{Repository, catalogue::Catalogue, fetch::Detours},
     sources::postgres::{
         settings::{Recovery, RecoveryEnd, freed_from_places},
         wal::read_history,
@@ -62,8 +62,9 @@ pub(super) async fn prepare(
     let files = LogFiles::of(range.history.system, survey.records.values().map(|held| &held.signed.record));
     let goal = goal(request, range);
     let mut gap = Gap::Unrelated;
+    let detours = &catalogue.detours;
     for timeline in timelines(request, range, &files) {
-        let Ok(history) = history(repository, request, &files, timeline, identities).await? else { continue };
+        let Ok(history) = history(repository, request, &files, timeline, identities, detours).await? else { continue };
         let wanted = Wanted {
             from: range.history,
             start: range.start,
@@ -74,6 +75,8 @@ pub(super) async fn prepare(
         };
         match plan(repository.id, &request.source, &wanted, history.as_ref(), &files) {
             Ok(plan) => {
+                let stores = survey.given_by(&plan.files);
+                stores.into_iter().for_each(|at| detours.note_given(repository.stores[at].name()));
                 let mut replay = Replay::of(request, plan);
                 if !survey.refused.is_empty() {
                     let count = survey.refused.len();
@@ -120,12 +123,13 @@ async fn history(
     files: &LogFiles,
     timeline: u32,
     identities: &Arc<Identities>,
+    detours: &Detours,
 ) -> Result<Result<Option<TimelineHistory>, ()>, Failure> {
     if timeline == 1 {
         return Ok(Ok(None));
     }
     let Some((object, _)) = files.get(LogFile::History(timeline)) else { return Ok(Err(())) };
-    let bytes = archive::open_file(repository, identities, &request.source, object).await?;
+    let bytes = archive::open_file(repository, identities, &request.source, object, detours).await?;
     let history = read_history(&bytes, timeline).map_err(|error| {
         Failure::new(Code::Damaged, format!("{} of {} cannot be read", object.file, request.source)).cause(error)
     })?;
@@ -200,13 +204,15 @@ impl Replay {
         repository: &Repository,
         identities: &Arc<Identities>,
         files: &OpenFiles,
+        detours: &Detours,
     ) -> Result<(), Failure> {
         if self.access != LogAccess::Beforehand {
             return Ok(());
         }
         files.make_top(LOG)?;
         for object in &self.plan.files {
-            let mut bytes = archive::open_file(repository, identities, &self.plan.source, object).await?;
+            let source = &self.plan.source;
+            let mut bytes = archive::open_file(repository, identities, source, object, detours).await?;
             let file = whole_name(object);
             if file != object.file {
                 // The rest of what was begun is empty.

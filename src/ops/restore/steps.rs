@@ -92,7 +92,7 @@ impl<'a> Restore<'a> {
         );
         fetching.await.map_err(|failure| self.explained(located, failure))?;
         if let Some(replay) = &manifest.replay {
-            replay.fetch(self.repository, &identities, &files).await?;
+            replay.fetch(self.repository, &identities, &files, &located.catalogue.detours).await?;
         }
         Ok(Fetched(files))
     }

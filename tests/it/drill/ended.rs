@@ -64,7 +64,7 @@ fn what_is_lost_misses_the_objective() {
 fn damage_is_gone_round_or_named() {
     let site = site_with(POLICY);
     damage_pack(&site, "a");
-    let result = ended(&site, &[], 1, "passed", "warning");
+    let result = ended(&site, &["--store", "a"], 1, "passed", "warning");
     assert_eq!(
         (&result["went_round"][0]["store"], &result["went_round"][0]["problem"]),
         (&"a".into(), &"damaged".into())
@@ -109,7 +109,7 @@ fn a_source_that_is_not_configured_here_is_judged_by_the_policy_in_its_snapshot(
 fn a_store_that_is_down_is_gone_round() {
     let site = site_with(POLICY);
     fs::rename(site.store("a"), site.path().join("away")).unwrap();
-    let result = ended(&site, &[], 1, "passed", "warning");
+    let result = ended(&site, &["--store", "a"], 1, "passed", "warning");
     assert_eq!(result["went_round"][0]["problem"], "unreachable");
     assert!(result["went_round"].as_array().unwrap().iter().all(|round| round["store"] == "a"), "{result}");
 }

@@ -18,15 +18,15 @@ use recoup::{
 use std::{fs, time::Duration};
 
 /// A repository whose stores count what is asked of them, with one snapshot.
-struct Watched {
+pub(super) struct Watched {
     repository: TestRepository,
-    host: Host,
-    operations: Operations,
+    pub(super) host: Host,
+    pub(super) operations: Operations,
     faults: Vec<Faults>,
 }
 
 impl Watched {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let repository = TestRepository::new();
         repository
             .sqlite("ledger")
@@ -50,13 +50,14 @@ impl Watched {
         Watched { repository, host, operations, faults }
     }
 
-    fn drill(&self) -> Result<Drilled, recoup::core::failure::Failure> {
+    pub(super) fn drill(&self) -> Result<Drilled, recoup::core::failure::Failure> {
         let request = DrillRequest {
             source: "ledger".parse().unwrap(),
             disaster_at: None,
             scratch: None,
             to: None,
             keep: false,
+            store: None,
             identity: IdentityInput::File(self.repository.identity()),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -66,7 +67,7 @@ impl Watched {
 }
 
 /// What is sealed: nobody learns from anything else whether a snapshot restores.
-fn is_content(operation: &&Operation) -> bool {
+pub(super) fn is_content(operation: &&Operation) -> bool {
     operation.key.starts_with("sources/") && operation.key.ends_with(".age")
 }
 

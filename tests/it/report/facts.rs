@@ -129,17 +129,21 @@ pub(super) struct Play {
     pub(super) rto_seconds: Option<f64>,
     /// The verdict in the body, where that is opened.
     pub(super) opened: Option<&'static str>,
+    /// The stores that gave what came back.
+    pub(super) stores_used: &'static [&'static str],
 }
 
 impl Play {
     pub(super) fn passed(began: i64, rpo_seconds: f64, rto_seconds: f64) -> Self {
         let (rpo_seconds, rto_seconds) = (Some(rpo_seconds), Some(rto_seconds));
-        Play { began, verdict: Verdict::Passed, rpo_seconds, rto_seconds, opened: Some("pass") }
+        let (opened, stores_used) = (Some("pass"), &["berlin"][..]);
+        Play { began, verdict: Verdict::Passed, rpo_seconds, rto_seconds, opened, stores_used }
     }
 }
 
 fn measured(play: &Play) -> Measured {
-    Measured { disaster_at: at(play.began - 30), drawn_at_random: true, rpo_seconds: None, rto_seconds: None }
+    let (disaster_at, drawn_at_random) = (at(play.began - 30), true);
+    Measured { disaster_at, drawn_at_random, rpo_seconds: None, rto_seconds: None, stores_used: Vec::new() }
 }
 
 /// Adds the start of a drill.
@@ -161,8 +165,9 @@ pub(super) fn drill(facts: &mut Facts, play: &Play) {
     fact.record.phase = Phase::End;
     fact.record.closes = Some(start);
     fact.record.subjects[0].snapshot = Some(snapshot(start));
-    fact.record.measured =
-        Some(Measured { rpo_seconds: play.rpo_seconds, rto_seconds: play.rto_seconds, ..measured(play) });
+    let stores_used = play.stores_used.iter().map(|store| (*store).to_owned()).collect();
+    let (rpo_seconds, rto_seconds) = (play.rpo_seconds, play.rto_seconds);
+    fact.record.measured = Some(Measured { rpo_seconds, rto_seconds, stores_used, ..measured(play) });
     if let Some(verdict) = play.opened {
         fact.body = OpenedBody::Opened(Box::new(body(play, start, verdict)));
     } else if play.verdict != Verdict::Aborted {
@@ -239,7 +244,9 @@ pub(super) fn good() -> Facts {
         committed(&mut facts, (day + 2) as u64, day * DAY + 2 * HOUR);
     }
     for week in -1..13 {
-        drill(&mut facts, &Play::passed(week * 7 * DAY + 4 * HOUR, 7_000.0 + week as f64, 95.0 + week as f64));
+        let stores_used = if week % 2 == 0 { &["berlin"][..] } else { &["oslo"][..] };
+        let play = Play::passed(week * 7 * DAY + 4 * HOUR, 7_000.0 + week as f64, 95.0 + week as f64);
+        drill(&mut facts, &Play { stores_used, ..play });
     }
     facts
 }
@@ -264,6 +271,7 @@ pub(super) fn troubled() -> Facts {
             opened: None,
             rpo_seconds: None,
             rto_seconds: None,
+            stores_used: &[],
             ..Play::passed(22 * DAY, 0.0, 0.0)
         },
         Play::passed(22 * DAY + 3 * HOUR, 3_000.0, 130.0),
@@ -275,8 +283,9 @@ pub(super) fn troubled() -> Facts {
             ..Play::passed(42 * DAY + 20 * HOUR, 240_000.0, 120.0)
         },
         Play::passed(43 * DAY + 3 * HOUR, 900.0, 118.0),
-        Play { opened: None, ..Play::passed(50 * DAY, 8_000.0, 109.0) },
-        Play { verdict: Verdict::Warning, ..Play::passed(57 * DAY, 7_900.0, 111.0) },
+        // As an earlier version recorded it.
+        Play { opened: None, stores_used: &[], ..Play::passed(50 * DAY, 8_000.0, 109.0) },
+        Play { verdict: Verdict::Warning, stores_used: &["berlin", "oslo"], ..Play::passed(57 * DAY, 7_900.0, 111.0) },
         Play::passed(78 * DAY, 7_500.0, 117.0),
         Play::passed(85 * DAY, 7_100.0, 121.0),
     ];

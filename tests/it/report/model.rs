@@ -36,10 +36,43 @@ fn a_good_period_passes() {
     assert_eq!(exposure.measured_from, Some(at(0)));
     // Everything that is always so is said.
     let limits: Vec<&str> = report.derived.limits.iter().map(|limit| limit.id.as_str()).collect();
-    for id in ["no-time-stamp", "same-host", "human-phases", "not-quoted", "sampled", "said-by-drills", "few-drills"] {
+    for id in [
+        "no-time-stamp",
+        "same-host",
+        "human-phases",
+        "not-quoted",
+        "sampled",
+        "said-by-drills",
+        "few-drills",
+        "stores-drilled",
+    ] {
         assert!(limits.contains(&id), "{id} is not among {limits:?}");
     }
     assert!(!limits.contains(&"moment-chosen") && !limits.contains(&"stores-down"), "{limits:?}");
+}
+
+/// A store counts where a drill that passed read everything from it alone.
+#[test]
+fn stores_that_no_drill_read_from_are_named() {
+    let said = |facts: Facts| {
+        let derived = Report::build(facts).derived;
+        let limit = derived.limits.into_iter().find(|limit| limit.id == "stores-drilled").unwrap().text;
+        let passed: Vec<(String, u64)> =
+            derived.statistics.stores_drilled.into_iter().map(|drilled| (drilled.store, drilled.passed)).collect();
+        (limit, passed)
+    };
+    let drilled = |berlin, oslo| vec![("berlin".to_owned(), berlin), ("oslo".to_owned(), oslo)];
+    let unproven = |names: &str| format!("any of these stores alone: {names}; no drill");
+    let (limit, passed) = said(good());
+    assert_eq!(passed, drilled(7, 6));
+    assert!(limit.contains("every copy is right"), "{limit}");
+    let (limit, passed) = said(troubled());
+    // Neither what came from both, nor what failed, nor what nobody recorded.
+    assert_eq!(passed, drilled(8, 0));
+    assert!(limit.contains(&unproven("oslo")), "{limit}");
+    let (limit, passed) = said(empty());
+    assert_eq!(passed, drilled(0, 0));
+    assert!(limit.contains(&unproven("berlin, oslo")), "{limit}");
 }
 
 /// What every drill says of itself is said once, and not again where the report says it of all of them.
@@ -56,6 +89,7 @@ fn what_drills_say_is_not_repeated() {
             "people were not timed: noticing is no part of it",
             format!("drawn from the last {number}.5 seconds"),
             "no fingerprints",
+            "everything was read from oslo: the copies on berlin were not read",
         ]);
     }
     let report = Report::build(facts);

@@ -62,6 +62,9 @@ fn hostile() -> Facts {
     facts.snapshots[5].stores = vec![TEXT.to_owned()];
     for fact in &mut facts.records {
         fact.record.signer = TEXT.to_owned();
+        if let Some(measured) = fact.record.measured.as_mut().filter(|measured| !measured.stores_used.is_empty()) {
+            measured.stores_used = vec![TEXT.to_owned()];
+        }
         if let OpenedBody::Opened(body) = &mut fact.body {
             let text = serde_json::Value::from(TEXT);
             body.result["phases"][0]["name"] = text.clone();

@@ -46,7 +46,7 @@ fn drill(site: &Site, drilled: Drilled) {
     let recorder = Recorder::new(&host, &settings);
     let now = world.now();
     let measured = |rpo_seconds, rto_seconds| {
-        Some(Measured { disaster_at: now, drawn_at_random: false, rpo_seconds, rto_seconds })
+        Some(Measured { disaster_at: now, drawn_at_random: false, rpo_seconds, rto_seconds, stores_used: Vec::new() })
     };
     let mut begin = Draft::new(Action::Drill, Verdict::Pending, now);
     begin.subjects = vec![Subject::new("ledger".parse().unwrap(), Verdict::Pending)];

@@ -103,6 +103,14 @@ pub(super) fn statistics(out: &mut Writer, report: &Report) {
             .raw(", with ");
         out.text(percent(nine)).raw(" confidence; nineteen in twenty with ").text(percent(nineteen)).raw(".</li>\n");
     }
+    for drilled in &statistics.stores_drilled {
+        let Some(last_at) = drilled.last_at else { continue };
+        out.raw("<li>Everything came back from ").text(&drilled.store).raw(" alone in ");
+        out.text(count(drilled.passed, "drill", "drills"))
+            .raw(", last in the one of ")
+            .text(minute(last_at))
+            .raw(".</li>\n");
+    }
     out.raw("</ul>\n");
 }
 
@@ -126,7 +134,7 @@ pub(super) fn drill_details(out: &mut Writer, report: &Report) {
     let mut table = Table::new(
         out,
         "Drills, with what was restored",
-        &["Began", "Outcome", "Files", "Bytes", "Host", "Start and end on record", "Remarks"],
+        &["Began", "Outcome", "Files", "Bytes", "Read from", "Host", "Start and end on record", "Remarks"],
     );
     for drill in &report.drills {
         table.row(&detail_row(drill));
@@ -134,7 +142,7 @@ pub(super) fn drill_details(out: &mut Writer, report: &Report) {
     table.end();
 }
 
-fn detail_row(drill: &DrillEntry) -> [String; 7] {
+fn detail_row(drill: &DrillEntry) -> [String; 8] {
     let record = format!(
         "{} {}–{}",
         drill.clear.start.writer,
@@ -158,6 +166,7 @@ fn detail_row(drill: &DrillEntry) -> [String; 7] {
         Outcome::of(drill).words().to_owned(),
         optional(detail.map(|detail| detail.files).as_ref()),
         detail.map_or_else(|| "–".to_owned(), |detail| size(detail.bytes)),
+        if drill.clear.stores_used.is_empty() { "–".to_owned() } else { drill.clear.stores_used.join(", ") },
         optional(detail.map(|detail| &detail.host)),
         record,
         if remarks.is_empty() { "–".to_owned() } else { remarks.join("; ") },
