@@ -39,8 +39,6 @@ pub struct PushRequest {
     pub path: PathBuf,
     /// On how many stores it is durable.
     pub copies: Copies,
-    /// The system identifier of the source, where something else than the log tells it.
-    pub known_system: Option<u64>,
 }
 
 /// What came of it.
@@ -170,7 +168,8 @@ impl Pushing<'_> {
 
     /// Refuses the log of another system, and notes that for whoever watches.
     fn check_system(&self, kept: &mut Kept) -> Result<(), Failure> {
-        let Some(known) = kept.state.system.or(self.request.known_system) else { return Ok(()) };
+        let of_snapshots = || self.way.system_of_snapshots();
+        let Some(known) = kept.state.system.or_else(of_snapshots) else { return Ok(()) };
         if known == self.header.system {
             return Ok(());
         }
