@@ -292,7 +292,9 @@ pub async fn verify_stores(
     let known = settings.map(|settings| known_of(settings, repository.id, &sources)).unwrap_or_default();
     let copies = settings.map(copies_of).unwrap_or_default();
     let named = sources.clone();
-    let result = verify::verify(repository, &VerifyRequest { sources, all, known, copies }, progress).await?;
+    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    let request = VerifyRequest { sources, all, known, copies, state_dir };
+    let result = verify::verify(repository, &request, progress).await?;
     if let Some(settings) = settings {
         remember_damage(settings, repository.id, &named, all, &result.findings);
     }

@@ -116,6 +116,7 @@ pub(super) async fn gather(
         lacking: shown.lacking(&known, &policy.copies, &places),
         forks,
         lost_head,
+        all_shown: shown.silent.is_empty().then(|| shown.holders.keys().copied().collect()),
         damaged: known.damaged.iter().map(|(store, objects)| (store.clone(), objects.len() as u64)).collect(),
         state_lost: why.or_else(|| nothing_known.then(|| "it has no record of any snapshot".to_owned())),
         refused: reader.refused,
