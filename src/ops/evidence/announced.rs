@@ -17,22 +17,28 @@ impl Recorder {
     }
 
     fn is_announced(&self) -> bool {
-        let Host { repository, state_dir, .. } = &self.host;
+        let Host { repository, state_dir, key, .. } = &self.host;
+        let signer = key.fingerprint();
         let mut fewer = self.configuration.min_stores.iter().filter(|(_, wanted)| **wanted < self.quorum() as u64);
-        fewer.all(|(source, wanted)| announced(repository, state_dir, source, *wanted).is_ok())
+        fewer.all(|(source, wanted)| announced(repository, state_dir, source, *wanted, Some(signer.as_str())).is_ok())
     }
 }
 
 /// The record that says that `wanted` stores make a snapshot of a source durable, where more than half of the stores
-/// have it; else why not.
+/// have it; else why not. Where this host's present key is given: the key that signed the record, for with another that is
+/// revoked this host passes for gone.
 pub fn announced(
     repository: &Repository,
     state_dir: &Path,
     source: &SourceName,
     wanted: u64,
+    signer: Option<&str>,
 ) -> Result<Announced, String> {
     let none = "this host has no evidence record that says so yet";
     let chain = Journal::new(state_dir, repository.id).chain().ok_or(none)?;
+    if signer.is_some() && chain.configuration_signer.as_deref() != signer {
+        return Err("this host has another key than signed the evidence record that says so".to_owned());
+    }
     let number = chain.min_stores_since.get(source).filter(|_| chain.min_stores.get(source) == Some(&wanted));
     let number = *number.ok_or(none)?;
     let has_it = |store: &&str| chain.acknowledged.get(*store).is_some_and(|newest| *newest >= number);

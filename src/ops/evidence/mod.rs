@@ -221,6 +221,7 @@ impl Recorder {
     fn note_configuration(&self) -> Result<(), Failure> {
         let is_noted = |chain: &Chain| {
             chain.configuration_sha256 == Some(self.configuration.sha256)
+                && chain.configuration_signer.as_deref() == Some(self.host.key.fingerprint().as_str())
                 && chain.min_stores == self.configuration.min_stores
                 && chain.min_stores.keys().all(|source| chain.min_stores_since.contains_key(source))
         };
