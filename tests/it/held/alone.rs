@@ -28,7 +28,10 @@ fn uncommit(house: &House, id: &str, stores: &[&str]) {
 fn hold(house: &House) -> String {
     let held = run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "2", "--reason", "court", "--json"]));
     let held = held.expect_code(0);
-    assert!(held.stderr.contains("committed on 1 of 3 stores (a)") && held.stderr.contains("copy brings it"), "{held:?}");
+    assert!(
+        held.stderr.contains("committed on 1 of 3 stores (a)") && held.stderr.contains("copy brings it"),
+        "{held:?}"
+    );
     held.json()["holds"][0]["hold"].as_str().unwrap().to_owned()
 }
 
