@@ -424,7 +424,7 @@ mod tests {
             (&[(1, 2)], (2, one, 2)),
             (&[(1, 2), (2, 2)], (2, one, 2)),
             // All of the old one, and the record that has seen all of it.
-            (&[(1, 2), (2, 3)], (2, two, 1)),
+            (&[(1, 2), (2, 3)], (2, two, 3)),
             (&[(1, 1), (2, 3)], (1, one, 1)),
         ] {
             assert_eq!(fewest(&state, since), expected, "{since:?}");

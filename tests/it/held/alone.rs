@@ -67,7 +67,7 @@ fn what_is_held_on_a_silent_store_is_not_taken_for_an_unfinished_run() {
     switch(&house, ["a", "away"]);
     assert_eq!(go_on(&house), [14; 3]);
     let refused = prune(&house).expect_code(14);
-    for part in [&second[..], &hold, "no answer from a", "recoup hold release", "taken out of recoup.toml"] {
+    for part in [&second[..], &hold, "no answer from a", "hold release", "taken out of recoup.toml"] {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
     switch(&house, ["away", "a"]);
@@ -95,7 +95,7 @@ fn what_is_left_of_a_held_snapshot_stays_and_is_named() {
     assert!(go_on(&house).iter().all(|code| *code < 2));
     assert!(has_any(&house, "b", &second));
     let verified = run(&mut house.recoup(["verify"])).expect_code(2);
-    assert!(verified.stdout.contains(&hold), "{verified:?}");
+    assert!(verified.stderr.contains(&format!("hold release {hold}")), "{verified:?}");
     let checked = run(&mut house.recoup(["check", "--json"])).expect_code(2).json();
     assert!(checked["findings"].to_string().contains("held-missing"), "{checked}");
     run(&mut house.recoup(["hold", "release", &hold, "--reason", "lost"])).expect_code(0);
