@@ -14,7 +14,7 @@ use crate::{
         policy::{Copies, Place, is_durable},
         verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
-    ops::{archive, runs, state::Known},
+    ops::{archive, evidence::copies_now, runs, state::Known},
     repository::{Repository, catalogue::Refusal, survey::Survey},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +76,8 @@ pub(super) async fn gather(
         Err(why) => (Known::default(), Some(why)),
     };
     let shown = Shown::of(repository, survey, &source.name).await;
-    let policy = settings.policy(source).clone();
+    let mut policy = settings.policy(source).clone();
+    policy.copies = copies_now(repository, &settings.host.state_dir, &source.name, policy.copies, &known);
     let mut reader = Reader {
         repository,
         source: &source.name,

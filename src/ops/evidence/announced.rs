@@ -1,7 +1,11 @@
 //! Whether the stores know how many of them make a snapshot durable here, before anything is called so.
 
 use super::{Host, Recorder, journal::Journal};
-use crate::{core::id::SourceName, ops::state::Announced, repository::Repository};
+use crate::{
+    core::{id::SourceName, policy::Copies},
+    ops::state::{Announced, Known},
+    repository::Repository,
+};
 use std::path::Path;
 
 impl Recorder {
@@ -52,4 +56,25 @@ pub fn announced(
         ));
     }
     Ok(Announced { writer: chain.writer, number, stores: stores().map(str::to_owned).collect() })
+}
+
+/// What makes a snapshot of a source durable now, as [`crate::ops::backup`] judges it: where the policy asks for no more
+/// than half of the stores, and that does not count yet, more than half must hold it. A host that never backed the source
+/// up takes the policy at its word: the snapshots are another's, who has said so.
+pub fn copies_now(
+    repository: &Repository,
+    state_dir: &Path,
+    source: &SourceName,
+    copies: Copies,
+    known: &Known,
+) -> Copies {
+    let (wanted, most) = (copies.required_stores(repository.stores.len()), repository.control_write_quorum());
+    if known.last_seq == 0 || wanted >= most {
+        return copies;
+    }
+    let announced = announced(repository, state_dir, source, wanted as u64, None).ok();
+    match announced.is_some() && announced == known.announced {
+        true => copies,
+        false => Copies { min_stores: u32::try_from(most).ok(), ..copies },
+    }
 }

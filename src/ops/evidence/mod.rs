@@ -13,7 +13,7 @@ pub mod show;
 pub mod verify;
 
 pub use acknowledge::{Lost, acknowledge};
-pub use announced::announced;
+pub use announced::{announced, copies_now};
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
