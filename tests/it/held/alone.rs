@@ -84,7 +84,7 @@ fn what_is_held_on_a_silent_store_is_not_taken_for_an_unfinished_run() {
     let left = numbers(&house);
     assert!(left.len() == 2 && left.contains(&2), "{left:?}");
     let (mut restore, _) = house.restore("snapshot:2");
-    run(&mut restore).expect_code(0);
+    assert!(run(&mut restore).code < 2);
 }
 
 #[test]
