@@ -106,6 +106,9 @@ pub struct ControlState {
     /// Who signed the newest record of each writer.
     #[serde(default)]
     signers: BTreeMap<WriterId, String>,
+    /// Up to which record each writer has seen each other, and the first record of its own that says so.
+    #[serde(default)]
+    seen: BTreeMap<WriterId, BTreeMap<WriterId, (u64, u64)>>,
     /// Where it is recorded that a signer was revoked.
     #[serde(default)]
     revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
@@ -116,6 +119,7 @@ impl ControlState {
     pub fn add(&mut self, record: &Record, sha256: Sha256) {
         self.heads.insert(record.writer, record.head(sha256));
         self.signers.insert(record.writer, record.signer.clone());
+        self.add_seen(record);
         match (record.action, record.phase) {
             (Action::Drill, phase) => self.add_drill(record, phase),
             (_, Phase::Start) => drop(self.open_restores.insert((record.writer, record.number))),
@@ -127,6 +131,16 @@ impl ControlState {
         }
         if let Some(control) = &record.control {
             self.add_control(record, control);
+        }
+    }
+
+    fn add_seen(&mut self, record: &Record) {
+        let of_writer = self.seen.entry(record.writer).or_default();
+        for seen in &record.seen {
+            let known = of_writer.entry(seen.writer).or_default();
+            if seen.number > known.0 {
+                *known = (seen.number, record.number);
+            }
         }
     }
 
@@ -198,7 +212,7 @@ impl ControlState {
 
     /// The fewest stores that made a snapshot of a source durable for any writer, with what was in force after the
     /// records `since`, by writer, and later; as far as anybody has recorded it. A writer whose signer was revoked by
-    /// then, and is not trusted, counts no more.
+    /// then, and is not trusted, counts no more; nor does one that another writer of the same signer follows.
     pub fn fewest_stores(
         &self,
         source: &SourceName,
@@ -213,7 +227,8 @@ impl ControlState {
         };
         let has_ended = |writer: WriterId| {
             let signer = self.signers.get(&writer);
-            signer.is_some_and(|signer| !is_trusted(signer) && self.has_ended(writer, signer, since))
+            let is_gone = |signer: &String| !is_trusted(signer) && self.has_ended(writer, signer, since);
+            signer.is_some_and(is_gone) || self.is_followed(source, writer, since)
         };
         let of_source = self.min_stores.get(source)?.iter().filter(|(writer, _)| !has_ended(**writer));
         let (min_stores, writer, number) = of_source.filter_map(in_force).min()?;
@@ -226,6 +241,32 @@ impl ControlState {
         let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
         self.revocations.get(signer).is_some_and(|records| records.iter().any(|(of, number)| has(*of, *number)))
             && self.heads.get(&writer).is_some_and(|head| has(writer, head.number))
+    }
+
+    /// Whether another writer of the same signer goes on in the place of one, as after the state directory was lost, or
+    /// its chain was given up: it has seen all that the writer ever recorded, and says how many stores it wants itself;
+    /// and the records `since` have all of that in them. One host has a key, and one state directory at a time.
+    fn is_followed(&self, source: &SourceName, writer: WriterId, since: &BTreeMap<WriterId, u64>) -> bool {
+        let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
+        let Some(head) = self.heads.get(&writer).filter(|head| has(writer, head.number)) else { return false };
+        let says = |of: WriterId| {
+            let of_writer = self.min_stores.get(source).and_then(|of_source| of_source.get(&of));
+            of_writer.and_then(|of_writer| of_writer.keys().next()).is_some_and(|first| has(of, *first))
+        };
+        let follows = |other: &WriterId| {
+            let seen = self.seen.get(other).and_then(|seen| seen.get(&writer));
+            *other != writer
+                && self.signers.get(other) == self.signers.get(&writer)
+                && seen.is_some_and(|(number, record)| *number >= head.number && has(*other, *record))
+                && says(*other)
+        };
+        // Of two that have seen each other to the end, which honest ones never have, neither is gone.
+        let is_mutual = |other: &WriterId| {
+            let end = self.heads.get(other).map_or(0, |head| head.number);
+            let seen = self.seen.get(&writer).and_then(|seen| seen.get(other));
+            seen.is_some_and(|(number, _)| *number >= end)
+        };
+        self.signers.keys().any(|other| follows(other) && !is_mutual(other))
     }
 
     /// The holds that were not released.
@@ -273,10 +314,29 @@ impl ControlState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{evidence::BodyRef, id::RunId};
+    use crate::core::{
+        evidence::{BodyRef, SeenHead},
+        id::RunId,
+    };
 
     /// What a record says, whose it is, which one, and who signed it.
-    fn add(state: &mut ControlState, (writer, number): (u8, u64), signer: &str, control: Control) {
+    fn add(state: &mut ControlState, of: (u8, u64), signer: &str, control: Control) {
+        add_after(state, of, signer, control, &[]);
+    }
+
+    /// The same, of a writer that has seen so much of others.
+    fn add_after(
+        state: &mut ControlState,
+        (writer, number): (u8, u64),
+        signer: &str,
+        control: Control,
+        seen: &[(u8, u64)],
+    ) {
+        let seen = seen.iter().map(|(writer, number)| SeenHead {
+            writer: RunId::from_random([*writer; 16]),
+            number: *number,
+            sha256: Sha256([*number as u8; 32]),
+        });
         let at = "2026-11-22T10:00:00Z".parse().unwrap();
         let record = Record {
             format: crate::core::evidence::FORMAT.to_owned(),
@@ -284,7 +344,7 @@ mod tests {
             writer: RunId::from_random([writer; 16]),
             number,
             previous: None,
-            seen: Vec::new(),
+            seen: seen.collect(),
             acknowledged: BTreeMap::new(),
             signer: signer.to_owned(),
             action: Action::Configuration,
@@ -340,5 +400,43 @@ mod tests {
             let found = (fewest.min_stores, fewest.writer, fewest.number);
             assert_eq!(found, (*min_stores, RunId::from_random([*writer; 16]), *number), "{since:?} {trusted}");
         }
+    }
+
+    #[test]
+    fn a_writer_that_another_of_the_same_key_follows() {
+        let mut state = ControlState::default();
+        add(&mut state, (1, 1), "own", wants(1));
+        add(&mut state, (1, 2), "own", wants(2));
+        // It began without knowing, and has read what there was since.
+        add(&mut state, (2, 1), "own", wants(2));
+        add_after(&mut state, (2, 2), "own", wants(2), &[(1, 1)]);
+        add_after(&mut state, (2, 3), "own", wants(2), &[(1, 2)]);
+        add_after(&mut state, (2, 4), "own", wants(2), &[(1, 2)]);
+        let source: SourceName = "ledger".parse().unwrap();
+        let fewest = |state: &ControlState, since: &[(u8, u64)]| {
+            let level = since.iter().map(|(writer, number)| (RunId::from_random([*writer; 16]), *number)).collect();
+            let fewest = state.fewest_stores(&source, &level, |_| true).unwrap();
+            (fewest.min_stores, fewest.writer, fewest.number)
+        };
+        let [one, two] = [1, 2].map(|writer| RunId::from_random([writer; 16]));
+        for (since, expected) in [
+            (&[][..], (1, one, 1)),
+            (&[(1, 2)], (2, one, 2)),
+            (&[(1, 2), (2, 2)], (2, one, 2)),
+            // All of the old one, and the record that has seen all of it.
+            (&[(1, 2), (2, 3)], (2, two, 3)),
+            (&[(1, 1), (2, 3)], (1, one, 1)),
+        ] {
+            assert_eq!(fewest(&state, since), expected, "{since:?}");
+        }
+        // It is there after all.
+        let mut back = state.clone();
+        add(&mut back, (1, 3), "own", wants(1));
+        assert_eq!(fewest(&back, &[(1, 2), (2, 4)]), (1, one, 3));
+        // Another host that has seen all of it follows nobody.
+        let mut other = ControlState::default();
+        add(&mut other, (1, 1), "own", wants(1));
+        add_after(&mut other, (2, 1), "others", wants(2), &[(1, 1)]);
+        assert_eq!(fewest(&other, &[(1, 1), (2, 1)]), (1, one, 1));
     }
 }

@@ -234,6 +234,11 @@ impl CondemnedSet {
         self.snapshots.contains(&id)
     }
 
+    /// The condemned folders of snapshots that had no inventory.
+    pub fn folders(&self) -> &BTreeSet<SnapshotId> {
+        &self.folders
+    }
+
     /// Whether nothing is left of a snapshot: it is condemned itself, or its folder is, as one that had no inventory on
     /// the stores that were looked at. One that too few stores had to make it durable goes that way.
     pub fn leaves_nothing_of(&self, id: SnapshotId) -> bool {

@@ -215,6 +215,8 @@ pub struct SourceFacts {
     pub forks: Vec<(u64, Vec<SnapshotId>)>,
     /// The newest snapshot that this host has made durable, where the stores do not show it.
     pub lost_head: Option<SnapshotId>,
+    /// The snapshots that the stores show, where every store has given its list.
+    pub all_shown: Option<BTreeSet<SnapshotId>>,
     /// Objects that were found damaged and not healed since, by store.
     pub damaged: BTreeMap<String, u64>,
     /// Why nothing is known of what was done earlier, if so.

@@ -14,7 +14,7 @@ use crate::{
         target::SnapshotName,
     },
     format::seal::Identities,
-    repository::{Repository, layout},
+    repository::{Repository, catalogue::Catalogue, head::StoreStatus, layout},
     world::World,
 };
 use std::{collections::BTreeSet, path::Path};
@@ -37,7 +37,7 @@ pub async fn add(
     world: &World,
     request: &HoldRequest,
 ) -> Result<HoldsResult, Failure> {
-    let ids = resolve(repository, request).await?;
+    let (ids, notes) = resolve(repository, request).await?;
     let hold = world.new_id();
     let control = Control::HoldAdded {
         hold,
@@ -57,7 +57,8 @@ pub async fn add(
         writer,
         record,
     };
-    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: recorder.take_notes() })
+    let notes = recorder.take_notes().into_iter().chain(notes).collect();
+    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes })
 }
 
 /// Releases a hold.
@@ -207,20 +208,24 @@ pub fn keep_what_was(
     Ok(hold)
 }
 
-/// The snapshots that are meant; every one must exist.
-async fn resolve(repository: &Repository, request: &HoldRequest) -> Result<BTreeSet<SnapshotId>, Failure> {
-    let folder = layout::source_folder(&request.source);
-    let mut known: BTreeSet<SnapshotId> = BTreeSet::new();
-    let mut answered = 0;
-    for store in &repository.stores {
-        if let Ok(names) = store.list_directories(&format!("{folder}snapshots/")).await {
-            answered += 1;
-            known.extend(names.iter().filter_map(|name| name.parse::<SnapshotId>().ok()));
-        }
+/// The snapshots that are meant; every one must exist. Also what the operator has to know of them.
+async fn resolve(
+    repository: &Repository,
+    request: &HoldRequest,
+) -> Result<(BTreeSet<SnapshotId>, Vec<String>), Failure> {
+    if request.snapshots.is_empty() {
+        return match repository.survey().await.statuses().contains(&StoreStatus::Ready) {
+            true => Ok(Default::default()),
+            false => Err(repository.none_usable().await),
+        };
     }
-    if answered == 0 {
+    let catalogue = repository.inventories(&request.source, &BTreeSet::new()).await;
+    let listings = || catalogue.ready().map(|at| &catalogue.listings[at]);
+    if listings().next().is_none() {
         return Err(repository.none_usable().await);
     }
+    let names = listings().flat_map(|listing| listing.objects.keys());
+    let known: BTreeSet<SnapshotId> = names.filter_map(|name| layout::snapshot_of(name)).collect();
     let mut ids = BTreeSet::new();
     for name in &request.snapshots {
         let found: Vec<SnapshotId> = known.iter().copied().filter(|id| name.means(*id)).collect();
@@ -241,5 +246,38 @@ async fn resolve(repository: &Repository, request: &HoldRequest) -> Result<BTree
             }
         }
     }
-    Ok(ids)
+    let notes = ids.iter().map(|id| note_on(repository, &catalogue, *id)).collect::<Result<Vec<_>, _>>()?;
+    Ok((ids, notes.into_iter().flatten().collect()))
+}
+
+/// What keeps a hold from keeping much: the snapshot is on few stores, or on none that answers.
+fn note_on(repository: &Repository, catalogue: &Catalogue, id: SnapshotId) -> Result<Option<String>, Failure> {
+    let (source, stores) = (&catalogue.source, catalogue.listings.len());
+    if let Some(pruned) = catalogue.pruned(id) {
+        return Err(Failure::new(
+            Code::NoRecoveryPoint,
+            format!("snapshot {id} of {source} was pruned at {}", pruned.at),
+        )
+        .cause(format!("plan {} has deleted it: no hold brings it back", pruned.plan))
+        .safe("nothing was changed")
+        .next_step(format!("recoup list {source}")));
+    }
+    let name = layout::snapshot_object(id, layout::INVENTORY);
+    let has_it = |at: &usize| catalogue.listings[*at].objects.contains_key(&name);
+    let showing: BTreeSet<usize> = catalogue.ready().filter(has_it).collect();
+    if showing.is_empty() {
+        return Ok(Some(format!(
+            "no store that answers shows snapshot {id} of {source} as committed: what lies of it stays, and that may be no \
+             snapshot"
+        )));
+    }
+    let few = showing.len() < repository.control_write_quorum();
+    Ok(few.then(|| {
+        let on = catalogue.names(&showing).into_iter().collect::<Vec<_>>().join(", ");
+        format!(
+            "snapshot {id} of {source} is committed on {} of {stores} stores ({on}): what happens to them happens to it; \
+             recoup copy brings it to every store that answers",
+            showing.len()
+        )
+    }))
 }

@@ -4,7 +4,7 @@ use super::{
     altered,
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
-    evidence::{Recorder, deeds},
+    evidence::{self, Recorder, deeds},
     host::{Host, Protected},
     list::{self, ListRequest},
     open,
@@ -292,7 +292,9 @@ pub async fn verify_stores(
     let known = settings.map(|settings| known_of(settings, repository.id, &sources)).unwrap_or_default();
     let copies = settings.map(copies_of).unwrap_or_default();
     let named = sources.clone();
-    let result = verify::verify(repository, &VerifyRequest { sources, all, known, copies }, progress).await?;
+    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    let request = VerifyRequest { sources, all, known, copies, state_dir };
+    let result = verify::verify(repository, &request, progress).await?;
     if let Some(settings) = settings {
         remember_damage(settings, repository.id, &named, all, &result.findings);
     }
@@ -411,9 +413,15 @@ pub async fn list_snapshots(
     settings: Option<&Settings>,
     source: Option<&SourceName>,
 ) -> Result<crate::core::result::ListResult, Failure> {
-    let copies = settings.map(copies_of).unwrap_or_default();
+    let mut copies = settings.map(copies_of).unwrap_or_default();
     let named: Vec<SourceName> = source.cloned().into_iter().collect();
     let known = settings.map(|settings| known_of(settings, repository.id, &named)).unwrap_or_default();
+    for (name, known) in &known {
+        let state_dir = settings.map(|settings| settings.host.state_dir.as_path());
+        if let (Some(state_dir), Some(wanted)) = (state_dir, copies.get_mut(name)) {
+            *wanted = evidence::copies_now(repository, state_dir, name, wanted.clone(), known);
+        }
+    }
     let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
     list::list(repository, &ListRequest { source: source.cloned(), copies, known, state_dir }).await
 }

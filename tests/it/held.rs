@@ -1,5 +1,7 @@
 //! Holds and proofs against pruning, from one command to the next.
 
+mod alone;
+
 use crate::{
     house::{House, STORES},
     support::{Run, run},

@@ -131,6 +131,45 @@ pub fn second_look(plan: &Condemned, snapshots: &Snapshots<'_>, keep: &BTreeSet<
     (rest, dropped)
 }
 
+/// What is held, and no store that answers shows as committed. One that is silent may; what lies elsewhere of it is what
+/// it would be made whole from.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Remains {
+    /// Held snapshots.
+    pub snapshots: BTreeSet<SnapshotId>,
+    /// All that the source has is held, and a store is silent: whatever nothing uses may be of a snapshot there.
+    pub of_any: bool,
+}
+
+impl Remains {
+    fn has_run(&self, run: RunId) -> bool {
+        self.of_any || self.snapshots.iter().any(|id| id.run == run)
+    }
+
+    fn has_folder(&self, id: SnapshotId) -> bool {
+        self.of_any || self.snapshots.contains(&id)
+    }
+
+    /// Moves them from what goes to what is dropped.
+    #[must_use]
+    pub fn spared(&self, (goes, mut dropped): (Condemned, Condemned)) -> (Condemned, Condemned) {
+        let mut rest = Condemned::default();
+        for snapshot in goes.snapshots {
+            if self.has_folder(snapshot.id) { &mut dropped } else { &mut rest }.snapshots.push(snapshot);
+        }
+        for root in goes.roots {
+            if self.has_folder(root) { &mut dropped } else { &mut rest }.roots.push(root);
+        }
+        for folder in goes.folders {
+            if self.has_folder(folder) { &mut dropped } else { &mut rest }.folders.push(folder);
+        }
+        for run in goes.runs {
+            if self.has_run(run.run) { &mut dropped } else { &mut rest }.runs.push(run);
+        }
+        (rest, dropped)
+    }
+}
+
 /// What nothing committed uses.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Orphans {
@@ -193,6 +232,14 @@ impl Orphans {
                 .take(MAX_RUNS / 2)
                 .collect(),
         }
+    }
+
+    /// Those of which nothing is held.
+    #[must_use]
+    pub fn but(mut self, held: &Remains) -> Orphans {
+        self.runs.retain(|run| !held.has_run(*run));
+        self.folders.retain(|folder| !held.has_folder(*folder));
+        self
     }
 
     /// Adds them to what a plan condemns.

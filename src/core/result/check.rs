@@ -68,6 +68,8 @@ findings! {
     Fork = "fork",
     /// No full snapshot within the policy's interval.
     FullOverdue = "full-overdue",
+    /// A held snapshot is on no store.
+    HeldMissing = "held-missing",
     /// The stores do not show the newest snapshot that this host has made durable.
     HeadRolledBack = "head-rolled-back",
     /// A backup could not run on this host.

@@ -166,6 +166,26 @@ fn judge_schedule(facts: &Facts, source: &SourceFacts, findings: &mut Findings) 
     findings.add(FindingId::FullOverdue, Severity::Warning, about, message, next_step);
 }
 
+/// Whether what is held is there.
+fn judge_held(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
+    let Some(shown) = &source.all_shown else { return };
+    for (hold, kept) in facts.control.state.holds_of(&source.name) {
+        for id in kept.snapshots.difference(shown) {
+            let message = format!("snapshot {id} is held by {hold}, and no store has it");
+            let next_step = format!(
+                "recoup verify says what became of it; one that is lost for good: recoup hold release {hold} --reason TEXT"
+            );
+            findings.add(
+                FindingId::HeldMissing,
+                Severity::Critical,
+                Concerns::source(&source.name),
+                message,
+                next_step,
+            );
+        }
+    }
+}
+
 /// Whether there is one history, in the order of time.
 fn judge_history(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
     let about = Concerns::source(&source.name);
@@ -175,6 +195,7 @@ fn judge_history(facts: &Facts, source: &SourceFacts, findings: &mut Findings) {
         );
         findings.add(FindingId::HeadRolledBack, Severity::Critical, about, message, "recoup verify --all");
     }
+    judge_held(facts, source, findings);
     for (seq, ids) in &source.forks {
         let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let message = format!("{} snapshots have number {seq}: {}", ids.len(), names.join(", "));

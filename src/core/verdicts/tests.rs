@@ -60,6 +60,7 @@ fn well() -> Facts {
         refused: Vec::new(),
         forks: Vec::new(),
         lost_head: None,
+        all_shown: None,
         damaged: BTreeMap::new(),
         state_lost: None,
         foreign_log: None,
@@ -203,6 +204,14 @@ const CASES: &[(&str, Change)] = &[
             let (hold, source) = (RUN.parse().unwrap(), "ledger".parse().unwrap());
             record.control =
                 Some(Control::HoldAdded { hold, source, snapshots: vec![id(6)], cause: HoldCause::LogAltered });
+        });
+    }),
+    ("critical held-missing", |facts| {
+        facts.sources[0].all_shown = Some([id(7)].into());
+        record(&mut facts.control, Action::Hold, |record| {
+            let (hold, source) = (RUN.parse().unwrap(), "ledger".parse().unwrap());
+            let snapshots = vec![id(6), id(7)];
+            record.control = Some(Control::HoldAdded { hold, source, snapshots, cause: HoldCause::Operator });
         });
     }),
     ("critical archive-foreign", |facts| {

@@ -34,7 +34,10 @@ pub(super) fn told(host: &Host, protected: &Protected) -> Option<Result<Announce
     let repository = &host.repository;
     let wanted = protected.policy.copies.required_stores(repository.stores.len());
     let is_fewer = wanted < repository.control_write_quorum();
-    is_fewer.then(|| announced(repository, &host.state_dir, &protected.name, wanted as u64))
+    is_fewer.then(|| {
+        let signer = host.key.fingerprint();
+        announced(repository, &host.state_dir, &protected.name, wanted as u64, Some(signer.as_str()))
+    })
 }
 
 /// What is required, after the plans were read.

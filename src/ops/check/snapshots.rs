@@ -14,7 +14,7 @@ use crate::{
         policy::{Copies, Place, is_durable},
         verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
-    ops::{archive, runs, state::Known},
+    ops::{archive, evidence::copies_now, runs, state::Known},
     repository::{Repository, catalogue::Refusal, survey::Survey},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +76,8 @@ pub(super) async fn gather(
         Err(why) => (Known::default(), Some(why)),
     };
     let shown = Shown::of(repository, survey, &source.name).await;
-    let policy = settings.policy(source).clone();
+    let mut policy = settings.policy(source).clone();
+    policy.copies = copies_now(repository, &settings.host.state_dir, &source.name, policy.copies, &known);
     let mut reader = Reader {
         repository,
         source: &source.name,
@@ -116,6 +117,7 @@ pub(super) async fn gather(
         lacking: shown.lacking(&known, &policy.copies, &places),
         forks,
         lost_head,
+        all_shown: shown.silent.is_empty().then(|| shown.holders.keys().copied().collect()),
         damaged: known.damaged.iter().map(|(store, objects)| (store.clone(), objects.len() as u64)).collect(),
         state_lost: why.or_else(|| nothing_known.then(|| "it has no record of any snapshot".to_owned())),
         refused: reader.refused,

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     core::{
+        control::ControlState,
         failure::Failure,
         id::{SnapshotId, SourceName},
         result::{CopiedStore, CopyResult, CopySchema, Problem, Status, StoreFinding},
@@ -78,9 +79,9 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
         sources: request.sources.clone(),
         all: !request.presence_only,
         known: request.known.clone(),
-        copies: BTreeMap::new(),
+        ..VerifyRequest::default()
     };
-    let examination = examine(repository, &examined, progress).await?;
+    let examination = examine(repository, &examined, &ControlState::default(), progress).await?;
     copy.findings = examination.findings;
     copy.losses = examination.losses;
     copy.forget_founded();

@@ -44,13 +44,23 @@ pub struct Chain {
     /// The first record since when that is so, by source.
     #[serde(default)]
     pub min_stores_since: BTreeMap<SourceName, u64>,
+    /// Who signed the configuration that the chain has recorded last.
+    #[serde(default)]
+    pub configuration_signer: Option<String>,
 }
 
 impl Chain {
     fn new(repository: RepositoryId, writer: WriterId) -> Self {
-        let acknowledged = BTreeMap::new();
-        let (min_stores, min_stores_since) = (BTreeMap::new(), BTreeMap::new());
-        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores, min_stores_since }
+        Chain {
+            repository,
+            writer,
+            head: None,
+            acknowledged: BTreeMap::new(),
+            configuration_sha256: None,
+            min_stores: BTreeMap::new(),
+            min_stores_since: BTreeMap::new(),
+            configuration_signer: None,
+        }
     }
 
     /// Goes on with a record.
@@ -59,7 +69,10 @@ impl Chain {
         let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control else { return };
         let before = std::mem::replace(&mut self.min_stores, min_stores.clone());
         self.configuration_sha256 = Some(*sha256);
-        self.min_stores_since.retain(|source, _| before.get(source) == min_stores.get(source));
+        let signer = self.configuration_signer.replace(record.signer.clone());
+        // Whoever revokes the key of then takes the writer for gone: what it said counts until then, and no longer.
+        let is_same_signer = signer.as_ref() == Some(&record.signer);
+        self.min_stores_since.retain(|source, _| is_same_signer && before.get(source) == min_stores.get(source));
         for source in min_stores.keys() {
             self.min_stores_since.entry(source.clone()).or_insert(head.number);
         }

@@ -179,7 +179,7 @@ impl Pruning<'_> {
                 keep.remove(&snapshot.id);
             }
         }
-        second_look(&plan.record.condemned, &look.snapshots(), &keep)
+        look.remains.spared(second_look(&plan.record.condemned, &look.snapshots(), &keep))
     }
 
     async fn record_and_delete(
@@ -233,17 +233,13 @@ impl Pruning<'_> {
         let unconfirmed =
             catalogue.prunes.unconfirmed.iter().filter(|(plan, _)| !catalogue.prunes.pending.contains_key(plan));
         for (plan, records) in catalogue.prunes.executed.iter().chain(unconfirmed) {
-            let deletes = deleted_by(records);
-            let shown = |id: &SnapshotId| {
-                let name = layout::snapshot_object(*id, layout::INVENTORY);
-                catalogue.ready().any(|at| catalogue.listings[at].objects.contains_key(&name))
-            };
-            let kept = deletes.snapshots().iter().find_map(|id| Some((id, gathered.veto(*id)?)));
+            let kept = gathered.spoiled_by(&deleted_by(records));
             let is_confirmed =
                 catalogue.prunes.executed.contains_key(plan) || holders(records).len() >= self.quorum.stores;
-            match kept.filter(|(id, _)| shown(id)) {
+            match kept {
                 Some((id, why)) => drop(self.warnings.insert(format!(
-                    "plan {plan} is executed, and deletes snapshot {id} of {}, which stays: {why}; recoup verify",
+                    "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses, which stays: {why}; recoup \
+                     verify",
                     self.protected.name
                 ))),
                 None if !is_confirmed => drop(self.warnings.insert(format!(

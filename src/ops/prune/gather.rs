@@ -1,7 +1,7 @@
 //! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
 
 use super::{
-    PruneRequest,
+    PruneRequest, held,
     quorum::{self, Quorum},
     vetoes::{self, Vetoes},
 };
@@ -10,9 +10,9 @@ use crate::{
         failure::{Code, Failure},
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
-        plan::prune::{Known as KnownSnapshot, Snapshots, writers},
+        plan::prune::{Known as KnownSnapshot, Remains, Snapshots, writers},
         policy::is_durable,
-        prune::{Because, MAX_SNAPSHOTS, WriterSeen},
+        prune::{Because, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
         retention::{Dated, Rule, ahead, doubts, expired, interval},
         time::Timestamp,
     },
@@ -42,6 +42,8 @@ pub(super) struct Gathered {
     /// Snapshots from the future that the operator has confirmed with this command, and not before.
     pub(super) confirmed: Vec<Parent>,
     pub(super) writers: Vec<WriterSeen>,
+    /// What is held and nowhere committed, as far as the stores answer.
+    pub(super) remains: Remains,
     /// The newest snapshot that is whole on enough stores.
     pub(super) newest_durable: Option<SnapshotId>,
     vetoes: Vetoes,
@@ -50,9 +52,6 @@ pub(super) struct Gathered {
     /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
     noted: BTreeSet<SnapshotId>,
 }
-
-/// Why they stay: the run that found it died before its hold was on record, and the next backup makes up for it.
-const NOTED: &str = "it is held: a log was altered, and the next backup puts the hold on record";
 
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
@@ -76,13 +75,18 @@ pub(super) async fn gather(
     }
     let vetoes = vetoes?;
     let known = state.known();
-    let noted = known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+    let noted: BTreeSet<SnapshotId> =
+        known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+    let remains = held::remains(&catalogue, &vetoes, &noted);
+    if request.cancel.is_none() {
+        held::none_may_be_silent(&catalogue, &vetoes, &remains)?;
+    }
     let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
     let mut dated = dated(host, protected, &catalogue);
     let proven = newest_proven(&catalogue, &vetoes);
-    let mut keep = protections(&catalogue, &vetoes, proven, &newest, state);
-    hold_noted(&mut keep, &noted, &catalogue);
+    let mut keep = protections(&catalogue, proven, &newest, state);
+    keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
     discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
@@ -114,6 +118,7 @@ pub(super) async fn gather(
         protected: keep,
         going,
         confirmed,
+        remains,
         newest_durable,
         vetoes,
         proven,
@@ -132,13 +137,30 @@ impl Gathered {
 
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
     pub(super) fn veto(&self, id: SnapshotId) -> Option<String> {
-        let held = self.vetoes.holds.get(&id).map(|holds| format!("it is held: {}", holds.join(", ")));
-        let noted = self.noted.contains(&id).then(|| NOTED.to_owned());
-        let all = &self.vetoes.everything;
-        let everything = (!all.is_empty()).then(|| format!("all of the source is held: {}", all.join(", ")));
         let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
         let newest = (self.newest_durable == Some(id)).then(|| "it is the newest durable one".to_owned());
-        held.or(noted).or(everything).or(proven).or(newest)
+        self.held(id).or(proven).or(newest)
+    }
+
+    /// What holds a snapshot, if anything does.
+    pub(super) fn held(&self, id: SnapshotId) -> Option<String> {
+        held::why(&self.vetoes, &self.noted, id)
+    }
+
+    /// A snapshot that must stay, and that some store shows, of which a plan deletes something; and why it must.
+    pub(super) fn spoiled_by(&self, deletes: &CondemnedSet) -> Option<(SnapshotId, String)> {
+        let is_shown = |id: &SnapshotId| {
+            let name = layout::snapshot_object(*id, layout::INVENTORY);
+            self.catalogue.ready().any(|at| self.catalogue.listings[at].objects.contains_key(&name))
+        };
+        let named = deletes.snapshots().iter().chain(deletes.folders()).copied();
+        let mut named = named.filter_map(|id| Some((id, self.veto(id)?)));
+        let used = || {
+            let held = all_committed(&self.catalogue).filter_map(|(id, of)| Some((id, of, self.held(id)?)));
+            let mut spoiled = held.filter(|(_, of, _)| deletes.used_by(&of.inventory).is_some());
+            spoiled.next().map(|(id, _, why)| (id, why))
+        };
+        named.find(|(id, _)| is_shown(id)).or_else(used)
     }
 
     /// What was found, if every store answered and has enough.
@@ -185,7 +207,7 @@ impl Gathered {
     }
 }
 
-fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
+pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, committed));
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
 }
@@ -375,22 +397,8 @@ fn newest_proven(catalogue: &Catalogue, vetoes: &Vetoes) -> Option<SnapshotId> {
     vetoes.proven.iter().filter(is_there).map(|(id, _)| *id).max()
 }
 
-/// What this host has noted is as good as a hold; other hosts know of it only once it is on record.
-fn hold_noted(keep: &mut BTreeMap<SnapshotId, String>, noted: &BTreeSet<SnapshotId>, catalogue: &Catalogue) {
-    for id in noted.iter().filter(|id| !catalogue.spoilt.contains_key(id)) {
-        keep.entry(*id)
-            .and_modify(|why| {
-                if !why.starts_with("it is held") {
-                    *why = NOTED.to_owned();
-                }
-            })
-            .or_insert_with(|| NOTED.to_owned());
-    }
-}
-
 fn protections(
     catalogue: &Catalogue,
-    vetoes: &Vetoes,
     proven: Option<SnapshotId>,
     (newest, perhaps): &(Option<SnapshotId>, BTreeSet<SnapshotId>),
     state: &SourceState,
@@ -399,11 +407,6 @@ fn protections(
     // Of what was condemned by mistake the base would come back in full.
     keep.extend(state.base().ok().map(|record| (record.snapshot, "this host's next snapshot builds on it".to_owned())));
     keep.extend(proven.map(|id| (id, "it is the newest that a drill has proven".to_owned())));
-    if !vetoes.everything.is_empty() {
-        let held = format!("all of the source is held: {}", vetoes.everything.join(", "));
-        keep.extend(catalogue.snapshots.keys().map(|id| (*id, held.clone())));
-    }
-    keep.extend(vetoes.holds.iter().map(|(id, holds)| (*id, format!("it is held: {}", holds.join(", ")))));
     keep.extend(perhaps.iter().map(|id| (*id, "it may be the newest durable one".to_owned())));
     keep.extend(newest.map(|id| (id, "it is the newest durable one".to_owned())));
     // With nothing whole on enough stores, nothing is known to be dispensable.

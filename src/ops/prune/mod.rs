@@ -6,6 +6,7 @@
 
 mod execute;
 mod gather;
+mod held;
 mod orphans;
 mod quorum;
 mod sources;
@@ -116,7 +117,8 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
     let records: Vec<&PruneRecord> = prunes.records().collect();
     if request.forget.is_none() {
-        orphans::abandoned(host, gathered, &orphans, &records).await.condemn(&mut condemned);
+        let abandoned = orphans::abandoned(host, gathered, &orphans, &records).await;
+        abandoned.but(&gathered.remains).condemn(&mut condemned);
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
@@ -169,8 +171,12 @@ async fn check_forgotten(
         let cause = format!("{} cannot be read, and may have it whole", down.join(", "));
         return Err(refuse(Code::Store, cause, "bring the stores back, then run the same command again"));
     }
-    if let Some(why) = gathered.protected.get(&id).filter(|why| why.starts_with("it is held")) {
-        return Err(refuse(Code::Refused, why.clone(), "lift the hold first, if you may"));
+    if let Some(why) = gathered.held(id) {
+        return Err(refuse(
+            Code::Refused,
+            why,
+            "lift the hold first, if you may: recoup hold list, recoup hold release",
+        ));
     }
     let known = state.known();
     let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {

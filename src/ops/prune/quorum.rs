@@ -23,6 +23,8 @@ pub(super) struct Quorum {
     pub(super) stores: usize,
     /// What asks for more of them than this host's policy does.
     fewest: Option<FewestStores>,
+    /// This host's own signer.
+    own: String,
 }
 
 impl Quorum {
@@ -40,6 +42,13 @@ impl Quorum {
     pub(super) fn next_step(&self) -> String {
         let again = "bring the stores back, then run the same command again";
         let Some(fewest) = &self.fewest else { return again.to_owned() };
+        // An earlier chain of this host: its state directory was lost, or the chain was given up.
+        if fewest.signer.as_ref() == Some(&self.own) {
+            return format!(
+                "{again}; to need fewer: back up once with the present policy, then run recoup copy, then prune while every \
+                 store answers, and both once more"
+            );
+        }
         let signer = fewest.signer.as_deref().unwrap_or("SIGNER");
         format!(
             "{again}; to need fewer: let the host of {} back up once with the present policy or, if it is gone, recoup key \
@@ -68,5 +77,6 @@ pub(super) fn of(host: &Host, protected: &Protected, known: &Known, control: Opt
     let counted = fewest.as_ref().map_or(least, |fewest| fewest.min_stores);
     let wanted = (stores.len() + 1).saturating_sub(usize::try_from(counted).unwrap_or(usize::MAX));
     let wanted = wanted.max(repository.control_read_quorum());
-    Quorum { stores: wanted.clamp(1, stores.len().max(1)), fewest }
+    let own = host.key.fingerprint().to_string();
+    Quorum { stores: wanted.clamp(1, stores.len().max(1)), fewest, own }
 }

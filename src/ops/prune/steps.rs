@@ -32,7 +32,8 @@ pub(super) fn steps(
     let mut pending: Vec<_> = prunes.pending.values().map(|signed| &signed.record).collect();
     pending.sort_by_key(|record| (record.created_at, record.plan));
     for record in pending {
-        let (condemned, dropped) = second_look(&record.condemned, &gathered.snapshots(), &gathered.kept());
+        let rest = second_look(&record.condemned, &gathered.snapshots(), &gathered.kept());
+        let (condemned, dropped) = gathered.remains.spared(rest);
         let what = condemned_text(&condemned);
         steps.push(format!("{name}: execute plan {} of {}: delete {what}", record.plan, record.created_at));
         if !dropped.snapshots.is_empty() {

@@ -1,6 +1,7 @@
 //! Verifies that the stores hold what they should: presence and sizes, or every byte. Needs no key.
 
 mod clear;
+mod held;
 pub(in crate::ops) mod logs;
 pub(in crate::ops) mod prunes;
 mod vouches;
@@ -11,13 +12,15 @@ use super::{
 };
 use crate::{
     core::{
+        control::ControlState,
+        evidence::HoldId,
         failure::Failure,
         id::{SnapshotId, SourceName},
         policy::{Copies, is_durable},
         result::{Problem, Status, StoreFinding, VerifyResult, VerifySchema},
     },
     format,
-    ops::state::Known,
+    ops::{evidence::read_control, state::Known},
     repository::{
         Repository,
         catalogue::{Catalogue, Needed},
@@ -28,7 +31,10 @@ use crate::{
     },
 };
 use futures_util::{StreamExt, stream};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// Objects that are read at once.
 const CONCURRENT_READS: usize = 4;
@@ -44,6 +50,8 @@ pub struct VerifyRequest {
     pub known: BTreeMap<SourceName, Known>,
     /// When a snapshot of each source is durable; more than half of the stores where it is not said.
     pub copies: BTreeMap<SourceName, Copies>,
+    /// This host's state directory, where what was read of the control log is kept.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Everything that was found, before it is judged.
@@ -62,6 +70,8 @@ pub struct Examination {
     pub any_ready: bool,
     /// Damaged or missing objects: source, store position, object.
     pub to_heal: Vec<(SourceName, usize, Needed)>,
+    /// Holds on snapshots that no store shows.
+    pub held_missing: BTreeSet<HoldId>,
 }
 
 /// Verifies the stores.
@@ -70,12 +80,15 @@ pub async fn verify(
     request: &VerifyRequest,
     progress: &dyn Progress,
 ) -> Result<VerifyResult, Failure> {
-    let examination = examine(repository, request, progress).await?;
+    let control = read_control(repository, request.state_dir.as_deref()).await;
+    let examination = examine(repository, request, &control.state, progress).await?;
     let findings = examination.findings.list();
+    let mut next_steps = examination.losses.next_steps(&findings, false);
+    next_steps.extend(held::next_step(&examination));
     Ok(VerifyResult {
         schema: VerifySchema,
         status: judge(&examination, &findings),
-        next_steps: examination.losses.next_steps(&findings, false),
+        next_steps,
         objects: examination.objects,
         bytes: examination.bytes,
         findings,
@@ -101,10 +114,11 @@ fn judge(examination: &Examination, findings: &[StoreFinding]) -> Status {
     }
 }
 
-/// Looks at everything that the request covers.
+/// Looks at everything that the request covers, and at what is held.
 pub async fn examine(
     repository: &Repository,
     request: &VerifyRequest,
+    control: &ControlState,
     progress: &dyn Progress,
 ) -> Result<Examination, Failure> {
     let mut examination = Examination {
@@ -115,6 +129,7 @@ pub async fn examine(
         notes: Vec::new(),
         any_ready: false,
         to_heal: Vec::new(),
+        held_missing: BTreeSet::new(),
     };
     clear::examine(repository, &mut examination).await;
     if !examination.any_ready {
@@ -123,18 +138,17 @@ pub async fn examine(
     vouches::examine(repository, &mut examination).await;
     let mut sources = super::list::sources_on_stores(repository).await?;
     sources.extend(request.known.keys().cloned());
+    sources.extend(control.holds().map(|(_, hold)| hold.source.clone()));
     sources.retain(|name| request.sources.is_empty() || request.sources.contains(name));
     for source in sources {
         let catalogue = repository.catalogue(&source).await;
         let known = request.known.get(&source).cloned().unwrap_or_default();
         let copies = request.copies.get(&source).cloned().unwrap_or_default();
         let log = repository.survey_log(&source, &catalogue.listings).await;
-        let judged = Judged {
-            catalogue: &catalogue,
-            log: &log,
-            known: &known,
-            durable: once_durable(repository, &catalogue, &known, &copies),
-        };
+        let held = held::of(control, &source);
+        let mut durable = once_durable(repository, &catalogue, &known, &copies);
+        durable.extend(held.keys().filter(|id| catalogue.snapshots.contains_key(id)));
+        let judged = Judged { catalogue: &catalogue, log: &log, known: &known, durable, held };
         examine_source(repository, &judged, request.all, progress, &mut examination).await;
     }
     Ok(examination)
@@ -154,8 +168,10 @@ struct Judged<'a> {
     catalogue: &'a Catalogue,
     log: &'a LogSurvey,
     known: &'a Known,
-    /// Snapshots that are or once were durable: a store that lacks one is behind.
+    /// Snapshots that are or once were durable, or are held: a store that lacks one is behind.
     durable: BTreeSet<SnapshotId>,
+    /// Snapshots that are held, each with its holds.
+    held: BTreeMap<SnapshotId, BTreeSet<HoldId>>,
 }
 
 /// Snapshots that enough stores have committed, damaged or not.
@@ -202,6 +218,7 @@ async fn examine_source(
         }
     }
     examine_head(judged, examination);
+    held::examine(judged, examination);
     settle_losses(catalogue, &wrong, examination);
 }
 
@@ -314,7 +331,7 @@ fn wanted_on(
     store: usize,
     examination: &mut Examination,
 ) -> BTreeMap<Needed, BTreeSet<SnapshotId>> {
-    let Judged { catalogue, log, known, durable } = judged;
+    let Judged { catalogue, log, known, durable, .. } = judged;
     let listing = &catalogue.listings[store];
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);

@@ -46,6 +46,17 @@ fn roll_back(house: &House) {
     }
 }
 
+/// What the newest snapshot uses stays.
+fn lose_what_is_held(house: &House) {
+    house.change_and_backup();
+    run(&mut house.recoup(["hold", "add", "ledger", "--snapshot", "1", "--reason", "case"])).expect_code(0);
+    for store in STORES {
+        let folders = fs::read_dir(house.path(store).join("sources/ledger/snapshots")).unwrap();
+        let oldest = folders.map(|entry| entry.unwrap().path()).min().unwrap();
+        fs::remove_file(oldest.join("inventory.json")).unwrap();
+    }
+}
+
 /// Two hosts take snapshot 2, each without the other's.
 fn fork(house: &House) {
     copy_tree(&house.path("R/state"), &house.path("state-then"));
@@ -99,6 +110,7 @@ const CASES: &[Case] = &[
         },
     ),
     (&["critical head-rolled-back", "critical evidence-lost"], 2, roll_back),
+    (&["critical held-missing"], 2, lose_what_is_held),
     (&["warning fork"], 1, fork),
     (&["warning snapshot-refused"], 1, |house| spoil(house, &["a"])),
     (&["critical not-durable"], 2, |house| uncommit(house, &["b", "c"])),

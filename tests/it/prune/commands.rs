@@ -116,6 +116,13 @@ fn a_policy_that_is_lowered_in_an_outage_counts_once_every_prune_knows() {
             assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
         }
     }
+    // What it refused to call so, nobody else calls durable.
+    let newest = || {
+        let listed = site.run(&["list", "--json"]).json();
+        listed["snapshots"].as_array().unwrap().last().unwrap()["durable"].clone()
+    };
+    let is_alarming = || site.run(&["check", "--json"]).stdout.contains("\"not-durable\"");
+    assert!(newest() != true && is_alarming(), "{}", newest());
     let message = site.run(&["backup", "--json"]).expect_code(2).json()["sources"][0]["message"].clone();
     assert!(message.as_str().unwrap().contains("2 must have it"), "{message}");
     come();
@@ -123,4 +130,5 @@ fn a_policy_that_is_lowered_in_an_outage_counts_once_every_prune_knows() {
     site.run(&["copy"]).expect_code(0);
     go();
     site.run(&["backup"]).expect_code(1);
+    assert!(newest() == true && !is_alarming(), "{}", newest());
 }

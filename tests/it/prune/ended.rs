@@ -51,3 +51,44 @@ fn a_writer_whose_signer_is_revoked_counts_no_more_once_all_is_level() {
     prune(None).unwrap();
     assert_eq!(prune(Some(0)).unwrap().exit_code, Code::Warning);
 }
+
+#[test]
+fn a_host_whose_key_was_replaced_is_not_gone() {
+    let (site, mut database) = (Site::new(3), Database::new(512));
+    database.set("ledger.db", Rng::new(1).bytes(512 * 64));
+    let own = Keyed::new(0, "rotated", 0, &[0, 1, 2]);
+    let mut other = Keyed::new(1, "rotated", 1, &[0, 1, 2]);
+    // The other host asks for one store; these are down.
+    let take = |other: &Keyed, database: &Database, down: &[usize]| {
+        let mut process = other.process(&site, database);
+        process.protected.policy.copies.min_stores = Some(1);
+        down.iter().for_each(|store| process.faults[*store].switch(Switch::Down));
+        other.machine.clock.advance_seconds(3600);
+        own.machine.clock.advance_seconds(3600);
+        live(process.back_up_and_record()).unwrap()
+    };
+    let prune = |database: &Database, down: &[usize]| -> Result<PrunedSource, Failure> {
+        let process = own.process(&site, database).keeping(1);
+        down.iter().for_each(|store| process.faults[*store].switch(Switch::Down));
+        live(process.prune(confirmed()))
+    };
+    for seed in 0..3 {
+        database.rewrite("ledger.db", 0..30, &mut Rng::new(seed));
+        assert!(take(&other, &database, &[]).durable);
+    }
+    // Its key is replaced; nothing of the new one is on any store when everything is level.
+    own.revoke(&own.process(&site, &database), other.key).unwrap();
+    other.set_up_again(2, &own);
+    prune(&database, &[]).unwrap();
+    assert_eq!(prune(&database, &[0]).unwrap().exit_code, Code::Warning);
+    database.rewrite("ledger.db", 0..30, &mut Rng::new(7));
+    let alone = take(&other, &database, &[1, 2]);
+    assert!(!alone.durable, "a prune without that store knows nothing of it");
+    // Once the new key has said it, one store is enough, and every prune needs all of them.
+    assert!(take(&other, &database, &[]).durable);
+    database.rewrite("ledger.db", 0..30, &mut Rng::new(8));
+    assert!(take(&other, &database, &[1, 2]).durable);
+    let refused = prune(&database, &[0]).unwrap_err();
+    assert_eq!(refused.code, Code::Store, "{refused}");
+    assert!(refused.cause.as_ref().unwrap().contains(&signing_key(2).fingerprint().to_string()), "{refused}");
+}

@@ -86,3 +86,30 @@ fn more_than_half_of_the_stores_need_not_be_announced() {
     assert_eq!(refused.code, Code::Store, "{refused}");
     history.restore_all(&history.ids());
 }
+
+#[test]
+fn what_a_lost_state_directory_asked_for_is_over_once_its_host_has_gone_on() {
+    let mut history = History::new(2);
+    note(&process(&history, 1, &[]));
+    history.machine.lose_state();
+    let refused = |history: &History| {
+        let refused = live(process(history, 2, &[0]).keeping(2).prune(now())).unwrap_err();
+        assert_eq!(refused.code, Code::Store, "{refused}");
+        let next_step = refused.next_step.as_ref().unwrap();
+        assert!(next_step.contains("back up once") && !next_step.contains("revoke"), "{refused}");
+    };
+    refused(&history);
+    live(process(&history, 2, &[]).keeping(2).prune(now())).unwrap();
+    // All is level, and the host has not said yet that it goes on.
+    refused(&history);
+    history.database.rewrite("ledger.db", 0..9, &mut history.rng);
+    assert!(live(process(&history, 2, &[]).back_up_and_record()).unwrap().durable);
+    history.machine.clock.advance_seconds(3600);
+    refused(&history);
+    live(process(&history, 2, &[]).keeping(2).prune(now())).unwrap();
+    assert_eq!(live(process(&history, 2, &[0]).keeping(2).prune(now())).unwrap().exit_code, Code::Warning);
+    // Another is lost before what it asked for is level.
+    note(&process(&history, 1, &[]));
+    history.machine.lose_state();
+    refused(&history);
+}

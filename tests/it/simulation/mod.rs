@@ -342,7 +342,12 @@ impl Process {
     /// Verifies every byte.
     pub(crate) async fn verify(&self) -> Result<VerifyResult, Failure> {
         let known = BTreeMap::from([(source_name(), self.known())]);
-        let request = VerifyRequest { sources: Vec::new(), all: true, known, copies: BTreeMap::new() };
+        let request = VerifyRequest {
+            all: true,
+            known,
+            state_dir: Some(self.host.state_dir.clone()),
+            ..VerifyRequest::default()
+        };
         verify::verify(&self.host.repository, &request, &NoProgress).await
     }
 
