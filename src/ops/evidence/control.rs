@@ -73,10 +73,13 @@ impl ControlView {
     }
 }
 
-/// What is kept: the fold of records that stores have shown.
+/// What is kept: the fold of records that more than half of the stores have shown, or that others follow which they have.
+/// What fewer have shown may turn out to be one branch of a fork: the other one, which is durable, would be hidden by it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     repository: RepositoryId,
+    /// More than half of the stores, then. With other stores, what was kept says nothing of what these show.
+    shown_by: usize,
     /// Of the trusted signers and what each may sign: what one of them signed counts no more once it may not.
     signers_sha256: Sha256,
     state: ControlState,
@@ -95,8 +98,11 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
         followed = follow(repository, &state, &passed).await;
     }
     let troubled = troubled(&followed, &state);
-    let (troubled, sound): (Vec<_>, Vec<_>) =
-        followed.records.iter().partition(|signed| troubled.contains(&signed.record.writer));
+    let (sound, passing): (Vec<_>, Vec<_>) = followed.records.iter().partition(|signed| {
+        let (writer, number) = (signed.record.writer, signed.record.number);
+        let is_settled = followed.settled.get(&writer).is_some_and(|newest| number <= *newest);
+        is_settled && !troubled.contains(&writer)
+    });
     sound.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     passed.add_up_to(&followed.lost, |writer| state.heads.get(&writer).map_or(0, |head| head.number));
     if let Some(journal) = &journal
@@ -104,7 +110,7 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
     {
         keep(repository, journal, &state, &passed);
     }
-    troubled.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
+    passing.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     if let Some(journal) = &journal {
         add_own(journal, &mut state);
     }
@@ -160,14 +166,23 @@ pub(super) fn cached(repository: &Repository, journal: &Journal) -> ControlState
 fn kept(repository: &Repository, journal: &Journal) -> (ControlState, LostRecords) {
     let kept = fs::read(journal.directory().join("control.json")).ok();
     let kept: Option<Kept> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let is_right = |kept: &Kept| kept.repository == repository.id && kept.signers_sha256 == signers_sha256(repository);
+    let is_right = |kept: &Kept| {
+        kept.repository == repository.id
+            && kept.shown_by == repository.control_write_quorum()
+            && kept.signers_sha256 == signers_sha256(repository)
+    };
     kept.filter(is_right).map(|kept| (kept.state, kept.passed)).unwrap_or_default()
 }
 
 /// Losing it costs reading everything again.
 fn keep(repository: &Repository, journal: &Journal, state: &ControlState, passed: &LostRecords) {
-    let signers_sha256 = signers_sha256(repository);
-    let kept = Kept { repository: repository.id, signers_sha256, state: state.clone(), passed: passed.clone() };
+    let kept = Kept {
+        repository: repository.id,
+        shown_by: repository.control_write_quorum(),
+        signers_sha256: signers_sha256(repository),
+        state: state.clone(),
+        passed: passed.clone(),
+    };
     let bytes = serde_json::to_vec(&kept).expect("the fold has no map with odd keys");
     // A reader need not have a state directory of its own making.
     if files::create_private_directories(journal.directory()).is_ok() {

@@ -56,16 +56,17 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
     Ok(vetoes)
 }
 
-/// How prune gets on behind a record that is nowhere good.
+/// How prune gets on behind a record that is nowhere good. What a trusted key signed may be a hold, whatever is wrong with
+/// its place in the chain: nobody is told to remove it.
 fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
     let lies_there = view.listed.get(&refused.writer).is_some_and(|listed| listed.contains(&refused.number));
-    let remove = match lies_there {
-        true => format!(
+    let remove = match &refused.why {
+        Refusal::Untrusted(_) if lies_there => format!(
             "; what nobody of yours wrote is removed by hand: {} on store {}",
             layout::evidence(refused.writer, refused.number, "json"),
             refused.store
         ),
-        false => String::new(),
+        _ => String::new(),
     };
     format!(
         "recoup evidence verify, then recoup copy{remove}; what was there and is lost for good: recoup evidence acknowledge \

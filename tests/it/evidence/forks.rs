@@ -1,0 +1,130 @@
+//! Chains that two state directories write: no branch hides what the other one says.
+
+use crate::simulation::{Machine, Process, Site, content::Database, live, source_name};
+use recoup::{
+    core::evidence::{Action, Control, Draft, HoldCause, HoldId, Verdict},
+    ops::evidence::{self, ControlView, Lost, Recorded},
+    stores::fault::Switch,
+};
+
+/// A host and another one over the same stores.
+struct Place {
+    site: Site,
+    database: Database,
+    host: Machine,
+    other: Machine,
+}
+
+impl Place {
+    fn new() -> Self {
+        let [host, other] = [0, 1].map(|number| Machine::new(number, "forks"));
+        Place { site: Site::new(3), database: Database::new(512), host, other }
+    }
+
+    /// A process that some stores do not answer.
+    fn without(&self, machine: &Machine, down: &[usize]) -> Process {
+        let process = Process::new(&self.site, machine, &self.database);
+        down.iter().for_each(|at| process.faults[*at].switch(Switch::Down));
+        process
+    }
+
+    fn read(&self, machine: &Machine, down: &[usize]) -> ControlView {
+        let host = self.without(machine, down).host;
+        live(evidence::read_control(&host.repository, Some(&host.state_dir)))
+    }
+}
+
+fn record(process: &Process, control: Option<Control>) -> Recorded {
+    let recorder = process.recorder();
+    let draft = Draft { control, ..Draft::new(Action::Hold, Verdict::Passed, process.host.world.now()) };
+    let recorded = recorder.record(draft).unwrap();
+    live(recorder.ship());
+    recorded
+}
+
+fn hold() -> (HoldId, Option<Control>) {
+    let (hold, source) = ("hhhhhhhhhhhhhhhh".parse().unwrap(), source_name());
+    (hold, Some(Control::HoldAdded { hold, source, snapshots: Vec::new(), cause: HoldCause::Operator }))
+}
+
+/// Nothing that is refused lies where it may hide something.
+#[track_caller]
+fn may_be_pruned_by(view: &ControlView) {
+    let head = |writer| view.state.heads.get(writer).map_or(0, |head| head.number);
+    assert!(view.refused.iter().all(|refused| refused.number <= head(&refused.writer)), "{:?}", view.refused);
+}
+
+#[test]
+fn what_one_store_alone_showed_hides_no_hold_that_more_have() {
+    // Whether the hold takes the number that was read before, or the next one.
+    for before in [0, 1] {
+        let place = Place::new();
+        record(&place.without(&place.host, &[]), None);
+        let saved = place.host.save_state();
+        record(&place.without(&place.host, &[1, 2]), None);
+        place.read(&place.other, &[1, 2]);
+        place.host.roll_back_state(&saved);
+        let set_back = place.without(&place.host, &[0]);
+        (0..before).for_each(|_| drop(record(&set_back, None)));
+        let (id, control) = hold();
+        record(&set_back, control);
+        for _ in 0..2 {
+            let view = place.read(&place.other, &[]);
+            assert!(view.state.hold(id).is_some(), "{before}: {:?}", view.refused);
+            may_be_pruned_by(&view);
+        }
+    }
+}
+
+#[test]
+fn what_follows_another_record_than_the_one_that_was_read_is_read_from_the_beginning() {
+    let place = Place::new();
+    record(&place.without(&place.host, &[]), None);
+    let saved = place.host.save_state();
+    let gone = record(&place.without(&place.host, &[]), None);
+    place.read(&place.other, &[]);
+    // All stores are set back, and the host.
+    for (store, ending) in (0..3).flat_map(|store| ["json", "sig", "age"].map(|ending| (store, ending))) {
+        place.site.remove(store, &format!("evidence/{}/{:010}.{ending}", gone.writer, gone.head.number));
+    }
+    place.host.roll_back_state(&saved);
+    let (id, control) = hold();
+    record(&place.without(&place.host, &[]), None);
+    record(&place.without(&place.host, &[]), control);
+    let view = place.read(&place.other, &[]);
+    assert!(view.state.hold(id).is_some(), "{:?}", view.refused);
+    may_be_pruned_by(&view);
+}
+
+#[test]
+fn behind_a_record_that_is_lost_and_has_another_in_its_place_there_is_a_way_on() {
+    let place = Place::new();
+    record(&place.without(&place.host, &[]), None);
+    let saved = place.host.save_state();
+    let stray = record(&place.without(&place.host, &[1, 2]), None);
+    place.host.roll_back_state(&saved);
+    record(&place.without(&place.host, &[0]), None);
+    let (id, control) = hold();
+    let held = record(&place.without(&place.host, &[0]), control);
+    let remove = |store: usize| {
+        for ending in ["json", "sig", "age"] {
+            place.site.remove(store, &format!("evidence/{}/{:010}.{ending}", stray.writer, stray.head.number));
+        }
+    };
+    (1..3).for_each(remove);
+    let view = place.read(&place.other, &[]);
+    assert!(view.refused.iter().any(|refused| refused.number == held.head.number) && view.state.hold(id).is_none());
+    let process = place.without(&place.other, &[]);
+    let acknowledge = |number: u64| {
+        let lost = Lost { writer: held.writer, first: number, last: number };
+        live(evidence::acknowledge(&process.host.repository, &process.recorder(), &process.host.world, lost))
+    };
+    let next_step = acknowledge(held.head.number).unwrap_err().next_step.unwrap();
+    let command = format!("recoup evidence acknowledge {}/{} ", stray.writer, stray.head.number);
+    assert!(next_step.contains(&command), "{next_step}");
+    remove(0);
+    acknowledge(stray.head.number).unwrap();
+    let view = place.read(&place.other, &[]);
+    assert!(view.state.hold(id).is_some(), "{:?}", view.refused);
+    may_be_pruned_by(&view);
+}
