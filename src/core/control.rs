@@ -130,6 +130,13 @@ impl ControlState {
         }
     }
 
+    /// Adds what a record changes, but not the record: another one will say the same in its place.
+    pub fn add_change(&mut self, record: &Record) {
+        if let Some(control) = &record.control {
+            self.add_control(record, control);
+        }
+    }
+
     fn add_drill(&mut self, record: &Record, phase: Phase) {
         let Some(subject) = record.subjects.first() else { return };
         if phase == Phase::End {

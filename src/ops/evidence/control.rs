@@ -143,6 +143,7 @@ fn troubled(followed: &Followed, state: &ControlState) -> BTreeSet<WriterId> {
 /// the gap: what is missing there may matter.
 fn add_own(journal: &Journal, state: &mut ControlState) {
     let Some(chain) = journal.chain() else { return };
+    journal.unsaid().iter().for_each(|record| state.add_change(record));
     let mut head = state.heads.get(&chain.writer).copied();
     for (record, sha256) in journal.records_after(head.map_or(0, |head| head.number)) {
         state.add(&record, sha256);
