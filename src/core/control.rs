@@ -106,6 +106,9 @@ pub struct ControlState {
     /// Who signed the newest record of each writer.
     #[serde(default)]
     signers: BTreeMap<WriterId, String>,
+    /// The newest record of each writer that another has seen on more than half of the stores.
+    #[serde(default)]
+    pub seen: BTreeMap<WriterId, u64>,
     /// Where it is recorded that a signer was revoked.
     #[serde(default)]
     revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
@@ -116,6 +119,7 @@ impl ControlState {
     pub fn add(&mut self, record: &Record, sha256: Sha256) {
         self.heads.insert(record.writer, record.head(sha256));
         self.signers.insert(record.writer, record.signer.clone());
+        self.add_seen(record);
         match (record.action, record.phase) {
             (Action::Drill, phase) => self.add_drill(record, phase),
             (_, Phase::Start) => drop(self.open_restores.insert((record.writer, record.number))),
@@ -134,6 +138,16 @@ impl ControlState {
     pub fn add_change(&mut self, record: &Record) {
         if let Some(control) = &record.control {
             self.add_control(record, control);
+        }
+    }
+
+    /// Whoever acknowledges a loss names the newest record that anybody saw, on however few stores.
+    fn add_seen(&mut self, record: &Record) {
+        let is_lost =
+            |of: WriterId| matches!(record.control, Some(Control::RecordsLost { writer, .. }) if writer == of);
+        for seen in record.seen.iter().filter(|seen| !is_lost(seen.writer)) {
+            let newest = self.seen.entry(seen.writer).or_default();
+            *newest = (*newest).max(seen.number);
         }
     }
 

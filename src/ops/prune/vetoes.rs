@@ -74,6 +74,20 @@ fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
     )
 }
 
+/// A record was on more than half of the stores, and none that answers has it: one of them has lost it.
+fn unshown(failure: impl Fn(Code) -> Failure, lost: Lost, silent: &[&str]) -> Failure {
+    let was_there = format!("evidence {lost} was on more than half of the stores, by what others recorded of it");
+    match silent {
+        [] => failure(Code::Refused).cause(format!("{was_there}, and none has it any more")).next_step(format!(
+            "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup evidence \
+             acknowledge {lost} --reason TEXT"
+        )),
+        silent => failure(Code::Store)
+            .cause(format!("{was_there}; none that answers has it any more, and no answer from {}", silent.join(", ")))
+            .next_step("bring the stores back, then run the same command again: recoup evidence verify shows what is lost"),
+    }
+}
+
 /// A chain that cannot be followed to its end may hide a hold. What lies beyond it without following it, and on too few
 /// stores for anything that was durable, hides none.
 fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
@@ -98,6 +112,9 @@ fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Res
     // A store that is silent now may have what was lost.
     let silent = host.repository.stores.iter().map(|store| store.name());
     let silent: Vec<&str> = silent.filter(|name| !view.answered.contains(*name)).collect();
+    if let Some(lost) = view.unshown().first() {
+        return Err(unshown(failure, *lost, &silent));
+    }
     match view.lost.stretches().next() {
         Some((writer, first, last)) if !silent.is_empty() => Err(failure(Code::Store)
             .cause(format!(

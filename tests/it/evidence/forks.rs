@@ -55,6 +55,7 @@ fn hold() -> (HoldId, Option<Control>) {
 fn may_be_pruned_by(view: &ControlView) {
     let head = |writer| view.state.heads.get(writer).map_or(0, |head| head.number);
     assert!(view.refused.iter().all(|refused| refused.number <= head(&refused.writer)), "{:?}", view.refused);
+    assert_eq!(view.unshown(), []);
 }
 
 #[test]
