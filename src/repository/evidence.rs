@@ -50,7 +50,7 @@ enum Unlike {
     Missing,
     /// One of them, by position.
     Same(usize),
-    Other(SignedRecord),
+    Other(Box<SignedRecord>),
 }
 
 /// A record that was not accepted.
@@ -93,7 +93,7 @@ impl Repository {
         let (mut found, mut refused) = (Vec::<Found>::new(), Vec::new());
         for at in stores {
             match self.read_unlike(*at, writer, number, &found).await {
-                Ok(Unlike::Other(signed)) => found.push(Found { at: *at, signed, stores: 1 }),
+                Ok(Unlike::Other(signed)) => found.push(Found { at: *at, signed: *signed, stores: 1 }),
                 Ok(Unlike::Same(same)) => found[same].stores += 1,
                 Ok(Unlike::Missing) => {}
                 Err(why) => {
@@ -123,7 +123,7 @@ impl Repository {
             }
         }
         let read = self.read_record(at, writer, number).await?;
-        Ok(read.map_or(Unlike::Missing, Unlike::Other))
+        Ok(read.map_or(Unlike::Missing, |signed| Unlike::Other(Box::new(signed))))
     }
 
     /// Reads one record from the store at a position; `None` where it has none.

@@ -69,7 +69,8 @@ pub async fn acknowledge(
             break;
         }
     }
-    let (schema, findings, notes) = (EvidenceSchema, Vec::new(), recorder.take_notes());
+    let (schema, findings, mut notes) = (EvidenceSchema, Vec::new(), recorder.take_notes());
+    notes.push(format!("prune needs an answer from every store from now on, where the chain goes on: one that is silent may have {lost}"));
     Ok(EvidenceResult { schema, status: Status::Ok, records, findings, notes })
 }
 

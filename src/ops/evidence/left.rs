@@ -59,7 +59,9 @@ impl Recorder {
             let record = self.journal.read(writer, number).map(|(record, _)| record);
             let record = record.filter(|record| !trust.is_gone(&record.signer));
             match record.as_ref().and_then(restate) {
-                Some(draft) => drop(self.append(draft, Phase::Whole, None)?),
+                Some(draft) => {
+                    self.append(draft, Phase::Whole, None)?;
+                }
                 None => self.note(format!(
                     "evidence {writer}/{number}, which this host has yet to say again, cannot be read here any more, or its \
                      key is trusted no more: recoup hold list, and do again what should stand"

@@ -69,7 +69,9 @@ fn what_one_store_alone_showed_hides_no_hold_that_more_have() {
         place.read(&place.other, &[1, 2]);
         place.host.roll_back_state(&saved);
         let set_back = place.without(&place.host, &[0]);
-        (0..before).for_each(|_| drop(record(&set_back, None)));
+        for _ in 0..before {
+            record(&set_back, None);
+        }
         let (id, control) = hold();
         record(&set_back, control);
         for _ in 0..2 {
