@@ -108,7 +108,10 @@ pub struct ControlState {
     signers: BTreeMap<WriterId, String>,
     /// Up to which record each writer has seen each other, and the first record of its own that says so.
     #[serde(default)]
-    seen: BTreeMap<WriterId, BTreeMap<WriterId, (u64, u64)>>,
+    seen_by: BTreeMap<WriterId, BTreeMap<WriterId, (u64, u64)>>,
+    /// The newest record of each writer that another has seen on more than half of the stores.
+    #[serde(default)]
+    pub seen: BTreeMap<WriterId, u64>,
     /// Where it is recorded that a signer was revoked.
     #[serde(default)]
     revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
@@ -134,13 +137,27 @@ impl ControlState {
         }
     }
 
+    /// Adds what a record changes, but not the record: another one will say the same in its place.
+    pub fn add_change(&mut self, record: &Record) {
+        if let Some(control) = &record.control {
+            self.add_control(record, control);
+        }
+    }
+
     fn add_seen(&mut self, record: &Record) {
-        let of_writer = self.seen.entry(record.writer).or_default();
+        let of_writer = self.seen_by.entry(record.writer).or_default();
         for seen in &record.seen {
             let known = of_writer.entry(seen.writer).or_default();
             if seen.number > known.0 {
                 *known = (seen.number, record.number);
             }
+        }
+        // Whoever acknowledges a loss names the newest record that anybody saw, on however few stores.
+        let is_lost =
+            |of: WriterId| matches!(record.control, Some(Control::RecordsLost { writer, .. }) if writer == of);
+        for seen in record.seen.iter().filter(|seen| !is_lost(seen.writer)) {
+            let newest = self.seen.entry(seen.writer).or_default();
+            *newest = (*newest).max(seen.number);
         }
     }
 
@@ -254,7 +271,7 @@ impl ControlState {
             of_writer.and_then(|of_writer| of_writer.keys().next()).is_some_and(|first| has(of, *first))
         };
         let follows = |other: &WriterId| {
-            let seen = self.seen.get(other).and_then(|seen| seen.get(&writer));
+            let seen = self.seen_by.get(other).and_then(|seen| seen.get(&writer));
             *other != writer
                 && self.signers.get(other) == self.signers.get(&writer)
                 && seen.is_some_and(|(number, record)| *number >= head.number && has(*other, *record))
@@ -263,7 +280,7 @@ impl ControlState {
         // Of two that have seen each other to the end, which honest ones never have, neither is gone.
         let is_mutual = |other: &WriterId| {
             let end = self.heads.get(other).map_or(0, |head| head.number);
-            let seen = self.seen.get(&writer).and_then(|seen| seen.get(other));
+            let seen = self.seen_by.get(&writer).and_then(|seen| seen.get(other));
             seen.is_some_and(|(number, _)| *number >= end)
         };
         self.signers.keys().any(|other| follows(other) && !is_mutual(other))

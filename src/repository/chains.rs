@@ -3,7 +3,7 @@
 use super::{
     Repository,
     catalogue::Refusal,
-    evidence::{RefusedRecord, SignedRecord},
+    evidence::{Found, RefusedRecord, SignedRecord},
     head, layout,
 };
 use crate::core::{
@@ -41,12 +41,16 @@ pub struct Followed {
     pub lost: LostRecords,
     /// The numbers that any store lists, by writer, whatever lies there.
     pub listed: BTreeMap<WriterId, BTreeSet<u64>>,
-    /// Whether something that was passed over is there now. Nothing was followed then: what is known has to be forgotten.
+    /// The newest record of each chain that more than half of the stores show. No other of its number can be durable, nor
+    /// of those before it.
+    pub settled: BTreeMap<WriterId, u64>,
+    /// Whether something that was passed over is there now, or what comes next follows another record than the one that
+    /// is known. What is known has to be forgotten then.
     pub turned_up: bool,
 }
 
 /// The records of a chain that stores list: those that are good, and those that are not.
-type Shown = BTreeMap<u64, (Vec<(usize, SignedRecord)>, Vec<RefusedRecord>)>;
+type Shown = BTreeMap<u64, (Vec<Found>, Vec<RefusedRecord>)>;
 
 /// Which stores list each record.
 type Listed = BTreeMap<WriterId, BTreeMap<u64, Vec<usize>>>;
@@ -71,8 +75,8 @@ impl Repository {
         }
         // Whatever lies behind a loss may be what acknowledges it.
         let mut lost = known.lost.clone();
-        for (_, signed) in shown.values().flat_map(BTreeMap::values).flat_map(|(found, _)| found) {
-            lost.add_acknowledged(&signed.record);
+        for found in shown.values().flat_map(BTreeMap::values).flat_map(|(found, _)| found) {
+            lost.add_acknowledged(&found.signed.record);
         }
         for (writer, shown) in shown {
             let head = known.heads.get(&writer).copied();
@@ -186,18 +190,23 @@ impl Repository {
             followed.refused.extend(refused);
             let (good, stray): (Vec<_>, Vec<_>) = found
                 .into_iter()
-                .partition(|(_, signed)| tips.as_ref().is_none_or(|tips| tips.contains(&signed.record.previous)));
+                .partition(|found| tips.as_ref().is_none_or(|tips| tips.contains(&found.signed.record.previous)));
             let mut refuse = |at: usize, why: &str| {
                 let (store, why) = (self.stores[at].name().to_owned(), Refusal::Damaged(why.to_owned()));
                 followed.refused.push(RefusedRecord { store, writer, number, last: number, why, stray: false });
             };
-            stray.iter().for_each(|(at, _)| refuse(*at, "it does not follow the record before it"));
-            good.iter().skip(1).for_each(|(at, _)| refuse(*at, "another store has another record of this number"));
+            stray.iter().for_each(|found| refuse(found.at, "it does not follow the record before it"));
+            good.iter().skip(1).for_each(|found| refuse(found.at, "another store has another record of this number"));
             if good.is_empty() {
+                // Another record than the known one may be before it.
+                followed.turned_up |= head.is_some_and(|head| number == head.number + 1);
                 return u64::MAX;
             }
-            tips = Some(good.iter().map(|(_, signed)| Some(signed.sha256)).collect());
-            followed.records.extend(good.into_iter().map(|(_, signed)| signed));
+            if good.iter().any(|found| found.stores >= self.control_write_quorum()) {
+                followed.settled.insert(writer, number);
+            }
+            tips = Some(good.iter().map(|found| Some(found.signed.sha256)).collect());
+            followed.records.extend(good.into_iter().map(|found| found.signed));
         }
         for (number, (_, refused)) in behind {
             followed.pass(lost, writer, number, refused);

@@ -36,6 +36,23 @@ pub struct SignedRecord {
     pub sha256: Sha256,
 }
 
+/// A good record as stores show it.
+pub(super) struct Found {
+    /// The first store that gives it, by position.
+    pub(super) at: usize,
+    pub(super) signed: SignedRecord,
+    /// How many do.
+    pub(super) stores: usize,
+}
+
+/// What a store has in the place of records that others gave.
+enum Unlike {
+    Missing,
+    /// One of them, by position.
+    Same(usize),
+    Other(Box<SignedRecord>),
+}
+
 /// A record that was not accepted.
 #[derive(Clone, Debug)]
 pub struct RefusedRecord {
@@ -65,19 +82,20 @@ impl Repository {
         self.stores.len() / 2 + 1
     }
 
-    /// The good records of one place, each once, with the first store that gives it. One is all there is unless the
-    /// chain forked; and which one a single store shows says nothing about that.
+    /// The good records of one place, each once. One is all there is unless the chain forked; and which one a single store
+    /// shows says nothing about that.
     pub(super) async fn read_everywhere(
         &self,
         writer: WriterId,
         number: u64,
         stores: &[usize],
-    ) -> (Vec<(usize, SignedRecord)>, Vec<RefusedRecord>) {
-        let (mut found, mut refused) = (Vec::<(usize, SignedRecord)>::new(), Vec::new());
+    ) -> (Vec<Found>, Vec<RefusedRecord>) {
+        let (mut found, mut refused) = (Vec::<Found>::new(), Vec::new());
         for at in stores {
             match self.read_unlike(*at, writer, number, &found).await {
-                Ok(Some(signed)) => found.push((*at, signed)),
-                Ok(None) => {}
+                Ok(Unlike::Other(signed)) => found.push(Found { at: *at, signed: *signed, stores: 1 }),
+                Ok(Unlike::Same(same)) => found[same].stores += 1,
+                Ok(Unlike::Missing) => {}
                 Err(why) => {
                     refused.push(RefusedRecord {
                         store: self.stores[*at].name().to_owned(),
@@ -94,20 +112,18 @@ impl Repository {
     }
 
     /// Reads a record from a store, unless it has none, or one of those that were found.
-    async fn read_unlike(
-        &self,
-        at: usize,
-        writer: WriterId,
-        number: u64,
-        found: &[(usize, SignedRecord)],
-    ) -> Result<Option<SignedRecord>, Refusal> {
+    ///
+    /// What has the same bytes is the same record, whatever signature lies beside it.
+    async fn read_unlike(&self, at: usize, writer: WriterId, number: u64, found: &[Found]) -> Result<Unlike, Refusal> {
         if !found.is_empty() {
             let bytes = get(&self.stores[at], writer, number, "json", evidence_format::MAX_BYTES).await?;
-            if bytes.is_none_or(|bytes| found.iter().any(|(_, signed)| signed.bytes == bytes)) {
-                return Ok(None);
+            let Some(bytes) = bytes else { return Ok(Unlike::Missing) };
+            if let Some(same) = found.iter().position(|found| found.signed.bytes == bytes) {
+                return Ok(Unlike::Same(same));
             }
         }
-        self.read_record(at, writer, number).await
+        let read = self.read_record(at, writer, number).await?;
+        Ok(read.map_or(Unlike::Missing, |signed| Unlike::Other(Box::new(signed))))
     }
 
     /// Reads one record from the store at a position; `None` where it has none.

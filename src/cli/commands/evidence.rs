@@ -107,7 +107,8 @@ pub const HELP_ACKNOWLEDGE: Help = Help {
         is removed by hand, with its .sig and .age. Until then prune refuses and names it; one that is unsigned, does not \
         follow the end of its chain and is on so few stores that nothing durable can be missing is passed over.\nWhere \
         every store lost the newest records of this host's own chain, its next command brings again what this host still \
-        has, and goes on behind the rest once that is acknowledged; check calls both evidence-lost.",
+        has, and goes on behind the rest once that is acknowledged; check calls both evidence-lost. The same goes for records \
+        of any chain that others have recorded as seen on more than half of the stores, and that none shows any more.",
     examples: &[("records 4 to 6", "recoup evidence acknowledge WRITER/4-6 --reason 'disk of b lost, ticket 8813'")],
     exit_codes: &[
         (0, "acknowledged"),

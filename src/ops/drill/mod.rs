@@ -320,8 +320,9 @@ impl<'a> Drill<'a> {
             result: serde_json::to_value(&result).unwrap_or_default(),
             ..Draft::new(Action::Drill, verdict, self.started_at)
         };
+        let writer = started.recorded.writer;
         let recorded = recorder.end(started, draft)?;
-        result.evidence.end = Some(recorded.head.number);
+        result.evidence.end = (recorded.writer == writer).then_some(recorded.head.number);
         let shipping = deeds::shipping_notes(recorder);
         let interrupted = result.verdict == Verdict::Aborted;
         let shipped = match interrupted {

@@ -69,7 +69,8 @@ pub async fn acknowledge(
             break;
         }
     }
-    let (schema, findings, notes) = (EvidenceSchema, Vec::new(), recorder.take_notes());
+    let (schema, findings, mut notes) = (EvidenceSchema, Vec::new(), recorder.take_notes());
+    notes.push(format!("prune needs an answer from every store from now on, where the chain goes on: one that is silent may have {lost}"));
     Ok(EvidenceResult { schema, status: Status::Ok, records, findings, notes })
 }
 
@@ -99,12 +100,25 @@ fn must_be_lost(repository: &Repository, examined: &Examined, lost: Lost) -> Res
         let cause = format!("store {store} may have it: {}", unread.message);
         return refused(Code::Store, cause, "recoup evidence verify");
     }
-    if let Some((_, number)) = examined.records.range((writer, first)..=(writer, last)).next().map(|(place, _)| *place)
-    {
+    if let Some(((_, number), (signed, _))) = examined.records.range((writer, first)..=(writer, last)).next() {
         let cause = format!("record {writer}/{number} is there");
-        return refused(Code::Refused, cause, "recoup evidence verify");
+        let before = examined.records.get(&(writer, number - 1));
+        let is_astray = before.is_some_and(|(before, _)| signed.record.previous != Some(before.sha256));
+        let next_step = if is_astray { way_back(writer, *number) } else { "recoup evidence verify".to_owned() };
+        return refused(Code::Refused, cause, &next_step);
     }
     Ok(())
+}
+
+/// How a chain is read on where a record follows another than the one that stores show before it.
+fn way_back(writer: WriterId, number: u64) -> String {
+    let before = number - 1;
+    let name = layout::evidence(writer, before, "json");
+    format!(
+        "bring back the {writer}/{before} that it follows; where that is lost for good: read the other one with recoup \
+         evidence show {writer}/{before}, do again what should stand, remove {name}, .sig and .age by hand on every store, \
+         then recoup evidence acknowledge {writer}/{before} --reason TEXT"
+    )
 }
 
 /// What this host has still is brought again by the next command.
@@ -135,21 +149,21 @@ fn newest(
     let seen = examined.records.values().flat_map(|(signed, _)| &signed.record.seen);
     let seen = seen.filter(|seen| seen.writer == writer);
     let seen = seen.map(|seen| ChainHead { number: seen.number, sha256: seen.sha256 });
-    let Some(newest) = known.chain(seen).chain(records).max_by_key(|head| head.number) else {
-        let cause = format!("nobody has seen a record of {writer}");
-        return Err(refused(Code::Usage, lost, cause, "recoup evidence list"));
-    };
-    if last <= newest.number {
+    let newest = known.chain(seen).chain(records).max_by_key(|head| head.number);
+    if let Some(newest) = newest.filter(|newest| last <= newest.number) {
         return Ok(newest);
     }
+    let known = newest.map_or("none".to_owned(), |newest| format!("{writer}/{}", newest.number));
     let lies_at = examined.listed.iter().find(|(_, listed)| listed.contains_key(&(writer, last)));
     let (cause, next_step) = match lies_at {
         Some((at, _)) => {
             let (name, store) = (layout::evidence(writer, last, "json"), repository.stores[*at].name());
-            let cause = format!("nobody has seen a record after {writer}/{}, and {name} is none", newest.number);
-            (cause, format!("look at {name} on store {store}, and remove it there"))
+            (
+                format!("the newest known of {writer} is {known}, and {name} is no record that anybody has seen"),
+                format!("look at {name} on store {store}, and remove it there"),
+            )
         }
-        None => (format!("the newest known of {writer} is {}", newest.number), "recoup evidence verify".to_owned()),
+        None => (format!("the newest known of {writer} is {known}"), "recoup evidence verify".to_owned()),
     };
     Err(refused(Code::Usage, lost, cause, next_step))
 }

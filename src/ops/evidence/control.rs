@@ -17,6 +17,7 @@ use crate::{
         chains::{Followed, KnownChains},
         evidence::RefusedRecord,
     },
+    stores::Store,
     world::files,
 };
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,18 @@ pub struct ControlView {
 }
 
 impl ControlView {
+    /// Records that were on more than half of the stores, as others have recorded or this host knows, and that lie beyond
+    /// what was read; but for those that were acknowledged as lost.
+    pub fn unshown(&self) -> Vec<Lost> {
+        let mut unshown = Vec::new();
+        for (writer, newest) in &self.state.seen {
+            let next = self.state.heads.get(writer).map_or(0, |head| head.number) + 1;
+            let others = if *newest < next { Vec::new() } else { self.state.lost.others(*writer, next, *newest) };
+            unshown.extend(others.into_iter().map(|(first, last)| Lost { writer: *writer, first, last }));
+        }
+        unshown
+    }
+
     /// Records that were on stores, as this host knows, and that none shows any more, but for those that were acknowledged
     /// as lost. None as long as a store is silent: it may have them.
     pub fn missing(&self, repository: &Repository, own: Option<&Chain>) -> Vec<Lost> {
@@ -56,6 +69,10 @@ impl ControlView {
         if let Some(own) = own {
             let acknowledged = names().filter_map(|name| own.acknowledged.get(name).copied()).max();
             newest.insert(own.writer, acknowledged.unwrap_or(0).min(own.number()));
+        }
+        for (writer, seen) in &self.state.seen {
+            let newest = newest.entry(*writer).or_default();
+            *newest = (*newest).max(*seen);
         }
         let mut missing = Vec::new();
         for (writer, newest) in newest {
@@ -73,10 +90,13 @@ impl ControlView {
     }
 }
 
-/// What is kept: the fold of records that stores have shown.
+/// What is kept: the fold of records that more than half of the stores have shown, or that others follow which they have.
+/// What fewer have shown may turn out to be one branch of a fork: the other one, which is durable, would be hidden by it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     repository: RepositoryId,
+    /// More than half of the stores, then. With other stores, what was kept says nothing of what these show.
+    shown_by: usize,
     /// Of the trusted signers and what each may sign: what one of them signed counts no more once it may not.
     signers_sha256: Sha256,
     state: ControlState,
@@ -87,6 +107,15 @@ struct Kept {
 
 /// Reads the control log from the stores. `state_dir` is this host's, where it has one.
 pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> ControlView {
+    let view = read_once(repository, state_dir).await;
+    // The stores are not listed at one moment: who has seen a record may be seen before it.
+    if !view.complete || view.unshown().is_empty() {
+        return view;
+    }
+    read_once(repository, state_dir).await
+}
+
+async fn read_once(repository: &Repository, state_dir: Option<&Path>) -> ControlView {
     let journal = state_dir.map(|directory| Journal::new(directory, repository.id));
     let (mut state, mut passed) = journal.as_ref().map(|journal| kept(repository, journal)).unwrap_or_default();
     let mut followed = follow(repository, &state, &passed).await;
@@ -95,8 +124,11 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
         followed = follow(repository, &state, &passed).await;
     }
     let troubled = troubled(&followed, &state);
-    let (troubled, sound): (Vec<_>, Vec<_>) =
-        followed.records.iter().partition(|signed| troubled.contains(&signed.record.writer));
+    let (sound, passing): (Vec<_>, Vec<_>) = followed.records.iter().partition(|signed| {
+        let (writer, number) = (signed.record.writer, signed.record.number);
+        let is_settled = followed.settled.get(&writer).is_some_and(|newest| number <= *newest);
+        is_settled && !troubled.contains(&writer)
+    });
     sound.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     passed.add_up_to(&followed.lost, |writer| state.heads.get(&writer).map_or(0, |head| head.number));
     if let Some(journal) = &journal
@@ -104,9 +136,9 @@ pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> 
     {
         keep(repository, journal, &state, &passed);
     }
-    troubled.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
+    passing.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     if let Some(journal) = &journal {
-        add_own(journal, &mut state);
+        add_own(repository, journal, &mut state);
     }
     let mut lost = passed;
     lost.add_up_to(&followed.lost, |_| u64::MAX);
@@ -135,8 +167,16 @@ fn troubled(followed: &Followed, state: &ControlState) -> BTreeSet<WriterId> {
 
 /// Adds this host's own records that the stores do not show. Where some are missing between, the chain's end stays before
 /// the gap: what is missing there may matter.
-fn add_own(journal: &Journal, state: &mut ControlState) {
+fn add_own(repository: &Repository, journal: &Journal, state: &mut ControlState) {
     let Some(chain) = journal.chain() else { return };
+    journal.unsaid().iter().for_each(|record| state.add_change(record));
+    let acknowledged = |store: &Store| chain.acknowledged.get(store.name()).copied().unwrap_or(0);
+    let mut acknowledged: Vec<u64> = repository.stores.iter().map(acknowledged).collect();
+    acknowledged.sort_unstable_by(|a, b| b.cmp(a));
+    if let Some(durable) = acknowledged.get(repository.control_write_quorum() - 1) {
+        let seen = state.seen.entry(chain.writer).or_default();
+        *seen = (*seen).max((*durable).min(chain.number()));
+    }
     let mut head = state.heads.get(&chain.writer).copied();
     for (record, sha256) in journal.records_after(head.map_or(0, |head| head.number)) {
         state.add(&record, sha256);
@@ -160,14 +200,23 @@ pub(super) fn cached(repository: &Repository, journal: &Journal) -> ControlState
 fn kept(repository: &Repository, journal: &Journal) -> (ControlState, LostRecords) {
     let kept = fs::read(journal.directory().join("control.json")).ok();
     let kept: Option<Kept> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let is_right = |kept: &Kept| kept.repository == repository.id && kept.signers_sha256 == signers_sha256(repository);
+    let is_right = |kept: &Kept| {
+        kept.repository == repository.id
+            && kept.shown_by == repository.control_write_quorum()
+            && kept.signers_sha256 == signers_sha256(repository)
+    };
     kept.filter(is_right).map(|kept| (kept.state, kept.passed)).unwrap_or_default()
 }
 
 /// Losing it costs reading everything again.
 fn keep(repository: &Repository, journal: &Journal, state: &ControlState, passed: &LostRecords) {
-    let signers_sha256 = signers_sha256(repository);
-    let kept = Kept { repository: repository.id, signers_sha256, state: state.clone(), passed: passed.clone() };
+    let kept = Kept {
+        repository: repository.id,
+        shown_by: repository.control_write_quorum(),
+        signers_sha256: signers_sha256(repository),
+        state: state.clone(),
+        passed: passed.clone(),
+    };
     let bytes = serde_json::to_vec(&kept).expect("the fold has no map with odd keys");
     // A reader need not have a state directory of its own making.
     if files::create_private_directories(journal.directory()).is_ok() {

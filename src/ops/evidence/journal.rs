@@ -47,6 +47,9 @@ pub struct Chain {
     /// Who signed the configuration that the chain has recorded last.
     #[serde(default)]
     pub configuration_signer: Option<String>,
+    /// Records of chains that were given up, which this one has yet to say again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub restates: BTreeSet<(WriterId, u64)>,
 }
 
 impl Chain {
@@ -60,6 +63,7 @@ impl Chain {
             min_stores: BTreeMap::new(),
             min_stores_since: BTreeMap::new(),
             configuration_signer: None,
+            restates: BTreeSet::new(),
         }
     }
 
@@ -152,7 +156,8 @@ impl Journal {
         chain
     }
 
-    fn read(&self, writer: WriterId, number: u64) -> Option<(Record, Sha256)> {
+    /// A record that lies here, and its digest.
+    pub fn read(&self, writer: WriterId, number: u64) -> Option<(Record, Sha256)> {
         let local = self.local(writer, number)?;
         let record = evidence_format::parse(local.envelope.as_bytes()).ok()?;
         let fits = record.writer == writer && record.number == number && record.repository == self.repository;
@@ -223,6 +228,10 @@ impl Journal {
         let mut chain = self.chain().unwrap_or_else(|| Chain::new(self.repository, world.new_id()));
         let (record, body) = make(&chain);
         debug_assert_eq!(record.body, BodyRef { size: body.len() as u64, sha256: format::sha256(&body) });
+        // No reader would follow the chain past it.
+        if let Some(why) = record.contradiction() {
+            return Err(Failure::internal(format!("evidence record {}/{}: {why}", chain.writer, record.number)));
+        }
         let bytes = evidence_format::to_bytes(&record);
         let head = record.head(format::sha256(&bytes));
         let envelope = String::from_utf8(bytes).expect("JSON is text");
@@ -318,15 +327,43 @@ impl Journal {
     }
 
     /// Begins a new chain: the one so far is that of another state directory too, or waits on a key that is trusted no
-    /// more. Its records stay here.
-    pub fn retire(&self, world: &World, writer: WriterId) -> Result<(), Failure> {
+    /// more. Its records stay here, and the new one notes which of them it has to say again.
+    pub fn retire(&self, world: &World, writer: WriterId, restates: &BTreeSet<u64>) -> Result<(), Failure> {
         let _lock = self.lock()?;
-        match self.chain() {
-            Some(chain) if chain.writer == writer => {
-                write_json(&self.chain_path(), &Chain::new(self.repository, world.new_id()))
-            }
-            _ => Ok(()),
+        self.retire_locked(world, writer, restates)
+    }
+
+    /// The same, but not before everything has ended that has begun in it: an end belongs into the chain of its start.
+    pub fn retire_closed(&self, world: &World, writer: WriterId, restates: &BTreeSet<u64>) -> Result<(), Failure> {
+        let _lock = self.lock()?;
+        let prefix = format!("{writer}-");
+        let running = fs::read_dir(self.directory.join("running")).into_iter().flatten().flatten();
+        match running.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(&prefix)) {
+            true => Ok(()),
+            false => self.retire_locked(world, writer, restates),
         }
+    }
+
+    fn retire_locked(&self, world: &World, writer: WriterId, restates: &BTreeSet<u64>) -> Result<(), Failure> {
+        let Some(chain) = self.chain().filter(|chain| chain.writer == writer) else { return Ok(()) };
+        let mut next = Chain::new(self.repository, world.new_id());
+        next.restates = chain.restates;
+        next.restates.extend(restates.iter().map(|number| (writer, *number)));
+        write_json(&self.chain_path(), &next)
+    }
+
+    /// Notes that the chain has said a record again.
+    pub fn restated(&self, place: (WriterId, u64)) -> Result<(), Failure> {
+        let _lock = self.lock()?;
+        let Some(mut chain) = self.chain() else { return Ok(()) };
+        chain.restates.remove(&place);
+        write_json(&self.chain_path(), &chain)
+    }
+
+    /// What the chain has yet to say again, as far as it lies here.
+    pub fn unsaid(&self) -> Vec<Record> {
+        let places = self.chain().map(|chain| chain.restates).unwrap_or_default();
+        places.into_iter().filter_map(|(writer, number)| self.read(writer, number)).map(|(record, _)| record).collect()
     }
 }
 

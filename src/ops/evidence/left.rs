@@ -6,7 +6,7 @@
 use super::{Lost, Recorder, control, journal::Chain};
 use crate::{
     core::{
-        evidence::{Control, Draft, Record},
+        evidence::{Control, Draft, Phase, Record, SeenHead},
         failure::Failure,
     },
     format::{self, evidence as evidence_format},
@@ -40,19 +40,42 @@ impl Trust {
 }
 
 impl Recorder {
-    /// Gives up the chain if such a record waits in it.
+    /// Gives up the chain if such a record waits in it. What a process that died then has not said again is said first.
     pub(super) fn leave_behind(&self) -> Result<(), Failure> {
+        self.say_again()?;
         let Some(chain) = self.journal.chain() else { return Ok(()) };
         let Some(left) = self.left_behind(&chain, None) else { return Ok(()) };
         let holds = |number: u64| self.acknowledged(&chain).filter(|newest| *newest >= number).count();
-        let restated = self.restated(&chain, holds);
-        self.give_up(&chain, &left)?;
-        restated.into_iter().try_for_each(|draft| self.record(draft).map(drop))
+        self.give_up(&chain, &left, &self.unheard(&chain, holds))?;
+        self.say_again()
+    }
+
+    /// Says what the chain has noted when it began: what those given up before it have changed, and too few stores show.
+    pub(super) fn say_again(&self) -> Result<(), Failure> {
+        let Some(chain) = self.journal.chain().filter(|chain| !chain.restates.is_empty()) else { return Ok(()) };
+        self.note_configuration()?;
+        let trust = self.trust(None);
+        for place @ (writer, number) in chain.restates {
+            let record = self.journal.read(writer, number).map(|(record, _)| record);
+            let record = record.filter(|record| !trust.is_gone(&record.signer));
+            match record.as_ref().and_then(restate) {
+                Some(draft) => {
+                    self.append(draft, Phase::Whole, None)?;
+                }
+                None => self.note(format!(
+                    "evidence {writer}/{number}, which this host has yet to say again, cannot be read here any more, or its \
+                     key is trusted no more: recoup hold list, and do again what should stand"
+                )),
+            }
+            // Said twice, it changes nothing.
+            self.journal.restated(place)?;
+        }
+        Ok(())
     }
 
     /// Begins a new chain, and says what stays behind of the one so far.
-    pub(super) fn give_up(&self, chain: &Chain, left: &Left) -> Result<(), Failure> {
-        self.journal.retire(&self.host.world, chain.writer)?;
+    pub(super) fn give_up(&self, chain: &Chain, left: &Left, unheard: &BTreeSet<u64>) -> Result<(), Failure> {
+        self.journal.retire(&self.host.world, chain.writer, unheard)?;
         let records = Lost { writer: chain.writer, first: left.first, last: chain.number() };
         let changes = match left.changes {
             0 => String::new(),
@@ -123,18 +146,15 @@ impl Recorder {
         })
     }
 
-    /// What records of a chain that is given up change, and too few stores will ever show: said again in the next one. What
-    /// a key signed that is trusted no more, nobody says again.
-    pub(super) fn restated(&self, chain: &Chain, holds: impl Fn(u64) -> usize) -> Vec<Draft> {
+    /// Records of a chain that is given up which change something, and which too few stores will ever show: they are said
+    /// again in the next one. What a key signed that is trusted no more, nobody says again.
+    pub(super) fn unheard(&self, chain: &Chain, holds: impl Fn(u64) -> usize) -> BTreeSet<u64> {
         let trust = self.trust(None);
         let numbers = self.journal.numbers(chain.writer);
-        let lost = numbers.into_iter().filter(|number| *number <= chain.number() && holds(*number) < self.quorum());
-        let read = |number| {
-            let local = self.journal.local(chain.writer, number)?;
-            evidence_format::parse(local.envelope.as_bytes()).ok()
-        };
-        let records = lost.filter_map(read).filter(|record| !trust.is_gone(&record.signer));
-        records.filter_map(|record| restate(&record)).collect()
+        let unheard = numbers.into_iter().filter(|number| *number <= chain.number() && holds(*number) < self.quorum());
+        let records = unheard.filter_map(|number| self.journal.read(chain.writer, number)).map(|(record, _)| record);
+        let counting = records.filter(|record| !trust.is_gone(&record.signer) && restate(record).is_some());
+        counting.map(|record| record.number).collect()
     }
 }
 
@@ -143,6 +163,12 @@ fn restate(record: &Record) -> Option<Draft> {
     let control = record.control.clone().filter(|control| !matches!(control, Control::Configuration { .. }))?;
     let mut draft = Draft::new(record.action, record.verdict, record.started_at);
     draft.subjects = record.subjects.clone();
+    // What is acknowledged as lost counts up to what was seen of it; in its own chain, that is all before it.
+    if let Control::RecordsLost { writer, .. } = control {
+        let before = record.previous.filter(|_| writer == record.writer);
+        let before = before.map(|sha256| SeenHead { writer, number: record.number - 1, sha256 });
+        draft.seen = before.or(record.seen.iter().find(|seen| seen.writer == writer).copied());
+    }
     draft.control = Some(control);
     draft.result = serde_json::json!({ "restates": format!("{}/{}", record.writer, record.number) });
     Some(draft)

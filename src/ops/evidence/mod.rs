@@ -177,9 +177,26 @@ impl Recorder {
             draft.subjects = started.started.subjects.clone();
             draft.subjects.iter_mut().for_each(|subject| subject.verdict = draft.verdict);
         }
-        let recorded = self.append(draft, Phase::End, Some(started.recorded.head.number))?;
+        let recorded = self.append_end(&draft, started.recorded.writer, started.recorded.head.number)?;
         started.running.forget();
         Ok(recorded)
+    }
+
+    /// Closes a start. Where its chain was given up meanwhile, nothing can follow it there: the new one records the whole,
+    /// and its body says which start that closes.
+    fn append_end(&self, draft: &Draft, writer: WriterId, start: u64) -> Result<Recorded, Failure> {
+        self.append_as(|chain| {
+            if chain.writer == writer {
+                return self.record_of(chain, draft, Phase::End, Some(start));
+            }
+            let mut draft = draft.clone();
+            let closes = serde_json::Value::from(format!("{writer}/{start}"));
+            match draft.result.as_object_mut() {
+                Some(result) => drop(result.insert("closes".to_owned(), closes)),
+                None => draft.result = serde_json::json!({ "closes": closes }),
+            }
+            self.record_of(chain, &draft, Phase::Whole, None)
+        })
     }
 
     /// Closes what processes of this host began and never ended, and removes the plaintext that they left.
@@ -197,9 +214,9 @@ impl Recorder {
                 })?;
             }
             let chain = self.journal.chain().filter(|chain| chain.writer == running.writer);
-            let is_recorded = chain.is_some_and(|chain| chain.number() >= running.number);
-            let started = self.journal.local(running.writer, running.number);
-            let started = started.and_then(|local| evidence_format::parse(local.envelope.as_bytes()).ok());
+            let started = self.journal.read(running.writer, running.number).map(|(record, _)| record);
+            // Of a chain that was given up, all that some store lacked lies here.
+            let is_recorded = chain.map_or(started.is_some(), |chain| chain.number() >= running.number);
             if is_recorded {
                 let mut draft = Draft::new(Action::Restore, Verdict::Aborted, self.host.world.now());
                 if let Some(started) = started {
@@ -209,7 +226,7 @@ impl Recorder {
                     draft.subjects.iter_mut().for_each(|subject| subject.verdict = Verdict::Aborted);
                     draft.measured = started.measured;
                 }
-                self.append(draft, Phase::End, Some(running.number))?;
+                self.append_end(&draft, running.writer, running.number)?;
                 closed.push(Aborted { number: running.number, scratch });
             }
             lock.forget();
@@ -244,11 +261,12 @@ impl Recorder {
     }
 
     fn append(&self, draft: Draft, phase: Phase, closes: Option<u64>) -> Result<Recorded, Failure> {
-        let (record, head) = self.journal.append(
-            &self.host.world,
-            |chain| self.record_of(chain, &draft, phase, closes),
-            |bytes| self.host.key.sign(signature::EVIDENCE, bytes),
-        )?;
+        self.append_as(|chain| self.record_of(chain, &draft, phase, closes))
+    }
+
+    fn append_as(&self, make: impl FnOnce(&Chain) -> (Record, Vec<u8>)) -> Result<Recorded, Failure> {
+        let sign = |bytes: &[u8]| self.host.key.sign(signature::EVIDENCE, bytes);
+        let (record, head) = self.journal.append(&self.host.world, make, sign)?;
         Ok(Recorded { writer: record.writer, head })
     }
 

@@ -106,15 +106,22 @@ impl Recorder {
         result
     }
 
-    /// Begins a new chain. What cannot be noted now is on this host's disk still, in the one that was given up.
+    /// Begins a new chain. Where enough stores go on taking the one so far, it waits for what has begun in it to end.
     fn go_on(&self, chain: &Chain, shipped: &Shipped, left: Option<&Left>) {
-        let restated = self.restated(chain, |number| shipped.holds(number));
-        let is_begun = match left {
-            Some(left) => self.give_up(chain, left),
-            None => self.journal.retire(&self.host.world, chain.writer),
+        let unheard = self.unheard(chain, |number| shipped.holds(number));
+        let world = &self.host.world;
+        let begun = match left {
+            Some(left) => self.give_up(chain, left, &unheard),
+            None if shipped.holds_newest() >= self.quorum() => {
+                self.journal.retire_closed(world, chain.writer, &unheard)
+            }
+            None => self.journal.retire(world, chain.writer, &unheard),
         };
-        if is_begun.is_ok() {
-            restated.into_iter().for_each(|draft| drop(self.record(draft)));
+        if let Err(failure) = begun.and_then(|()| self.say_again()) {
+            self.note(format!(
+                "what the given up chain of evidence {} says is not said again yet, and the next command does: {failure}",
+                chain.writer
+            ));
         }
     }
 

@@ -56,21 +56,36 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
     Ok(vetoes)
 }
 
-/// How prune gets on behind a record that is nowhere good.
+/// How prune gets on behind a record that is nowhere good. What a trusted key signed may be a hold, whatever is wrong with
+/// its place in the chain: nobody is told to remove it.
 fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
     let lies_there = view.listed.get(&refused.writer).is_some_and(|listed| listed.contains(&refused.number));
-    let remove = match lies_there {
-        true => format!(
+    let remove = match &refused.why {
+        Refusal::Untrusted(_) if lies_there => format!(
             "; what nobody of yours wrote is removed by hand: {} on store {}",
             layout::evidence(refused.writer, refused.number, "json"),
             refused.store
         ),
-        false => String::new(),
+        _ => String::new(),
     };
     format!(
         "recoup evidence verify, then recoup copy{remove}; what was there and is lost for good: recoup evidence acknowledge \
          {lost} --reason TEXT"
     )
+}
+
+/// A record was on more than half of the stores, and none that answers has it: one of them has lost it.
+fn unshown(failure: impl Fn(Code) -> Failure, lost: Lost, silent: &[&str]) -> Failure {
+    let was_there = format!("evidence {lost} was on more than half of the stores, by what others recorded of it");
+    match silent {
+        [] => failure(Code::Refused).cause(format!("{was_there}, and none has it any more")).next_step(format!(
+            "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup evidence \
+             acknowledge {lost} --reason TEXT"
+        )),
+        silent => failure(Code::Store)
+            .cause(format!("{was_there}; none that answers has it any more, and no answer from {}", silent.join(", ")))
+            .next_step("bring the stores back, then run the same command again: recoup evidence verify shows what is lost"),
+    }
 }
 
 /// A chain that cannot be followed to its end may hide a hold. What lies beyond it without following it, and on too few
@@ -97,6 +112,9 @@ fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Res
     // A store that is silent now may have what was lost.
     let silent = host.repository.stores.iter().map(|store| store.name());
     let silent: Vec<&str> = silent.filter(|name| !view.answered.contains(*name)).collect();
+    if let Some(lost) = view.unshown().first() {
+        return Err(unshown(failure, *lost, &silent));
+    }
     match view.lost.stretches().next() {
         Some((writer, first, last)) if !silent.is_empty() => Err(failure(Code::Store)
             .cause(format!(

@@ -202,7 +202,8 @@ fn check_says_what_was_lost_and_how_to_get_on() {
     let found = check(&house).expect_code(2).stdout;
     let lost = found.split("evidence acknowledge ").nth(1).unwrap().split(' ').next().unwrap();
     assert!(lost.ends_with("/4"), "{found}");
-    run(&mut house.recoup(["evidence", "acknowledge", lost, "--reason", "set back"])).expect_code(0);
+    let done = run(&mut house.recoup(["evidence", "acknowledge", lost, "--reason", "set back"])).expect_code(0);
+    assert!(done.stderr.contains("prune needs an answer from every store"), "{done:?}");
     assert!(!check(&house).stdout.contains("[evidence-lost]"));
     super::verify(&house).expect_code(0);
 }

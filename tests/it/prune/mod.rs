@@ -12,6 +12,7 @@ mod noted;
 mod scale;
 mod schedules;
 mod unfinished;
+mod unshown;
 
 use crate::simulation::{
     FOLDER, Machine, Process, STORES, Site,

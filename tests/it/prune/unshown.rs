@@ -1,0 +1,67 @@
+//! Records that somebody has seen, and that no store shows which answers.
+
+use super::*;
+use recoup::{
+    core::evidence::{Action, Draft, Verdict},
+    ops::evidence::{self, Lost, Recorded},
+    stores::fault::Switch,
+};
+use std::fs;
+
+fn record(process: &Process) -> Recorded {
+    let recorder = process.recorder();
+    let recorded = recorder.record(Draft::new(Action::Copy, Verdict::Passed, process.host.world.now())).unwrap();
+    live(recorder.ship());
+    recorded
+}
+
+#[test]
+fn a_hold_that_a_store_lost_is_missed_by_who_has_seen_it() {
+    let history = History::new(3);
+    let (ids, other) = (history.ids(), Machine::new(1, "other"));
+    other.clock.advance_seconds(24 * 3600);
+    let process = |machine: &Machine, down: &[usize]| {
+        let process = Process::new(&history.site, machine, &history.database).keeping(1);
+        down.iter().for_each(|at| process.faults[*at].switch(Switch::Down));
+        process
+    };
+    let read = || {
+        let host = process(&other, &[]).host;
+        live(evidence::read_control(&host.repository, Some(&host.state_dir)))
+    };
+    let prune = |down: &[usize]| live(process(&other, down).prune(confirmed())).map(|pruned| pruned.exit_code);
+    live(process(&history.machine, &[2]).hold(ids[0])).unwrap();
+    let (writer, head) = read().state.heads.into_iter().next().unwrap();
+    record(&process(&other, &[]));
+    // What few stores have, nobody has seen there: one that is silent may have it, and stops no prune.
+    record(&process(&history.machine, &[0, 2]));
+    read();
+    record(&process(&other, &[]));
+    assert_eq!(prune(&[1]), Ok(Code::Warning), "a store is silent, and lags");
+    let lose = |store: usize, number: u64| {
+        let names = ["json", "sig", "age"].map(|ending| format!("evidence/{writer}/{number:010}.{ending}"));
+        names
+            .iter()
+            .filter(|name| history.site.get(store, name).is_some())
+            .for_each(|name| history.site.remove(store, name));
+    };
+    // One store is set back, another is silent, and what was read before is gone.
+    lose(0, head.number);
+    fs::remove_file(process(&other, &[]).host.state_dir.join("evidence/control.json")).unwrap();
+    let refused = prune(&[1]).unwrap_err();
+    assert_eq!(refused.code, Code::Store, "{refused}");
+    assert!(refused.to_string().contains(&format!("{writer}/{}", head.number)), "{refused}");
+    assert_eq!(prune(&[]), Ok(Code::Done));
+    assert_eq!(history.listed().first(), Some(&ids[0]));
+    // It is lost for good.
+    (head.number..=head.number + 1).for_each(|number| lose(1, number));
+    fs::remove_file(process(&other, &[]).host.state_dir.join("evidence/control.json")).unwrap();
+    let lost = Lost { writer, first: head.number, last: head.number };
+    let refused = prune(&[]).unwrap_err();
+    assert_eq!(refused.code, Code::Refused, "{refused}");
+    assert!(refused.next_step.unwrap().contains(&format!("recoup evidence acknowledge {lost} ")));
+    let host = process(&other, &[]).host;
+    assert_eq!(read().missing(&host.repository, None), [lost]);
+    live(evidence::acknowledge(&host.repository, &process(&other, &[]).recorder(), &host.world, lost)).unwrap();
+    assert_eq!(prune(&[]), Ok(Code::Done));
+}
