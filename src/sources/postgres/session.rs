@@ -1,6 +1,6 @@
 //! The one session that a copy needs from its beginning to its end, and what it tells of the server.
 
-use super::{Server, control::Control, failures, pgpass};
+use super::{Server, control::Control, failures, pgpass, receive};
 use crate::{
     core::{
         failure::Failure,
@@ -95,7 +95,7 @@ impl Session {
         }
     }
 
-    fn row(&self, what: &str, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
+    pub(super) fn row(&self, what: &str, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
         let row = self.runtime.block_on(self.client.query_one(sql, parameters));
         row.map_err(|error| self.failed(what, &error))
     }
@@ -111,8 +111,9 @@ impl Session {
             pg_is_in_recovery(), current_setting('wal_level'), current_setting('archive_mode'), \
             current_setting('archive_command') <> '' OR coalesce(current_setting('archive_library', true), '') <> '', \
             current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'), \
-            (SELECT system_identifier FROM pg_control_system())";
-        let row = self.row("tell its settings", sql, &[])?;
+            (SELECT system_identifier FROM pg_control_system()), \
+            EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)";
+        let row = self.row("tell its settings", sql, &[&receive::APPLICATION])?;
         let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
         let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
         let theirs = PathBuf::from(text(0));
@@ -125,7 +126,9 @@ impl Session {
             return Err(foreign(data_dir, &cause));
         }
         let in_recovery: bool = row.try_get(2).unwrap_or_default();
-        unfit_settings(&text(3), &text(4), row.try_get(5).unwrap_or_default(), in_recovery)?;
+        // The log of a standby is shipped by its primary, and that of a server that is followed by whoever follows it.
+        let is_shipped = in_recovery || row.try_get(10).unwrap_or_default();
+        unfit_settings(&text(3), &text(4), row.try_get(5).unwrap_or_default(), is_shipped)?;
         let files = [("postgresql.conf", 6), ("pg_hba.conf", 7), ("pg_ident.conf", 8)];
         let files = files.into_iter().map(|(name, at)| (name, PathBuf::from(text(at)))).collect();
         Ok(Facts { version: row.try_get(1).unwrap_or_default(), in_recovery, files })
@@ -174,21 +177,20 @@ impl Session {
     }
 }
 
-fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, in_recovery: bool) -> Result<(), Failure> {
+fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, is_shipped: bool) -> Result<(), Failure> {
     if wal_level == "minimal" {
         return Err(failures::unfit("PostgreSQL writes too little log for backups")
             .cause("wal_level is minimal")
             .next_step("set wal_level = replica in postgresql.conf and restart the server"));
     }
-    // A standby's log is shipped by its primary.
-    if in_recovery {
+    if is_shipped {
         return Ok(());
     }
     let archive = "ALTER SYSTEM SET archive_mode = on; ALTER SYSTEM SET archive_command = 'recoup --config ... archive \
         push SOURCE %p'; then restart the server";
     if archive_mode == "off" {
         return Err(failures::unfit("PostgreSQL does not archive its log")
-            .cause("archive_mode is off")
+            .cause("archive_mode is off, and no recoup archive follow receives its log")
             .next_step(archive));
     }
     if !ships {

@@ -25,11 +25,13 @@ struct Page {
     remaining: Option<usize>,
 }
 
-/// What the whole records of a segment tell.
-pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogFacts {
+/// What the whole records of a segment tell that end behind an offset, and the offset up to which there are such records:
+/// 0 where there is none.
+pub(super) fn facts_behind(bytes: &[u8], header: &SegmentHeader, timeline: u32, from: usize) -> (LogFacts, usize) {
     let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
     let mut facts = LogFacts::default();
-    let Some(mut at) = walk.first_record() else { return facts };
+    let mut written = 0;
+    let Some(mut at) = walk.first_record() else { return (facts, written) };
     let mut previous: Option<Lsn> = None;
     while let Some((start, record, next)) = walk.record(at) {
         if previous.is_some_and(|previous| record::previous(&record) != Some(previous)) {
@@ -37,6 +39,10 @@ pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogF
         }
         previous = Some(walk.place(start));
         let end = walk.place(next);
+        (at, written) = (next, next.min(bytes.len()));
+        if next <= from {
+            continue;
+        }
         facts.last_begins = Some(walk.place(start));
         facts.ends = Some(end);
         match record::told(&record, end) {
@@ -59,9 +65,8 @@ pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogF
                 }
             }
         }
-        at = next;
     }
-    facts
+    (facts, written)
 }
 
 fn note(facts: &mut LogFacts, time: crate::core::log::ServerTime) {
