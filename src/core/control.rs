@@ -63,6 +63,19 @@ pub struct Drill {
     pub measured: Option<Measured>,
 }
 
+/// The fewest stores that made a snapshot of a source durable, and whose record says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FewestStores {
+    /// So many, 1 at least.
+    pub min_stores: u64,
+    /// The writer of the record.
+    pub writer: WriterId,
+    /// Its number.
+    pub number: u64,
+    /// Who signed the newest record of that writer.
+    pub signer: Option<String>,
+}
+
 /// The fold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlState {
@@ -90,12 +103,19 @@ pub struct ControlState {
     /// How many stores made a snapshot of a source durable, by writer, from which of its records on.
     #[serde(default)]
     min_stores: BTreeMap<SourceName, BTreeMap<WriterId, BTreeMap<u64, u64>>>,
+    /// Who signed the newest record of each writer.
+    #[serde(default)]
+    signers: BTreeMap<WriterId, String>,
+    /// Where it is recorded that a signer was revoked.
+    #[serde(default)]
+    revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
 }
 
 impl ControlState {
     /// Adds a record, whose bytes have the digest `sha256`. Those of a chain come in order.
     pub fn add(&mut self, record: &Record, sha256: Sha256) {
         self.heads.insert(record.writer, record.head(sha256));
+        self.signers.insert(record.writer, record.signer.clone());
         match (record.action, record.phase) {
             (Action::Drill, phase) => self.add_drill(record, phase),
             (_, Phase::Start) => drop(self.open_restores.insert((record.writer, record.number))),
@@ -167,21 +187,45 @@ impl ControlState {
                     self.proof_records.insert(recipient.clone(), (record.writer, record.number));
                 }
             }
-            Control::RecordsLost { writer, first, last } => self.lost.add(*writer, *first, *last),
-            Control::SignerRevoked { signer, .. } => drop(self.revoked_signers.insert(signer.clone())),
+            Control::RecordsLost { .. } => self.lost.add_acknowledged(record),
+            Control::SignerRevoked { signer, .. } => {
+                self.revoked_signers.insert(signer.clone());
+                self.revocations.entry(signer.clone()).or_default().insert((record.writer, record.number));
+            }
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
         }
     }
 
     /// The fewest stores that made a snapshot of a source durable for any writer, with what was in force after the
-    /// records `since`, by writer, and later; as far as anybody has recorded it.
-    pub fn fewest_stores(&self, source: &SourceName, since: &BTreeMap<WriterId, u64>) -> Option<u64> {
+    /// records `since`, by writer, and later; as far as anybody has recorded it. A writer whose signer was revoked by
+    /// then, and is not trusted, counts no more.
+    pub fn fewest_stores(
+        &self,
+        source: &SourceName,
+        since: &BTreeMap<WriterId, u64>,
+        is_trusted: impl Fn(&str) -> bool,
+    ) -> Option<FewestStores> {
         let in_force = |(writer, of_writer): (&WriterId, &BTreeMap<u64, u64>)| {
             let since = since.get(writer).copied().unwrap_or(0);
             let then = of_writer.range(..=since).next_back();
-            of_writer.range(since + 1..).chain(then).map(|(_, fewest)| *fewest).min()
+            let counted = of_writer.range(since + 1..).chain(then);
+            counted.map(|(number, fewest)| ((*fewest).max(1), *writer, *number)).min()
         };
-        self.min_stores.get(source)?.iter().filter_map(in_force).min()
+        let has_ended = |writer: WriterId| {
+            let signer = self.signers.get(&writer);
+            signer.is_some_and(|signer| !is_trusted(signer) && self.has_ended(writer, signer, since))
+        };
+        let of_source = self.min_stores.get(source)?.iter().filter(|(writer, _)| !has_ended(**writer));
+        let (min_stores, writer, number) = of_source.filter_map(in_force).min()?;
+        Some(FewestStores { min_stores, writer, number, signer: self.signers.get(&writer).cloned() })
+    }
+
+    /// Whether nothing that a writer does counts any more: who signed its newest record was revoked, and the records
+    /// `since` have that in them, and all of its own.
+    fn has_ended(&self, writer: WriterId, signer: &str, since: &BTreeMap<WriterId, u64>) -> bool {
+        let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
+        self.revocations.get(signer).is_some_and(|records| records.iter().any(|(of, number)| has(*of, *number)))
+            && self.heads.get(&writer).is_some_and(|head| has(writer, head.number))
     }
 
     /// The holds that were not released.
@@ -223,5 +267,78 @@ impl ControlState {
     /// Restores that were begun and never ended, by writer and number.
     pub fn open_restores(&self) -> &BTreeSet<(WriterId, u64)> {
         &self.open_restores
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{evidence::BodyRef, id::RunId};
+
+    /// What a record says, whose it is, which one, and who signed it.
+    fn add(state: &mut ControlState, (writer, number): (u8, u64), signer: &str, control: Control) {
+        let at = "2026-11-22T10:00:00Z".parse().unwrap();
+        let record = Record {
+            format: crate::core::evidence::FORMAT.to_owned(),
+            repository: RunId::from_random([7; 16]),
+            writer: RunId::from_random([writer; 16]),
+            number,
+            previous: None,
+            seen: Vec::new(),
+            acknowledged: BTreeMap::new(),
+            signer: signer.to_owned(),
+            action: Action::Configuration,
+            phase: Phase::Whole,
+            closes: None,
+            verdict: Verdict::Passed,
+            started_at: at,
+            recorded_at: at,
+            subjects: Vec::new(),
+            measured: None,
+            control: Some(control),
+            body: BodyRef { size: 0, sha256: Sha256([0; 32]) },
+        };
+        state.add(&record, Sha256([number as u8; 32]));
+    }
+
+    fn wants(min_stores: u64) -> Control {
+        Control::Configuration {
+            sha256: Sha256([0; 32]),
+            stores: Vec::new(),
+            recipients: Vec::new(),
+            policies: BTreeMap::new(),
+            min_stores: [("ledger".parse().unwrap(), min_stores)].into(),
+        }
+    }
+
+    #[test]
+    fn the_fewest_stores_that_count() {
+        let mut state = ControlState::default();
+        add(&mut state, (1, 1), "old", wants(0));
+        add(&mut state, (1, 2), "old", wants(3));
+        add(&mut state, (2, 1), "own", wants(2));
+        add(&mut state, (3, 1), "gone", wants(1));
+        let revoked =
+            Control::SignerRevoked { signer: "gone".into(), evidence: Vec::new(), inventories_sha256: Sha256([0; 32]) };
+        add(&mut state, (2, 2), "own", revoked);
+        type Case<'a> = (&'a [(u8, u64)], &'a str, (u64, u8, u64));
+        let cases: &[Case] = &[
+            // Nothing makes a snapshot durable on no store at all.
+            (&[], "", (1, 1, 1)),
+            (&[(1, 1)], "", (1, 1, 1)),
+            (&[(1, 2)], "", (1, 3, 1)),
+            // Whose signer is revoked counts until all was level after that; where it is trusted again, for ever.
+            (&[(1, 2), (3, 1), (2, 1)], "", (1, 3, 1)),
+            (&[(1, 2), (2, 2)], "", (1, 3, 1)),
+            (&[(1, 2), (3, 1), (2, 2)], "gone", (1, 3, 1)),
+            (&[(1, 2), (3, 1), (2, 2)], "", (2, 2, 1)),
+        ];
+        for (since, trusted, (min_stores, writer, number)) in cases {
+            let level = since.iter().map(|(writer, number)| (RunId::from_random([*writer; 16]), *number)).collect();
+            let source = "ledger".parse().unwrap();
+            let fewest = state.fewest_stores(&source, &level, |signer| signer == *trusted).unwrap();
+            let found = (fewest.min_stores, fewest.writer, fewest.number);
+            assert_eq!(found, (*min_stores, RunId::from_random([*writer; 16]), *number), "{since:?} {trusted}");
+        }
     }
 }

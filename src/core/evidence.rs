@@ -425,6 +425,8 @@ pub struct Draft {
     pub measured: Option<Measured>,
     /// What it changes.
     pub control: Option<Control>,
+    /// The newest record that is known of a writer it speaks of, where that was never read.
+    pub seen: Option<SeenHead>,
     /// The result, as `--json` prints it, or what else belongs in the sealed body.
     pub result: serde_json::Value,
 }
@@ -439,6 +441,7 @@ impl Draft {
             subjects: Vec::new(),
             measured: None,
             control: None,
+            seen: None,
             result: serde_json::Value::Null,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! That lets a reader go on past them while nobody has them. One that turns up counts as it always did.
 
-use super::evidence::WriterId;
+use super::evidence::{Control, Record, WriterId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,36 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostRecords(BTreeMap<WriterId, BTreeSet<(u64, u64)>>);
 
+/// What a record acknowledges as lost, as far as it counts: whose, the first, the last.
+///
+/// It counts up to the newest record of that writer that it names as seen; in its own chain, up to itself. What is not
+/// written yet is not lost: acknowledged in advance, a record could be removed and missed by nobody.
+pub fn acknowledged_by(record: &Record) -> Option<(WriterId, u64, u64)> {
+    let Some(Control::RecordsLost { writer, first, last }) = record.control else { return None };
+    let seen = record.seen.iter().filter(|seen| seen.writer == writer).map(|seen| seen.number).max();
+    let newest = if writer == record.writer { record.number.saturating_sub(1) } else { seen.unwrap_or(0) };
+    let last = last.min(newest);
+    (first <= last).then_some((writer, first, last))
+}
+
 impl LostRecords {
+    /// Adds what a record acknowledges.
+    pub fn add_acknowledged(&mut self, record: &Record) {
+        if let Some((writer, first, last)) = acknowledged_by(record) {
+            self.add(writer, first, last);
+        }
+    }
+
+    /// Adds those of another, as far as a writer's records go up to `last`.
+    pub fn add_up_to(&mut self, others: &LostRecords, last: impl Fn(WriterId) -> u64) {
+        for (writer, first, to) in others.stretches() {
+            let to = to.min(last(writer));
+            if first <= to {
+                self.add(writer, first, to);
+            }
+        }
+    }
+
     /// Adds those from `first` to `last`.
     pub fn add(&mut self, writer: WriterId, first: u64, last: u64) {
         self.0.entry(writer).or_default().insert((first, last));
@@ -19,11 +48,6 @@ impl LostRecords {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Whose records they are.
-    pub fn writers(&self) -> impl Iterator<Item = WriterId> {
-        self.0.keys().copied()
     }
 
     /// Every stretch: whose, the first, the last.
@@ -58,6 +82,50 @@ impl LostRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{
+        evidence::{Action, BodyRef, FORMAT, Phase, SeenHead, Verdict},
+        id::Sha256,
+        time::Timestamp,
+    };
+
+    /// What counts of an acknowledgement of 4 to 9 by record 6 of its writer.
+    const COUNTS: &[(&str, Option<u64>, Option<u64>)] = &[
+        ("bbbbbbbbbbbbbbbb", None, None),
+        ("bbbbbbbbbbbbbbbb", Some(3), None),
+        ("bbbbbbbbbbbbbbbb", Some(7), Some(7)),
+        ("bbbbbbbbbbbbbbbb", Some(9), Some(9)),
+        ("bbbbbbbbbbbbbbbb", Some(12), Some(9)),
+        ("aaaaaaaaaaaaaaaa", None, Some(5)),
+    ];
+
+    #[test]
+    fn what_nobody_has_seen_is_not_lost() {
+        for (of, seen, counts) in COUNTS {
+            let (of, sha256) = (of.parse().unwrap(), Sha256([3; 32]));
+            let at: Timestamp = "2026-11-22T09:15:00Z".parse().unwrap();
+            let record = Record {
+                format: FORMAT.to_owned(),
+                repository: "cccccccccccccccc".parse().unwrap(),
+                writer: "aaaaaaaaaaaaaaaa".parse().unwrap(),
+                number: 6,
+                previous: Some(sha256),
+                seen: seen.iter().map(|number| SeenHead { writer: of, number: *number, sha256 }).collect(),
+                acknowledged: BTreeMap::new(),
+                signer: "SHA256:x".to_owned(),
+                action: Action::Acknowledge,
+                phase: Phase::Whole,
+                closes: None,
+                verdict: Verdict::Passed,
+                started_at: at,
+                recorded_at: at,
+                subjects: Vec::new(),
+                measured: None,
+                control: Some(Control::RecordsLost { writer: of, first: 4, last: 9 }),
+                body: BodyRef { size: 3, sha256 },
+            };
+            assert_eq!(acknowledged_by(&record), counts.map(|last| (of, 4, last)), "{of} {seen:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_lost_is_told_apart() {

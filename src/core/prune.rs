@@ -6,7 +6,7 @@
 
 use super::{
     id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
-    inventory::{Inventory, PackSet, TEXT_BYTES_MAX},
+    inventory::{Inventory, PackSet, Parent, TEXT_BYTES_MAX},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -128,6 +128,9 @@ pub struct PruneRecord {
     pub orphans_seen: Vec<RunId>,
     /// Every writer of the source, as it stood then.
     pub writers_seen: Vec<WriterSeen>,
+    /// Snapshots that lay in the future, which the operator has confirmed: they raise no doubt any more.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub confirmed: Vec<Parent>,
 }
 
 impl PruneRecord {
@@ -142,6 +145,8 @@ impl PruneRecord {
             Some("it condemns more than any plan does")
         } else if self.orphans_seen.len() > MAX_RUNS || self.writers_seen.len() > MAX_RUNS {
             Some("it names more runs or writers than any record does")
+        } else if self.confirmed.len() > MAX_SNAPSHOTS {
+            Some("it confirms more snapshots than any record does")
         } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
             Some("it is a plan and drops something already")
         } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {

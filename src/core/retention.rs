@@ -97,23 +97,38 @@ pub fn interval(policy: &Policy) -> Option<Duration> {
     policy.incremental_interval.or(policy.full_interval).or(policy.rpo)
 }
 
+/// The durable snapshots that lie in the future, further than clocks of hosts that are well differ.
+pub fn ahead(snapshots: &BTreeMap<SnapshotId, Dated>, now: Timestamp) -> impl Iterator<Item = SnapshotId> {
+    let is_ahead = move |dated: &Dated| dated.durable && now.seconds_since(dated.created_at) < -SLACK_SECONDS;
+    snapshots.iter().filter(move |(_, dated)| is_ahead(dated)).map(|(id, _)| *id)
+}
+
 /// Why nothing should be pruned before somebody has looked, if so.
 ///
-/// `condemned` are the snapshots that go and were not condemned before.
+/// `condemned` are the snapshots that go and were not condemned before. Those in `confirmed` raise no doubt while they
+/// lie in the future: somebody has looked. Nothing goes sooner for it, and once their time has come they count again, or
+/// nobody would notice that backups have stopped since.
 pub fn doubts(
     snapshots: &BTreeMap<SnapshotId, Dated>,
+    confirmed: &BTreeSet<SnapshotId>,
     condemned: usize,
     interval: Option<Duration>,
     now: Timestamp,
 ) -> Vec<String> {
     let mut doubts = Vec::new();
-    let durable = snapshots.iter().filter(|(_, snapshot)| snapshot.durable);
+    let ahead: BTreeSet<SnapshotId> = ahead(snapshots, now).collect();
+    let passed_over = |id: &SnapshotId| ahead.contains(id) && confirmed.contains(id);
+    let durable = snapshots.iter().filter(|(id, snapshot)| snapshot.durable && !passed_over(id));
     if let Some((id, newest)) = durable.max_by_key(|(id, snapshot)| (snapshot.created_at, **id)) {
         let age = now.seconds_since(newest.created_at);
         if age < -SLACK_SECONDS {
             let created_at = newest.created_at;
+            let others = match ahead.difference(confirmed).count() - 1 {
+                0 => String::new(),
+                others => format!(", as do {others} more"),
+            };
             doubts.push(format!(
-                "the clock says {now}, and snapshot {id} is from {created_at}, which lies in the future"
+                "the clock says {now}, and snapshot {id} is from {created_at}, which lies in the future{others}"
             ));
         }
         if let Some(interval) = interval.filter(|interval| age > (*interval * INTERVALS_ALLOWED).as_secs_f64()) {
@@ -212,8 +227,29 @@ mod tests {
             (&[1, -20], 1, hour, 3, 0),
             (&[], 0, hour, 3, 0),
         ] {
-            let found = doubts(&chain(hours), condemned, interval, at(now));
+            let found = doubts(&chain(hours), &BTreeSet::new(), condemned, interval, at(now));
             assert_eq!(found.len(), expected, "{hours:?} {condemned} {now}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_confirmed_raises_no_doubt_while_it_lies_in_the_future() {
+        let hour = Some(Duration::from_secs(3600));
+        for (hours, confirmed, now, expected) in [
+            (&[1, 900, 2][..], &[][..], 3, &["snapshot 0000000002"][..]),
+            (&[1, 900, 2], &[2], 3, &[]),
+            // Another one is another matter; so is what came before it.
+            (&[1, 900, 800], &[2], 1, &["snapshot 0000000003"]),
+            (&[1, 900, 800], &[], 1, &["snapshot 0000000002", "1 more"]),
+            (&[1, 900, 2], &[2], 30, &["snapshot, 0000000003", "backups have stopped"]),
+            // Its time has come, and gone.
+            (&[1, 900, 2], &[2], 950, &["snapshot, 0000000002", "backups have stopped"]),
+            (&[900], &[1], 3, &[]),
+        ] {
+            let confirmed = confirmed.iter().map(|seq| id(*seq)).collect();
+            let found = doubts(&chain(hours), &confirmed, 0, hour, at(now)).join("; ");
+            assert_eq!(found.is_empty(), expected.is_empty(), "{hours:?} {confirmed:?} {now}: {found}");
+            expected.iter().for_each(|part| assert!(found.contains(part), "{found}"));
         }
     }
 }

@@ -193,6 +193,19 @@ pub struct SourceFacts {
     pub foreign_log: Option<ForeignLog>,
 }
 
+/// Records of the control log that stores had, and that none shows any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostFact {
+    /// Whose.
+    pub writer: WriterId,
+    /// The first of them.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// Whether this host has them.
+    pub is_here: bool,
+}
+
 /// What was found out about the control log.
 #[derive(Clone, Debug, Default)]
 pub struct ControlFacts {
@@ -202,6 +215,8 @@ pub struct ControlFacts {
     pub complete: bool,
     /// What was not accepted: what it is and why, and the stores that show it.
     pub refused: BTreeMap<String, Vec<String>>,
+    /// What stores had, and none shows any more.
+    pub lost: Vec<LostFact>,
     /// This host's writer.
     pub writer: Option<WriterId>,
     /// Starts whose processes run on this host now.
@@ -339,12 +354,38 @@ fn judge_control(facts: &Facts, findings: &mut Findings) {
         let next_step = "find out who wrote it; allowed_signers says who is trusted";
         findings.add(FindingId::EvidenceRefused, Severity::Critical, about, message, next_step);
     }
+    judge_lost(control, findings);
     for (id, hold) in control.state.holds().filter(|(_, hold)| hold.cause == HoldCause::LogAltered) {
         if facts.sources.iter().any(|source| source.name == hold.source) {
             let message = format!("the log was altered; both versions are kept since {}", hold.added_at);
             let next_step = format!("find out who altered it, then recoup hold release {id} --reason TEXT");
             findings.add(FindingId::LogAltered, Severity::Critical, Concerns::source(&hold.source), message, next_step);
         }
+    }
+}
+
+/// Each chain once: what has to be decided comes before what the next command mends.
+fn judge_lost(control: &ControlFacts, findings: &mut Findings) {
+    let mut writers: Vec<WriterId> = control.lost.iter().map(|lost| lost.writer).collect();
+    writers.dedup();
+    for writer in writers {
+        let of_writer = || control.lost.iter().filter(|lost| lost.writer == writer);
+        let Some(worst) = of_writer().min_by_key(|lost| lost.is_here) else { continue };
+        let LostFact { first, last, .. } = *worst;
+        let range = if first == last { format!("{writer}/{first}") } else { format!("{writer}/{first}-{last}") };
+        let more = match of_writer().count() {
+            1 => String::new(),
+            several => format!(", and of {} more of this chain", count(several as u64 - 1, "stretch")),
+        };
+        let message = format!("stores had evidence {range}, and none shows it any more{more}: it may have been a hold");
+        let next_step = match worst.is_here {
+            true => "recoup copy, which brings it again from this host; find out who removed it".to_owned(),
+            false => format!(
+                "put it back from where it still is, then recoup copy; what is lost for good: recoup evidence acknowledge \
+                 {range} --reason TEXT"
+            ),
+        };
+        findings.add(FindingId::EvidenceLost, Severity::Critical, Concerns::default(), message, next_step);
     }
 }
 

@@ -31,6 +31,7 @@ mod tests {
     use super::*;
     use crate::core::{
         id::{RunId, Sha256, SnapshotId},
+        inventory::Parent,
         prune::{Because, Condemned, CondemnedRun, CondemnedSnapshot, MAX_RUNS, MAX_SNAPSHOTS, Stage},
     };
 
@@ -74,6 +75,7 @@ mod tests {
             dropped: Condemned::default(),
             orphans_seen: vec![run(9)],
             writers_seen: Vec::new(),
+            confirmed: Vec::new(),
         }
     }
 
@@ -89,11 +91,15 @@ mod tests {
     fn records_that_cannot_be_right_are_refused() {
         let good = record(2);
         assert!(parse(&to_bytes(&good)).is_ok());
-        let spoilt: [fn(&mut PruneRecord); 5] = [
+        let spoilt: [fn(&mut PruneRecord); 6] = [
             |record| record.format = "recoup-prune/0".into(),
             |record| record.dropped.roots = record.condemned.roots.clone(),
             |record| record.writer = "\u{1b}[31m".into(),
             |record| record.orphans_seen = vec![record.plan; MAX_RUNS + 1],
+            |record| {
+                let id = record.condemned.snapshots[0].id;
+                record.confirmed = vec![Parent { id, sha256: Sha256([0; 32]) }; MAX_SNAPSHOTS + 1];
+            },
             |record| record.condemned.snapshots = vec![record.condemned.snapshots[0].clone(); MAX_SNAPSHOTS + 1],
         ];
         for spoil in spoilt {

@@ -57,7 +57,7 @@ pub async fn add(
         writer,
         record,
     };
-    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: Vec::new() })
+    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: recorder.take_notes() })
 }
 
 /// Releases a hold.
@@ -83,7 +83,7 @@ pub async fn release(
     let control = Control::HoldReleased { hold };
     record(recorder, world, Action::Release, &found.source, control).await?;
     let entry = HoldEntry { released_at: Some(world.now()), ..entry_of(hold, &found) };
-    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: Vec::new() })
+    Ok(HoldsResult { schema: HoldsSchema, holds: vec![entry], notes: recorder.take_notes() })
 }
 
 /// The holds in force, with their reasons where `identities` open the records.

@@ -150,6 +150,7 @@ pub async fn backup_sources(
         ));
     }
     let recorder = Recorder::new(&host, settings);
+    recorder.announce().await;
     for name in sources {
         let taken = backup_one(settings, &host, name, full, progress).await;
         let held = altered::answer(&host, &recorder, name);
@@ -159,11 +160,13 @@ pub async fn backup_sources(
                 let altered = altered::failure(name, &snapshot).or(held.failure);
                 result.notes.extend(snapshot.notes.iter().map(|note| format!("{name}: {note}")));
                 let mut outcome = outcome_of(name, &snapshot);
+                let not_yet = not_durable_yet(&mut outcome, &snapshot);
                 if let (Some(failure), Code::Done | Code::Warning) = (&altered, outcome.exit_code) {
                     outcome.exit_code = failure.code;
                     outcome.message = format!("{}; {}", failure.message, outcome.message);
                 }
-                result.sources.push(SourceOutcome { failure: altered, ..outcome });
+                let failure = altered.or(not_yet);
+                result.sources.push(SourceOutcome { failure, ..outcome });
                 // One that no store holds does not exist.
                 if !snapshot.stores.is_empty() {
                     result.snapshots.push(SnapshotEntry::of(
@@ -198,6 +201,21 @@ async fn backup_one(
 ) -> Result<Snapshot, Failure> {
     let protected = open::open_source(settings, host, name)?;
     backup::backup(host, &protected, full, progress).await
+}
+
+/// The failure of a snapshot that as many stores hold as the policy asks for, before every prune knows of that.
+fn not_durable_yet(outcome: &mut SourceOutcome, snapshot: &Snapshot) -> Option<Failure> {
+    let because = snapshot.required_because.as_ref().filter(|_| !snapshot.durable && !snapshot.stores.is_empty())?;
+    let message = outcome.message.clone();
+    outcome.message = format!("{message}; {because}");
+    Some(
+        Failure::new(outcome.exit_code, message)
+            .cause(because)
+            .safe("earlier snapshots are unaffected; a prune on another host may not know of this one")
+            .next_step(
+                "bring the stores back, then run the same command again: what it takes counts by the policy then",
+            ),
+    )
 }
 
 fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {

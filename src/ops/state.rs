@@ -88,6 +88,20 @@ pub struct Known {
     /// When every store was last seen to show enough, for a prune.
     #[serde(default)]
     pub level: Option<Level>,
+    /// Since when no prune misses what as few stores hold as the policy asks for, where those are no more than half.
+    #[serde(default)]
+    pub announced: Option<Announced>,
+}
+
+/// The evidence record that says how many stores make a snapshot of a source durable, and is on more than half of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Whose chain it is in.
+    pub writer: WriterId,
+    /// Its number.
+    pub number: u64,
+    /// The stores, of which it is on more than half.
+    pub stores: BTreeSet<String>,
 }
 
 /// What a prune found when every store answered, and each snapshot was on enough of them for the policy of then. What

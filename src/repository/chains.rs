@@ -7,7 +7,7 @@ use super::{
     head, layout,
 };
 use crate::core::{
-    evidence::{ChainHead, Control, WriterId},
+    evidence::{ChainHead, WriterId},
     id::Sha256,
     lost::LostRecords,
 };
@@ -16,6 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many records are read at once.
 const AHEAD: usize = 8;
+
+/// What is known of the chains before they are followed.
+#[derive(Clone, Debug, Default)]
+pub struct KnownChains {
+    /// How far they were read.
+    pub heads: BTreeMap<WriterId, ChainHead>,
+    /// What was acknowledged as lost.
+    pub lost: LostRecords,
+    /// What was passed over before the heads, for it was lost.
+    pub passed: LostRecords,
+}
 
 /// What following the chains gave.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +39,10 @@ pub struct Followed {
     pub refused: Vec<RefusedRecord>,
     /// What no store that answered has, and somebody has acknowledged as lost.
     pub lost: LostRecords,
+    /// The numbers that any store lists, by writer, whatever lies there.
+    pub listed: BTreeMap<WriterId, BTreeSet<u64>>,
+    /// Whether something that was passed over is there now. Nothing was followed then: what is known has to be forgotten.
+    pub turned_up: bool,
 }
 
 /// The records of a chain that stores list: those that are good, and those that are not.
@@ -37,50 +52,90 @@ type Shown = BTreeMap<u64, (Vec<(usize, SignedRecord)>, Vec<RefusedRecord>)>;
 type Listed = BTreeMap<WriterId, BTreeMap<u64, Vec<usize>>>;
 
 impl Repository {
-    /// Follows every chain onwards from the heads that are known already, and past the records of `lost`.
-    pub async fn follow_evidence(&self, known: &BTreeMap<WriterId, ChainHead>, lost: &LostRecords) -> Followed {
+    /// Follows every chain onwards from what is known already, and past what was acknowledged as lost.
+    pub async fn follow_evidence(&self, known: &KnownChains) -> Followed {
         let mut followed = Followed::default();
-        let listed = self.list_evidence(known, &mut followed).await;
+        let mut listed = self.list_evidence(known, &mut followed).await;
+        let mut passed = Listed::new();
+        for (writer, numbers) in &mut listed {
+            let behind = numbers.split_off(&(known.number(*writer) + 1));
+            passed.insert(*writer, std::mem::replace(numbers, behind));
+        }
+        followed.turned_up = self.has_turned_up(&passed).await;
+        if followed.turned_up {
+            return followed;
+        }
         let mut shown: BTreeMap<WriterId, Shown> = BTreeMap::new();
-        for (writer, numbers) in listed {
-            shown.insert(writer, self.read_chain(writer, &numbers).await);
+        for (writer, numbers) in &listed {
+            shown.insert(*writer, self.read_chain(*writer, numbers).await);
         }
         // Whatever lies behind a loss may be what acknowledges it.
-        let mut lost = lost.clone();
+        let mut lost = known.lost.clone();
         for (_, signed) in shown.values().flat_map(BTreeMap::values).flat_map(|(found, _)| found) {
-            if let Some(Control::RecordsLost { writer, first, last }) = &signed.record.control {
-                lost.add(*writer, *first, *last);
-            }
+            lost.add_acknowledged(&signed.record);
         }
         for (writer, shown) in shown {
-            self.follow_chain(writer, shown, known.get(&writer).copied(), &lost, &mut followed);
+            let head = known.heads.get(&writer).copied();
+            let next = self.follow_chain(writer, shown, head, &lost, &mut followed);
+            self.mark_strays(writer, next, &listed[&writer], &mut followed);
         }
         followed
     }
 
-    /// The records behind the known heads that any store lists. Where a chain ends is not found by asking for the next
-    /// one: so many may be missing that nobody would ask far enough.
-    async fn list_evidence(&self, known: &BTreeMap<WriterId, ChainHead>, followed: &mut Followed) -> Listed {
+    /// Whether a record that was passed over counts again, or may: a store has it, or cannot say.
+    async fn has_turned_up(&self, passed: &Listed) -> bool {
+        for (writer, numbers) in passed {
+            let shown = self.read_chain(*writer, numbers).await;
+            if !shown.values().all(|(found, refused)| found.is_empty() && are_bad(refused)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The records behind the known heads that any store lists, and those that were passed over before them. Where a
+    /// chain ends is not found by asking for the next one: so many may be missing that nobody would ask far enough.
+    async fn list_evidence(&self, known: &KnownChains, followed: &mut Followed) -> Listed {
         let listings = join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
             let status = head::status(store, self.id).await;
             if status != head::StoreStatus::Ready {
                 return None;
             }
             let names = store.list(layout::EVIDENCE).await.ok()?;
-            let is_new =
-                |(writer, number): &(WriterId, u64)| known.get(writer).is_none_or(|head| head.number < *number);
-            let places = names.iter().filter_map(|(name, _)| layout::evidence_record(name)).filter(is_new);
-            Some((at, places.collect::<Vec<_>>()))
+            Some((at, names.iter().filter_map(|(name, _)| layout::evidence_record(name)).collect::<Vec<_>>()))
         }))
         .await;
         let mut listed = Listed::new();
         for (at, places) in listings.into_iter().flatten() {
             followed.answered.insert(self.stores[at].name().to_owned());
             for (writer, number) in places {
-                listed.entry(writer).or_default().entry(number).or_default().push(at);
+                followed.listed.entry(writer).or_default().insert(number);
+                if number > known.number(writer) || known.passed.contains(writer, number) {
+                    listed.entry(writer).or_default().entry(number).or_default().push(at);
+                }
             }
         }
         listed
+    }
+
+    /// Marks what lies beyond a chain's end without following it, and can hide nothing.
+    ///
+    /// A store that has a record has all before it, and more than half have a durable one. Where enough stores answered
+    /// that show nothing beyond the end, there is nothing durable there: they alone would be believed, were the store with
+    /// the stray object silent.
+    fn mark_strays(&self, writer: WriterId, next: u64, numbers: &BTreeMap<u64, Vec<usize>>, followed: &mut Followed) {
+        let beyond: BTreeSet<usize> = numbers.range(next..).flat_map(|(_, stores)| stores).copied().collect();
+        if followed.answered.len() - beyond.len() < self.control_read_quorum() {
+            return;
+        }
+        let mut follows = next;
+        while numbers.contains_key(&follows) {
+            follows += 1;
+        }
+        let strays = followed.refused.iter_mut().filter(|refused| refused.writer == writer && refused.number > follows);
+        for refused in strays.filter(|refused| matches!(refused.why, Refusal::Untrusted(_))) {
+            refused.stray = true;
+        }
     }
 
     async fn read_chain(&self, writer: WriterId, numbers: &BTreeMap<u64, Vec<usize>>) -> Shown {
@@ -93,6 +148,7 @@ impl Repository {
         shown
     }
 
+    /// Returns the first number that is not followed to.
     fn follow_chain(
         &self,
         writer: WriterId,
@@ -100,7 +156,7 @@ impl Repository {
         head: Option<ChainHead>,
         lost: &LostRecords,
         followed: &mut Followed,
-    ) {
+    ) -> u64 {
         let mut next = head.map_or(1, |head| head.number + 1);
         // More than one where the chain forked: no branch may hide what another one says. None behind a loss: what was
         // lost cannot say what follows it.
@@ -113,8 +169,8 @@ impl Repository {
                     // The chain goes on behind the gap, with what nobody can say.
                     let why = Refusal::Damaged("it is missing, and later ones exist".to_owned());
                     let store = followed.answered.iter().cloned().collect::<Vec<_>>().join(", ");
-                    followed.refused.push(RefusedRecord { store, writer, number: first, last, why });
-                    return;
+                    followed.refused.push(RefusedRecord { store, writer, number: first, last, why, stray: false });
+                    return u64::MAX;
                 }
                 followed.lost.add(writer, next, number - 1);
                 tips = None;
@@ -122,7 +178,7 @@ impl Repository {
             next = number + 1;
             if found.is_empty() {
                 if !followed.pass(lost, writer, number, refused) {
-                    return;
+                    return u64::MAX;
                 }
                 tips = None;
                 continue;
@@ -133,12 +189,12 @@ impl Repository {
                 .partition(|(_, signed)| tips.as_ref().is_none_or(|tips| tips.contains(&signed.record.previous)));
             let mut refuse = |at: usize, why: &str| {
                 let (store, why) = (self.stores[at].name().to_owned(), Refusal::Damaged(why.to_owned()));
-                followed.refused.push(RefusedRecord { store, writer, number, last: number, why });
+                followed.refused.push(RefusedRecord { store, writer, number, last: number, why, stray: false });
             };
             stray.iter().for_each(|(at, _)| refuse(*at, "it does not follow the record before it"));
             good.iter().skip(1).for_each(|(at, _)| refuse(*at, "another store has another record of this number"));
             if good.is_empty() {
-                return;
+                return u64::MAX;
             }
             tips = Some(good.iter().map(|(_, signed)| Some(signed.sha256)).collect());
             followed.records.extend(good.into_iter().map(|(_, signed)| signed));
@@ -146,20 +202,33 @@ impl Repository {
         for (number, (_, refused)) in behind {
             followed.pass(lost, writer, number, refused);
         }
+        next
     }
+}
+
+impl KnownChains {
+    /// How far a chain was read.
+    fn number(&self, writer: WriterId) -> u64 {
+        self.heads.get(&writer).map_or(0, |head| head.number)
+    }
+}
+
+/// Whether a record is nowhere good, and no store may yet give it.
+fn are_bad(refused: &[RefusedRecord]) -> bool {
+    let is_bad = |refused: &RefusedRecord| matches!(refused.why, Refusal::Damaged(_) | Refusal::Untrusted(_));
+    !refused.is_empty() && refused.iter().all(is_bad)
 }
 
 impl Followed {
     /// Whether a record that is nowhere good was acknowledged as lost. It is not while a store may yet give it.
     fn pass(&mut self, lost: &LostRecords, writer: WriterId, number: u64, refused: Vec<RefusedRecord>) -> bool {
-        let is_bad = |refused: &RefusedRecord| matches!(refused.why, Refusal::Damaged(_) | Refusal::Untrusted(_));
-        let may_be_passed = lost.contains(writer, number) && !refused.is_empty() && refused.iter().all(is_bad);
+        let may_be_passed = lost.contains(writer, number) && are_bad(&refused);
         if may_be_passed {
             self.lost.add(writer, number, number);
         } else if refused.is_empty() {
             let why = Refusal::Unreadable("it is listed, and not there".to_owned());
             let store = self.answered.iter().cloned().collect::<Vec<_>>().join(", ");
-            self.refused.push(RefusedRecord { store, writer, number, last: number, why });
+            self.refused.push(RefusedRecord { store, writer, number, last: number, why, stray: false });
         } else {
             self.refused.extend(refused);
         }

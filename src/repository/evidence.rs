@@ -49,6 +49,9 @@ pub struct RefusedRecord {
     pub last: u64,
     /// Why.
     pub why: Refusal,
+    /// Whether it can hide nothing that was durable: it does not follow the chain, and enough stores have nothing of the
+    /// kind.
+    pub stray: bool,
 }
 
 impl Repository {
@@ -82,6 +85,7 @@ impl Repository {
                         number,
                         last: number,
                         why,
+                        stray: false,
                     });
                 }
             }

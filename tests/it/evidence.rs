@@ -1,5 +1,8 @@
 //! Evidence: what commands leave, and that nothing done to it goes unnoticed.
 
+mod left;
+mod lost;
+
 use crate::{
     house::{House, STORES, assert_refused, copy_tree},
     needs::needs,

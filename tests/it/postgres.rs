@@ -1,7 +1,9 @@
 //! PostgreSQL as a source, on real servers: snapshots while transfers run, restored and started.
 
 pub(crate) mod cluster;
+mod delta;
 mod moments;
+mod restores;
 mod server;
 
 use crate::{needs::needs, support::run};

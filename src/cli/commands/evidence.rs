@@ -101,13 +101,19 @@ pub const HELP_ACKNOWLEDGE: Help = Help {
     description: "Records that evidence is lost for good, where no store has it and none ever will. A gap in a chain may \
         hide a hold, so prune stops before it; it goes on once the gap is acknowledged, while every store answers. \
         Whatever the lost records held counts no more: add again the holds that may have been among them, before. A \
-        record that turns up counts again. evidence verify names what is lost for ever, as a note.",
+        record that turns up counts again. evidence verify names what is lost for ever, as a note.\nWhat is not written yet \
+        cannot be lost: an acknowledgement counts up to the newest record of that writer that its own record names as \
+        seen. Nor does the name of an object show that there was a record: what lies in a chain and nobody of yours wrote \
+        is removed by hand, with its .sig and .age. Until then prune refuses and names it; one that is unsigned, does not \
+        follow the end of its chain and is on so few stores that nothing durable can be missing is passed over.\nWhere \
+        every store lost the newest records of this host's own chain, its next command brings again what this host still \
+        has, and goes on behind the rest once that is acknowledged; check calls both evidence-lost.",
     examples: &[("records 4 to 6", "recoup evidence acknowledge WRITER/4-6 --reason 'disk of b lost, ticket 8813'")],
     exit_codes: &[
         (0, "acknowledged"),
         (2, "recorded on this host, and not yet on enough stores"),
         (14, "a store did not answer, and may have what is to be acknowledged"),
-        (17, "a store has one of the records"),
+        (17, "a store has one of the records, or this host has and brings it again"),
         (64, "nobody has seen such records, or no reason was given"),
     ],
 };
@@ -277,8 +283,9 @@ fn acknowledge(arguments: &AcknowledgeArguments, context: &Context) -> Result<Co
     let result = context.run(async |job| {
         let host = open::open_host(&settings, &job.world)?;
         let recorder = Recorder::new(&host, &settings);
-        let notes = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
+        let mut notes: Vec<String> = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
         let result = evidence_ops::acknowledge(&host.repository, &recorder, &job.world, lost).await?;
+        notes.extend(result.notes.iter().cloned());
         Ok(EvidenceResult { notes, ..result })
     })?;
     let by = |result: &EvidenceResult| result.records.first().map(|entry| (entry.record.writer, entry.record.number));

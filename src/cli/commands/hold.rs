@@ -165,7 +165,7 @@ async fn list(arguments: &ListArguments, access: &Access) -> Result<HoldsResult,
 async fn change(action: &Action, settings: &Settings, job: Job) -> Result<HoldsResult, Failure> {
     let host = open::open_host(settings, &job.world)?;
     let recorder = Recorder::new(&host, settings);
-    let notes = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
+    let mut notes: Vec<String> = recorder.close_dead()?.iter().map(deeds::aborted_note).collect();
     let mut result = match action {
         Action::Add(arguments) => {
             let request = HoldRequest {
@@ -180,6 +180,7 @@ async fn change(action: &Action, settings: &Settings, job: Job) -> Result<HoldsR
         }
         Action::List(_) => return Err(Failure::internal("listing changes nothing")),
     };
+    notes.append(&mut result.notes);
     result.notes = notes;
     Ok(result)
 }

@@ -139,7 +139,8 @@ pub const HELP_SIGNER_REVOKE: Help = Help {
     command: "key signer revoke",
     description: "Revokes a signer. This host, whose own key must be another trusted one, vouches for what the signer has \
         signed so far, byte for byte, on enough stores; then its lines leave the file of signers. What it signs later, or \
-        claims to have signed earlier, is refused from then on.\nWithout --confirm it is said what would be vouched for: \
+        claims to have signed earlier, is refused from then on. Evidence that had not left its host by then never does: \
+        once that host has another key, it begins a new chain, and says where the rest is kept.\nWithout --confirm it is said what would be vouched for: \
         compare that with what is known, and leave out forgeries with --except. If it is cut short, the same command goes \
         on where it was.",
     examples: &[

@@ -23,7 +23,9 @@ pub const HELP: Help = Help {
         ones have left.\n\
         Never deleted are the newest durable snapshot, the newest one that a drill has proven, held ones, and \
         whatever a kept snapshot uses. Where the clock is suspect, the newest durable snapshot is overdue, or more \
-        than half of the snapshots would go, it refuses until --confirm names the source.\n\
+        than half of the snapshots would go, it refuses until --confirm names the source. Snapshots dated in the future \
+        that are confirmed so are on record, and later runs do not ask because of them; nothing goes sooner for it, and \
+        --cancel of the plan that says so takes it back until it is executed.\n\
         Without a terminal nothing happens without --yes.",
     examples: &[
         ("what would go", "recoup prune --dry-run"),

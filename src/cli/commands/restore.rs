@@ -4,7 +4,7 @@ use crate::core::result::{PlanResult, PlanSchema};
 use crate::ops::open::open_access;
 use crate::ops::{
     open,
-    restore::{self, LogAccess, RestoreRequest, in_command},
+    restore::{self, LogAccess, RestoreRequest, ServerWishes, Standby, TablespacePlace, in_command},
     runs,
 };
 use crate::world;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Help beyond the flags.
 pub const HELP: Help = Help {
     command: "restore",
-    description: "Restores a source into a new or empty directory. Every object is taken from whichever store still has \
+    description: "Restores a source into a new or empty directory. What an interrupted restore left in it is used. Every object is taken from whichever store still has \
         it intact, every block is compared with its recorded digest, and only snapshots that a trusted signer \
         signed are considered.\n\
         A target is latest (the newest durable point), snapshot:NUMBER, or a time with an offset such as \
@@ -36,6 +36,11 @@ pub const HELP: Help = Help {
         next step: the server replays its log up to the target and promotes itself. That all of the log is there is \
         proven before anything is written. Besides, lsn:16/B374D848, xid:NUMBER, name:RESTORE_POINT and immediate are \
         targets there, and snapshot:NUMBER is the moment at which that snapshot is consistent.\n\
+        Whether the server would start here is found out first: the version of bin_dir, block sizes, architecture, \
+        preload libraries, and the libraries that texts were sorted by. What keeps it from starting is refused, unless \
+        --confirm names the source again; the rest is a warning. --standby makes a standby, --tablespace puts a \
+        tablespace elsewhere, and --delta restores over the files of the same system and fetches only what differs: \
+        until it has run to its end no server starts on them, and the same command goes on.\n\
         On a bare host the custodian's files and one store are enough: --store names the store, and the \
         signers are read from the identity's file with .signers.",
     examples: &[
@@ -45,20 +50,36 @@ pub const HELP: Help = Help {
             "recoup restore ledger --to /data/restored --identity /media/key/custodian.age \\\n      --target 2026-11-22T09:15:00+01:00",
         ),
         (
+            "a standby of a running server",
+            "recoup restore ledger --to /data/standby --identity /media/key/custodian.age \\\n      --standby --primary-conninfo 'host=db1 user=replicator'",
+        ),
+        (
+            "a tablespace on another disk",
+            "recoup restore ledger --to /data/restored --identity /media/key/custodian.age \\\n      --tablespace fast=/ssd/ledger",
+        ),
+        (
+            "back to this morning, over the files of the stopped server",
+            "recoup restore ledger --to /var/lib/postgresql/15/main --identity /media/key/custodian.age \\\n      --target 2026-11-22T09:15:00+01:00 --delta --confirm=ledger",
+        ),
+        (
             "on a bare host, from one store, with the database's own checks",
             "recoup restore ledger --store file:///mnt/a --identity /media/key/custodian.age \\\n      --to /data/restored --check",
         ),
     ],
     exit_codes: &[
         (0, "restored, complete and checked"),
-        (1, "restored, complete and checked; damage in a store was gone round (it is named)"),
+        (1, "restored, complete and checked; damage in a store was gone round, or a server needs a look (it is named)"),
         (2, "failed, or a check of --check did not hold"),
         (10, "the stores hold no repository"),
         (12, "no usable identity"),
         (14, "no store answered"),
         (15, "stored data is damaged on every store"),
         (16, "no recovery point meets the target"),
-        (17, "refused: the directory is not empty, nobody trusted signed it, too little space"),
+        (
+            17,
+            "refused: the directory is not empty, or a server runs on it, or (--delta) it is not of the same system; \
+             nobody trusted signed it; too little space; the server would not start here",
+        ),
     ],
 };
 
@@ -89,6 +110,18 @@ pub struct Arguments {
     /// Open the log that is to be replayed into the directory, so that the server needs neither key nor store
     #[arg(long)]
     pub fetch_log: bool,
+    /// Make a standby of it, which follows its primary and the archive, instead of a server of its own
+    #[arg(long, conflicts_with = "check")]
+    pub standby: bool,
+    /// Have the standby stream from its primary, which this connection string without a password leads to
+    #[arg(long, value_name = "CONNINFO", requires = "standby")]
+    pub primary_conninfo: Option<String>,
+    /// Put this tablespace into a new or empty directory outside of --to, instead of into --to; may be repeated
+    #[arg(long, value_name = "NAME_OR_OID=DIR", value_parser = tablespace)]
+    pub tablespace: Vec<TablespacePlace>,
+    /// Restore over the files of a stopped server of the same system, and fetch only what differs; needs --confirm
+    #[arg(long)]
+    pub delta: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -188,7 +221,27 @@ fn request(arguments: &Arguments, knowledge: runs::BeforeRestore) -> RestoreRequ
         assertions: knowledge.assertions,
         check_options: knowledge.check_options,
         notes: knowledge.notes,
+        server: wishes(arguments),
+        confirmed: arguments.confirm.as_ref() == Some(&arguments.source),
         ..RestoreRequest::new(arguments.source.clone(), arguments.target.clone(), world::absolute(&arguments.to))
+    }
+}
+
+fn wishes(arguments: &Arguments) -> ServerWishes {
+    let primary_conninfo = arguments.primary_conninfo.clone();
+    ServerWishes {
+        standby: arguments.standby.then_some(Standby { primary_conninfo }),
+        tablespaces: arguments.tablespace.clone(),
+        delta: arguments.delta,
+    }
+}
+
+fn tablespace(text: &str) -> Result<TablespacePlace, String> {
+    match text.split_once('=') {
+        Some((tablespace, directory)) if !tablespace.is_empty() && !directory.is_empty() => {
+            Ok(TablespacePlace { tablespace: tablespace.to_owned(), directory: world::absolute(Path::new(directory)) })
+        }
+        _ => Err("it is not NAME_OR_OID=DIR, such as fast=/ssd/ledger".to_owned()),
     }
 }
 

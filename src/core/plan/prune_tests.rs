@@ -174,6 +174,7 @@ fn record(orphans: &[u64], writers: &[(&str, u64)]) -> PruneRecord {
         dropped: Condemned::default(),
         orphans_seen: orphans.iter().map(|number| run(*number)).collect(),
         writers_seen: seen(writers),
+        confirmed: Vec::new(),
     }
 }
 

@@ -49,6 +49,8 @@ findings! {
     DrillOverdue = "drill-overdue",
     /// A drill began, and nothing says how it ended.
     DrillWithoutEnd = "drill-without-end",
+    /// Records of the control log that stores had, and that none shows any more.
+    EvidenceLost = "evidence-lost",
     /// A record of the control log was not accepted.
     EvidenceRefused = "evidence-refused",
     /// Too few stores answered to say what would be lost.

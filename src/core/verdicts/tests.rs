@@ -189,6 +189,11 @@ const CASES: &[(&str, Change)] = &[
     ("critical evidence-refused a", |facts| {
         facts.control.refused.insert("record 3".to_owned(), vec!["a".to_owned()]);
     }),
+    ("critical evidence-lost", |facts| {
+        facts.control.lost = [(7, true), (9, false)]
+            .map(|(first, is_here)| LostFact { writer: RUN.parse().unwrap(), first, last: first, is_here })
+            .to_vec();
+    }),
     ("critical log-altered", |facts| {
         record(&mut facts.control, Action::Hold, |record| {
             let (hold, source) = (RUN.parse().unwrap(), "ledger".parse().unwrap());

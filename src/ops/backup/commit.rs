@@ -1,15 +1,15 @@
 //! The commit: per store, an inventory that is written last, and only where everything it uses is.
 
 use super::{
-    Host, Parcel, Protected,
+    Gathered, Host, Parcel, Protected,
     shipment::{LaneError, Shipment},
 };
 use crate::{
     core::{
         failure::Failure,
-        id::{RunId, SourceName},
+        id::SourceName,
         inventory::{Inventory, Parent},
-        policy::is_durable,
+        policy::{Copies, is_durable},
         prune::{CondemnedSet, PruneRecord},
     },
     format::{seal::SealedObject, signature},
@@ -47,13 +47,8 @@ pub(super) struct CommitOutcome {
 impl CommitOutcome {
     /// Lists the prune plans on every store that has the inventory now, and counts none where a plan condemns something
     /// that the snapshot uses. A prune publishes its plan, then lists inventories: one of the two sees the other.
-    pub(super) async fn heed_plans(
-        mut self,
-        host: &Host,
-        protected: &Protected,
-        seen: &BTreeSet<RunId>,
-        avoided: &CondemnedSet,
-    ) -> Self {
+    pub(super) async fn heed_plans(mut self, host: &Host, protected: &Protected, gathered: &Gathered) -> Self {
+        let (seen, avoided) = (&gathered.plans_seen, &gathered.avoided);
         let counted = host
             .repository
             .stores
@@ -78,7 +73,7 @@ impl CommitOutcome {
         }
         self.behind.sort();
         let counted = self.stores.iter().cloned().collect();
-        self.durable = is_durable(&protected.policy.copies, &host.repository.places(), &counted);
+        self.durable = is_durable(&gathered.required.copies, &host.repository.places(), &counted);
         self
     }
 }
@@ -121,7 +116,7 @@ impl Commit {
     pub(super) async fn run(
         self,
         host: &Host,
-        protected: &Protected,
+        copies: &Copies,
         shipment: Shipment,
         behind: Vec<(String, String)>,
     ) -> Result<CommitOutcome, Failure> {
@@ -166,7 +161,7 @@ impl Commit {
                     break;
                 }
             }
-            if deadline.is_none() && is_durable(&protected.policy.copies, &places, &complete) {
+            if deadline.is_none() && is_durable(copies, &places, &complete) {
                 let grace = GRACE_MIN.max(stopwatch.elapsed() * GRACE_FACTOR);
                 deadline = Some(tokio::time::Instant::now() + grace);
             }
@@ -174,7 +169,7 @@ impl Commit {
         drop(waiting);
         behind.sort();
         Ok(CommitOutcome {
-            durable: is_durable(&protected.policy.copies, &places, &complete),
+            durable: is_durable(copies, &places, &complete),
             inventory: self.inventory,
             head: self.head,
             stores: complete.into_iter().collect(),

@@ -3,6 +3,7 @@
 use super::{
     base::{self, BaseManifest},
     capture::configuration_sha256,
+    required::{self, Required},
 };
 use crate::{
     core::{
@@ -11,7 +12,7 @@ use crate::{
         inventory::Parent,
         manifest::PackId,
         plan::backup::{Approach, BaseFacts, FullReason, approach},
-        policy::is_durable,
+        policy::{Copies, is_durable},
         prune::CondemnedSet,
         time::Timestamp,
     },
@@ -53,6 +54,8 @@ pub(super) struct Gathered {
     /// The prune plans that were seen, and what they condemn: nothing of it is used.
     pub(super) plans_seen: BTreeSet<RunId>,
     pub(super) avoided: CondemnedSet,
+    /// When the snapshot counts as durable.
+    pub(super) required: Required,
 }
 
 /// The base of an incremental.
@@ -81,12 +84,14 @@ pub(super) async fn gather(
     repair: bool,
 ) -> Result<Gathered, Failure> {
     check_own_key(host, protected)?;
+    let told = required::told(host, protected);
     let catalogue = host.repository.catalogue(&protected.name).await;
     let ready: BTreeSet<usize> = catalogue.ready().collect();
     if ready.is_empty() {
         return Err(no_store(&catalogue));
     }
     let known = state.known();
+    let required = required::required(host, protected, told, &known, &catalogue);
     let avoided = catalogue.prunes.avoided();
     let looked_at = host.world.now();
     let (found, none_because) = match find_base(state, &catalogue).and_then(|base| fitting(protected, base)) {
@@ -100,7 +105,7 @@ pub(super) async fn gather(
         .map(|committed| committed.inventory.created_at)
         .max();
     let mut reuse = match &found {
-        Some(base) => Some(Reuse::assess(host, protected, &catalogue, &known, &avoided, base, repair).await),
+        Some(base) => Some(Reuse::assess(host, &required.copies, &catalogue, &known, &avoided, base, repair).await),
         None => None,
     };
     let facts = found.as_ref().zip(reuse.as_ref()).map(|(base, reuse)| BaseFacts {
@@ -149,6 +154,7 @@ pub(super) async fn gather(
         notes: clock::suspicion(looked_at, &catalogue).into_iter().collect(),
         plans_seen: catalogue.prunes.known(),
         avoided,
+        required,
     })
 }
 
@@ -307,7 +313,7 @@ struct Reuse {
 impl Reuse {
     async fn assess(
         host: &Host,
-        protected: &Protected,
+        copies: &Copies,
         catalogue: &Catalogue,
         known: &Known,
         avoided: &CondemnedSet,
@@ -343,7 +349,7 @@ impl Reuse {
         let durable = |lacking: &BTreeMap<usize, BTreeSet<String>>| {
             let complete: BTreeSet<usize> =
                 lacking.iter().filter(|(_, names)| names.is_empty()).map(|(store, _)| *store).collect();
-            let enough = is_durable(&protected.policy.copies, &host.repository.places(), &catalogue.names(&complete));
+            let enough = is_durable(copies, &host.repository.places(), &catalogue.names(&complete));
             (complete, enough)
         };
         let (mut complete, mut enough) = durable(&lacking);

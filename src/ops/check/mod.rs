@@ -4,14 +4,17 @@ mod host;
 mod metrics;
 mod snapshots;
 
-use super::{evidence, open, runs};
+use super::{
+    evidence::{self, journal::Journal},
+    open, runs,
+};
 use crate::{
     config::{Settings, SourceSettings},
     core::{
         failure::{Code, Failure},
         id::SourceName,
         result::{CheckFinding, Checked, FindingId, Severity},
-        verdicts::{self, Answer, ControlFacts, Facts, SourceFacts, StoreFacts},
+        verdicts::{self, Answer, ControlFacts, Facts, LostFact, SourceFacts, StoreFacts},
     },
     repository::{Repository, head::StoreStatus, survey::Survey},
     stores::{Patience, Store},
@@ -143,7 +146,9 @@ async fn gather_control(repository: &Repository, settings: &Settings, survey: &S
     let asked = Repository { stores: ready.map(|(store, _)| store.clone()).collect(), ..repository.clone() };
     let state_dir = &settings.host.state_dir;
     let view = evidence::read_control(&asked, state_dir.exists().then_some(state_dir.as_path())).await;
-    let writer = evidence::journal::Journal::new(state_dir, repository.id).chain().map(|chain| chain.writer);
+    let journal = Journal::new(state_dir, repository.id);
+    let own = journal.chain();
+    let writer = own.as_ref().map(|chain| chain.writer);
     let of_sources = settings.sources.iter().flat_map(|source| view.state.drills_of(&source.name));
     let open = of_sources.filter(|drill| drill.end.is_none()).map(|drill| (drill.writer, drill.start));
     let running = open.filter(|(writer, number)| host::is_running(state_dir, *writer, *number)).collect();
@@ -154,11 +159,34 @@ async fn gather_control(repository: &Repository, settings: &Settings, survey: &S
     }
     ControlFacts {
         refused,
+        lost: view.missing(repository, own.as_ref()).into_iter().flat_map(|lost| lost_facts(&journal, lost)).collect(),
         complete: view.answered.len() >= repository.control_read_quorum(),
         state: view.state,
         writer,
         running,
     }
+}
+
+/// What is missing on the stores, told apart by whether this host has it.
+fn lost_facts(journal: &Journal, lost: evidence::Lost) -> Vec<LostFact> {
+    let evidence::Lost { writer, first, last } = lost;
+    let here = journal.numbers(writer);
+    let mut facts: Vec<LostFact> = Vec::new();
+    let mut next = first;
+    for number in here.range(first..=last).copied() {
+        if number > next {
+            facts.push(LostFact { writer, first: next, last: number - 1, is_here: false });
+        }
+        match facts.last_mut().filter(|fact| fact.is_here && fact.last + 1 == number) {
+            Some(fact) => fact.last = number,
+            None => facts.push(LostFact { writer, first: number, last: number, is_here: true }),
+        }
+        next = number + 1;
+    }
+    if next <= last {
+        facts.push(LostFact { writer, first: next, last, is_here: false });
+    }
+    facts
 }
 
 /// What this host knows of one source, and why it knows nothing where it should.

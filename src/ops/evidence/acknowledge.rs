@@ -1,13 +1,13 @@
 //! Acknowledges records as lost for good, so that a chain is read on behind them.
 
-use super::{Recorder, verify::Examined, verify::examine};
+use super::{Recorder, control::cached, journal::Journal, verify::Examined, verify::examine};
 use crate::{
     core::{
-        evidence::{Action, Control, Draft, Verdict, WriterId},
+        evidence::{Action, ChainHead, Control, Draft, SeenHead, Verdict, WriterId},
         failure::{Code, Failure},
         result::{EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
-    repository::Repository,
+    repository::{Repository, layout},
     world::World,
 };
 
@@ -38,10 +38,15 @@ pub async fn acknowledge(
 ) -> Result<EvidenceResult, Failure> {
     let own = recorder.journal.chain();
     let examined = examine(repository, own.as_ref()).await;
-    must_be_lost(repository, &examined, own.map(|own| (own.writer, own.number())), lost)?;
+    must_be_lost(repository, &examined, lost)?;
+    must_not_be_here(&recorder.journal, lost)?;
     let Lost { writer, first, last } = lost;
+    let own = own.filter(|own| own.writer == writer).and_then(|own| own.head);
+    let read = cached(repository, &recorder.journal).heads.get(&writer).copied();
+    let newest = newest(repository, &examined, own.into_iter().chain(read), lost)?;
     let recorded = recorder.record(Draft {
         control: Some(Control::RecordsLost { writer, first, last }),
+        seen: Some(SeenHead { writer, number: newest.number, sha256: newest.sha256 }),
         ..Draft::new(Action::Acknowledge, Verdict::Passed, world.now())
     })?;
     let shipped = recorder.ship().await;
@@ -64,24 +69,21 @@ pub async fn acknowledge(
             break;
         }
     }
-    let (schema, findings, notes) = (EvidenceSchema, Vec::new(), Vec::new());
+    let (schema, findings, notes) = (EvidenceSchema, Vec::new(), recorder.take_notes());
     Ok(EvidenceResult { schema, status: Status::Ok, records, findings, notes })
 }
 
-/// Everybody was asked, somebody has seen them, and nobody has them.
-fn must_be_lost(
-    repository: &Repository,
-    examined: &Examined,
-    own: Option<(WriterId, u64)>,
-    lost: Lost,
-) -> Result<(), Failure> {
+fn refused(code: Code, lost: Lost, cause: String, next_step: impl Into<String>) -> Failure {
+    Failure::new(code, format!("evidence {lost} cannot be acknowledged as lost"))
+        .cause(cause)
+        .safe("nothing was changed")
+        .next_step(next_step.into())
+}
+
+/// Everybody was asked, and nobody has them.
+fn must_be_lost(repository: &Repository, examined: &Examined, lost: Lost) -> Result<(), Failure> {
     let Lost { writer, first, last } = lost;
-    let refused = |code: Code, cause: String, next_step: &str| {
-        Err(Failure::new(code, format!("evidence {lost} cannot be acknowledged as lost"))
-            .cause(cause)
-            .safe("nothing was changed")
-            .next_step(next_step))
-    };
+    let refused = |code: Code, cause: String, next_step: &str| Err(refused(code, lost, cause, next_step));
     let silent = (0..repository.stores.len()).filter(|at| !examined.listed.contains_key(at));
     let silent: Vec<&str> = silent.map(|at| repository.stores[at].name()).collect();
     if !silent.is_empty() {
@@ -102,16 +104,52 @@ fn must_be_lost(
         let cause = format!("record {writer}/{number} is there");
         return refused(Code::Refused, cause, "recoup evidence verify");
     }
-    // The name of a file that nobody trusted signed is no sign that such a record ever was: what was acknowledged before
-    // it was written would be missed by nobody.
-    let listed = examined.records.keys().copied();
-    let seen = examined.records.values().flat_map(|(signed, _)| &signed.record.seen).map(|at| (at.writer, at.number));
-    let newest = listed.chain(seen).chain(own).filter(|(of, _)| *of == writer).map(|(_, number)| number).max();
-    match newest {
-        Some(newest) if last <= newest => Ok(()),
-        Some(newest) => {
-            refused(Code::Usage, format!("the newest known of {writer} is {newest}"), "recoup evidence verify")
+    Ok(())
+}
+
+/// What this host has still is brought again by the next command.
+fn must_not_be_here(journal: &Journal, lost: Lost) -> Result<(), Failure> {
+    let Lost { writer, first, last } = lost;
+    // Records of a chain that was given up lie here for good: they are shipped no more.
+    let is_own = journal.chain().is_some_and(|own| own.writer == writer);
+    match journal.numbers(writer).range(first..=last).next() {
+        Some(number) if is_own => {
+            let cause = format!("record {writer}/{number} is on this host");
+            Err(refused(Code::Refused, lost, cause, "recoup copy, which brings it again; then recoup evidence verify"))
         }
-        None => refused(Code::Usage, format!("nobody has seen a record of {writer}"), "recoup evidence list"),
+        _ => Ok(()),
     }
+}
+
+/// The newest record of the writer that anybody is known to have seen. The name of a file that nobody trusted signed is no
+/// sign that such a record ever was: what was acknowledged before it was written would be missed by nobody.
+fn newest(
+    repository: &Repository,
+    examined: &Examined,
+    known: impl Iterator<Item = ChainHead>,
+    lost: Lost,
+) -> Result<ChainHead, Failure> {
+    let Lost { writer, last, .. } = lost;
+    let records = examined.records.range((writer, 0)..=(writer, u64::MAX));
+    let records = records.map(|((_, number), (signed, _))| ChainHead { number: *number, sha256: signed.sha256 });
+    let seen = examined.records.values().flat_map(|(signed, _)| &signed.record.seen);
+    let seen = seen.filter(|seen| seen.writer == writer);
+    let seen = seen.map(|seen| ChainHead { number: seen.number, sha256: seen.sha256 });
+    let Some(newest) = known.chain(seen).chain(records).max_by_key(|head| head.number) else {
+        let cause = format!("nobody has seen a record of {writer}");
+        return Err(refused(Code::Usage, lost, cause, "recoup evidence list"));
+    };
+    if last <= newest.number {
+        return Ok(newest);
+    }
+    let lies_at = examined.listed.iter().find(|(_, listed)| listed.contains_key(&(writer, last)));
+    let (cause, next_step) = match lies_at {
+        Some((at, _)) => {
+            let (name, store) = (layout::evidence(writer, last, "json"), repository.stores[*at].name());
+            let cause = format!("nobody has seen a record after {writer}/{}, and {name} is none", newest.number);
+            (cause, format!("look at {name} on store {store}, and remove it there"))
+        }
+        None => (format!("the newest known of {writer} is {}", newest.number), "recoup evidence verify".to_owned()),
+    };
+    Err(refused(Code::Usage, lost, cause, next_step))
 }

@@ -1,6 +1,9 @@
 //! Reads the control log and folds it. What was read once, checked, is kept as local state and read on from there.
 
-use super::journal::Journal;
+use super::{
+    acknowledge::Lost,
+    journal::{Chain, Journal},
+};
 use crate::{
     core::{
         control::ControlState,
@@ -9,11 +12,19 @@ use crate::{
         lost::LostRecords,
     },
     format::{self, signature::SignerFingerprint},
-    repository::{Repository, evidence::RefusedRecord},
+    repository::{
+        Repository,
+        chains::{Followed, KnownChains},
+        evidence::RefusedRecord,
+    },
     world::files,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// The state of the repository's control log.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +39,38 @@ pub struct ControlView {
     pub refused: Vec<RefusedRecord>,
     /// What no store that answered has, and somebody has acknowledged as lost.
     pub lost: LostRecords,
+    /// The numbers that any store lists, by writer, whatever lies there.
+    pub listed: BTreeMap<WriterId, BTreeSet<u64>>,
+}
+
+impl ControlView {
+    /// Records that were on stores, as this host knows, and that none shows any more, but for those that were acknowledged
+    /// as lost. None as long as a store is silent: it may have them.
+    pub fn missing(&self, repository: &Repository, own: Option<&Chain>) -> Vec<Lost> {
+        let names = || repository.stores.iter().map(|store| store.name());
+        if names().any(|name| !self.answered.contains(name)) {
+            return Vec::new();
+        }
+        let mut newest: BTreeMap<WriterId, u64> =
+            self.state.heads.iter().map(|(writer, head)| (*writer, head.number)).collect();
+        if let Some(own) = own {
+            let acknowledged = names().filter_map(|name| own.acknowledged.get(name).copied()).max();
+            newest.insert(own.writer, acknowledged.unwrap_or(0).min(own.number()));
+        }
+        let mut missing = Vec::new();
+        for (writer, newest) in newest {
+            let mut next = 1;
+            let listed = self.listed.get(&writer).into_iter().flatten().copied();
+            for number in listed.filter(|number| *number <= newest).chain([newest + 1]) {
+                if number > next {
+                    let others = self.state.lost.others(writer, next, number - 1);
+                    missing.extend(others.into_iter().map(|(first, last)| Lost { writer, first, last }));
+                }
+                next = number + 1;
+            }
+        }
+        missing
+    }
 }
 
 /// What is kept: the fold of records that stores have shown.
@@ -37,49 +80,94 @@ struct Kept {
     /// Of the trusted signers and what each may sign: what one of them signed counts no more once it may not.
     signers_sha256: Sha256,
     state: ControlState,
+    /// What was acknowledged as lost, and was passed over: one that turns up counts. What was kept without it is read
+    /// again: it took every acknowledgement at its word.
+    passed: LostRecords,
 }
 
 /// Reads the control log from the stores. `state_dir` is this host's, where it has one.
 pub async fn read_control(repository: &Repository, state_dir: Option<&Path>) -> ControlView {
     let journal = state_dir.map(|directory| Journal::new(directory, repository.id));
-    let mut state = journal.as_ref().map(|journal| cached(repository, journal)).unwrap_or_default();
-    let followed = repository.follow_evidence(&state.heads, &state.lost).await;
-    // What has a fork or worse in it is read again each time: it is no matter of one store's answer, or of one command.
-    // So is what has lost records: one that turns up counts.
-    let refused = followed.refused.iter().map(|refused| refused.writer);
-    let troubled: BTreeSet<WriterId> = refused.chain(followed.lost.writers()).collect();
+    let (mut state, mut passed) = journal.as_ref().map(|journal| kept(repository, journal)).unwrap_or_default();
+    let mut followed = follow(repository, &state, &passed).await;
+    if followed.turned_up {
+        (state, passed) = Default::default();
+        followed = follow(repository, &state, &passed).await;
+    }
+    let troubled = troubled(&followed, &state);
     let (troubled, sound): (Vec<_>, Vec<_>) =
         followed.records.iter().partition(|signed| troubled.contains(&signed.record.writer));
     sound.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
+    passed.add_up_to(&followed.lost, |writer| state.heads.get(&writer).map_or(0, |head| head.number));
     if let Some(journal) = &journal
         && !sound.is_empty()
     {
-        keep(repository, journal, &state);
+        keep(repository, journal, &state, &passed);
     }
     troubled.iter().for_each(|signed| state.add(&signed.record, signed.sha256));
     if let Some(journal) = &journal {
-        let own = journal.chain().map(|chain| chain.writer);
-        let known = own.and_then(|writer| state.heads.get(&writer)).map_or(0, |head| head.number);
-        for (record, sha256) in journal.records_after(known) {
-            state.add(&record, sha256);
+        add_own(journal, &mut state);
+    }
+    let mut lost = passed;
+    lost.add_up_to(&followed.lost, |_| u64::MAX);
+    let complete = followed.answered.len() >= repository.control_read_quorum();
+    let Followed { answered, refused, listed, .. } = followed;
+    ControlView { state, answered, complete, refused, lost, listed }
+}
+
+async fn follow(repository: &Repository, state: &ControlState, passed: &LostRecords) -> Followed {
+    let (heads, lost) = (state.heads.clone(), state.lost.clone());
+    repository.follow_evidence(&KnownChains { heads, lost, passed: passed.clone() }).await
+}
+
+/// The chains that have a fork or worse in what was followed. They are read again each time: it is no matter of one
+/// store's answer, or of one command. What lies beyond the end of a chain is seen again from there.
+fn troubled(followed: &Followed, state: &ControlState) -> BTreeSet<WriterId> {
+    let mut heads: BTreeMap<WriterId, u64> = state.heads.iter().map(|(writer, head)| (*writer, head.number)).collect();
+    for signed in &followed.records {
+        let head = heads.entry(signed.record.writer).or_default();
+        *head = (*head).max(signed.record.number);
+    }
+    let is_within = |writer: WriterId, number: u64| heads.get(&writer).is_some_and(|head| number <= *head);
+    let refused = followed.refused.iter().filter(|refused| is_within(refused.writer, refused.number));
+    refused.map(|refused| refused.writer).collect()
+}
+
+/// Adds this host's own records that the stores do not show. Where some are missing between, the chain's end stays before
+/// the gap: what is missing there may matter.
+fn add_own(journal: &Journal, state: &mut ControlState) {
+    let Some(chain) = journal.chain() else { return };
+    let mut head = state.heads.get(&chain.writer).copied();
+    for (record, sha256) in journal.records_after(head.map_or(0, |head| head.number)) {
+        state.add(&record, sha256);
+        let next = head.map_or(1, |head| head.number + 1);
+        if state.lost.others(chain.writer, next, record.number - 1).is_empty() {
+            head = Some(record.head(sha256));
         }
     }
-    let complete = followed.answered.len() >= repository.control_read_quorum();
-    ControlView { state, answered: followed.answered, complete, refused: followed.refused, lost: followed.lost }
+    match head {
+        Some(head) => drop(state.heads.insert(chain.writer, head)),
+        None => drop(state.heads.remove(&chain.writer)),
+    }
 }
 
 /// What was read before.
 pub(super) fn cached(repository: &Repository, journal: &Journal) -> ControlState {
+    kept(repository, journal).0
+}
+
+/// What was read before, and what of it was passed over.
+fn kept(repository: &Repository, journal: &Journal) -> (ControlState, LostRecords) {
     let kept = fs::read(journal.directory().join("control.json")).ok();
     let kept: Option<Kept> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let is_right = |kept: &Kept| kept.repository == repository.id && kept.signers_sha256 == signers_sha256(repository);
-    kept.filter(is_right).map(|kept| kept.state).unwrap_or_default()
+    kept.filter(is_right).map(|kept| (kept.state, kept.passed)).unwrap_or_default()
 }
 
 /// Losing it costs reading everything again.
-fn keep(repository: &Repository, journal: &Journal, state: &ControlState) {
+fn keep(repository: &Repository, journal: &Journal, state: &ControlState, passed: &LostRecords) {
     let signers_sha256 = signers_sha256(repository);
-    let kept = Kept { repository: repository.id, signers_sha256, state: state.clone() };
+    let kept = Kept { repository: repository.id, signers_sha256, state: state.clone(), passed: passed.clone() };
     let bytes = serde_json::to_vec(&kept).expect("the fold has no map with odd keys");
     // A reader need not have a state directory of its own making.
     if files::create_private_directories(journal.directory()).is_ok() {

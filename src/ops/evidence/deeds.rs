@@ -94,7 +94,7 @@ pub async fn leave(recorder: &Recorder, draft: Draft) -> Vec<String> {
 pub async fn shipping_notes(recorder: &Recorder) -> Vec<String> {
     let shipped = recorder.ship().await;
     let enough = shipped.holds_newest() >= recorder.quorum();
-    let mut notes = Vec::new();
+    let mut notes = recorder.take_notes();
     if shipped.forked {
         notes.push(
             "this host's chain of evidence is another state directory's too: was it copied, or set back to an earlier \

@@ -18,7 +18,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -41,13 +41,28 @@ pub struct Chain {
     /// How many stores make a snapshot of each source durable, as the chain has recorded it last.
     #[serde(default)]
     pub min_stores: BTreeMap<SourceName, u64>,
+    /// The first record since when that is so, by source.
+    #[serde(default)]
+    pub min_stores_since: BTreeMap<SourceName, u64>,
 }
 
 impl Chain {
     fn new(repository: RepositoryId, writer: WriterId) -> Self {
         let acknowledged = BTreeMap::new();
-        let min_stores = BTreeMap::new();
-        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores }
+        let (min_stores, min_stores_since) = (BTreeMap::new(), BTreeMap::new());
+        Chain { repository, writer, head: None, acknowledged, configuration_sha256: None, min_stores, min_stores_since }
+    }
+
+    /// Goes on with a record.
+    fn take_in(&mut self, record: &Record, head: ChainHead) {
+        self.head = Some(head);
+        let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control else { return };
+        let before = std::mem::replace(&mut self.min_stores, min_stores.clone());
+        self.configuration_sha256 = Some(*sha256);
+        self.min_stores_since.retain(|source, _| before.get(source) == min_stores.get(source));
+        for source in min_stores.keys() {
+            self.min_stores_since.entry(source.clone()).or_insert(head.number);
+        }
     }
 
     /// The newest record's number; 0 where there is none.
@@ -119,7 +134,7 @@ impl Journal {
             if record.previous != chain.head.map(|head| head.sha256) {
                 break;
             }
-            chain.head = Some(record.head(sha256));
+            chain.take_in(&record, record.head(sha256));
         }
         chain
     }
@@ -141,10 +156,30 @@ impl Journal {
         fs::read(self.record_path(writer, number, "age"))
     }
 
-    /// This host's records after `number`, as far as they lie here.
+    /// This host's records after `number`, as far as they lie here, in order.
     pub fn records_after(&self, number: u64) -> Vec<(Record, Sha256)> {
         let Some(chain) = self.chain() else { return Vec::new() };
-        (number + 1..=chain.number()).map_while(|number| self.read(chain.writer, number)).collect()
+        let numbers = self.numbers(chain.writer).split_off(&(number + 1));
+        let numbers = numbers.into_iter().filter(|number| *number <= chain.number());
+        numbers.filter_map(|number| self.read(chain.writer, number)).collect()
+    }
+
+    /// The numbers of a chain's records that lie here.
+    pub fn numbers(&self, writer: WriterId) -> BTreeSet<u64> {
+        self.objects(writer)
+            .filter(|(_, path)| path.extension().is_some_and(|ending| ending == "json"))
+            .map(|of| of.0)
+            .collect()
+    }
+
+    /// The files of a chain's records, with their numbers.
+    fn objects(&self, writer: WriterId) -> impl Iterator<Item = (u64, PathBuf)> {
+        let prefix = format!("{writer}-");
+        fs::read_dir(self.directory.join("records")).into_iter().flatten().flatten().filter_map(move |entry| {
+            let name = entry.file_name();
+            let number = name.to_str()?.strip_prefix(&prefix)?.split_once('.')?.0.parse().ok()?;
+            Some((number, entry.path()))
+        })
     }
 
     fn lock(&self) -> Result<Lock, Failure> {
@@ -182,11 +217,7 @@ impl Journal {
         let path = self.record_path(chain.writer, head.number, "age");
         files::write_atomic(&path, &body, 0o600).map_err(|error| state_failure("write", &path, &error))?;
         write_json(&self.record_path(chain.writer, head.number, "json"), &local)?;
-        chain.head = Some(head);
-        if let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control {
-            chain.configuration_sha256 = Some(*sha256);
-            chain.min_stores = min_stores.clone();
-        }
+        chain.take_in(&record, head);
         write_json(&self.chain_path(), &chain)?;
         Ok((record, head))
     }
@@ -259,25 +290,22 @@ impl Journal {
             return Ok(());
         }
         write_json(&self.chain_path(), &chain)?;
-        let everywhere = stores.iter().map(|store| chain.acknowledged.get(*store).copied().unwrap_or(0)).min();
+        // What a store has lost since it acknowledged it, it is brought again from here.
+        let has = |store: &&str| acknowledged.get(*store).or(chain.acknowledged.get(*store)).copied();
+        let everywhere = stores.iter().map(|store| has(store).unwrap_or(0)).min();
         self.remove_records_up_to(writer, everywhere.unwrap_or(0).min(chain.number().saturating_sub(1)));
         Ok(())
     }
 
     /// What stays costs space and nothing else.
     fn remove_records_up_to(&self, writer: WriterId, last: u64) {
-        let prefix = format!("{writer}-");
-        for entry in fs::read_dir(self.directory.join("records")).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let number =
-                name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('.')?.0.parse::<u64>().ok());
-            if number.is_some_and(|number| number <= last) {
-                let _ = fs::remove_file(entry.path());
-            }
+        for (_, path) in self.objects(writer).filter(|(number, _)| *number <= last) {
+            let _ = fs::remove_file(path);
         }
     }
 
-    /// Begins a new chain: the one so far is that of another state directory too. Its records stay here.
+    /// Begins a new chain: the one so far is that of another state directory too, or waits on a key that is trusted no
+    /// more. Its records stay here.
     pub fn retire(&self, world: &World, writer: WriterId) -> Result<(), Failure> {
         let _lock = self.lock()?;
         match self.chain() {

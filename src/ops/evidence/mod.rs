@@ -3,14 +3,17 @@
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
 mod acknowledge;
+mod announced;
 mod control;
 pub mod deeds;
 pub mod journal;
+mod left;
 mod ship;
 pub mod show;
 pub mod verify;
 
 pub use acknowledge::{Lost, acknowledge};
+pub use announced::announced;
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
@@ -29,6 +32,7 @@ use journal::{Chain, Journal, RunningLock};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 /// Records what this host does.
@@ -36,6 +40,8 @@ pub struct Recorder {
     host: Host,
     journal: Journal,
     configuration: Configuration,
+    /// What the operator has to be told.
+    notes: Mutex<Vec<String>>,
 }
 
 /// What the host works with, as its chain records it.
@@ -103,12 +109,21 @@ impl Recorder {
             min_stores: BTreeMap::new(),
         };
         let journal = Journal::new(&host.state_dir, host.repository.id);
-        Recorder { host: host.clone(), journal, configuration }
+        Recorder { host: host.clone(), journal, configuration, notes: Mutex::default() }
     }
 
     /// Whether this host has recorded anything yet.
     pub fn has_records(&self) -> bool {
         self.journal.chain().is_some_and(|chain| chain.number() > 0)
+    }
+
+    /// What the operator has to be told of the chain itself, once.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }
 
     /// How many stores have to hold a record for it to be durable.
@@ -118,6 +133,7 @@ impl Recorder {
 
     /// Records something that is over. On this host's disk when this returns; [`Recorder::ship`] brings it to the stores.
     pub fn record(&self, draft: Draft) -> Result<Recorded, Failure> {
+        self.leave_behind()?;
         self.note_configuration()?;
         self.append(draft, Phase::Whole, None)
     }
@@ -125,6 +141,7 @@ impl Recorder {
     /// Records that something begins. `scratch` is a directory with plaintext that the next command removes if this
     /// process dies. Until [`Recorder::end`], the record is open.
     pub fn start(&self, draft: Draft, scratch: Option<&Path>) -> Result<Started, Failure> {
+        self.leave_behind()?;
         self.note_configuration()?;
         let draft = Draft { verdict: Verdict::Pending, ..draft };
         let (record, head, running) = self.journal.append_start(
@@ -167,6 +184,7 @@ impl Recorder {
 
     /// Closes what processes of this host began and never ended, and removes the plaintext that they left.
     pub fn close_dead(&self) -> Result<Vec<Aborted>, Failure> {
+        self.leave_behind()?;
         let mut closed = Vec::new();
         for (running, lock) in self.journal.dead() {
             let scratch = running.scratch.filter(|scratch| scratch.is_dir());
@@ -204,6 +222,7 @@ impl Recorder {
         let is_noted = |chain: &Chain| {
             chain.configuration_sha256 == Some(self.configuration.sha256)
                 && chain.min_stores == self.configuration.min_stores
+                && chain.min_stores.keys().all(|source| chain.min_stores_since.contains_key(source))
         };
         if self.journal.chain().as_ref().is_some_and(is_noted) {
             return Ok(());
@@ -242,7 +261,7 @@ impl Recorder {
             writer: chain.writer,
             number: chain.number() + 1,
             previous: chain.head.map(|head| head.sha256),
-            seen: self.seen(chain.writer),
+            seen: self.seen(chain.writer, draft.seen),
             acknowledged: chain.acknowledged.clone(),
             signer: self.host.key.fingerprint().to_string(),
             action: draft.action,
@@ -271,9 +290,15 @@ impl Recorder {
         seal_small(&recipients, &evidence_format::body_to_bytes(&body)).bytes.to_vec()
     }
 
-    /// What was last read of the other writers.
-    fn seen(&self, writer: WriterId) -> Vec<SeenHead> {
-        let heads = control::cached(&self.host.repository, &self.journal).heads;
+    /// What was last read of the other writers; and what is known of one besides.
+    fn seen(&self, writer: WriterId, known: Option<SeenHead>) -> Vec<SeenHead> {
+        let mut heads = control::cached(&self.host.repository, &self.journal).heads;
+        if let Some(SeenHead { writer, number, sha256 }) = known {
+            let head = heads.entry(writer).or_insert(ChainHead { number, sha256 });
+            if number > head.number {
+                *head = ChainHead { number, sha256 };
+            }
+        }
         let others = heads.into_iter().filter(|(other, _)| *other != writer);
         others.map(|(writer, head)| SeenHead { writer, number: head.number, sha256: head.sha256 }).collect()
     }

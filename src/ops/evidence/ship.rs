@@ -2,20 +2,24 @@
 
 use super::{
     Recorder,
+    control::read_control,
     journal::{Chain, LocalRecord},
+    left::Left,
 };
 use crate::{
     core::{
-        evidence::{BODY_BYTES_MAX, Control, Draft, Record, WriterId},
+        evidence::{BODY_BYTES_MAX, WriterId},
         id::Sha256,
+        lost::LostRecords,
     },
-    format::{self, evidence as evidence_format},
+    format,
     repository::{head, layout},
     stores::{Problem, Store, StoreError},
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use tokio::sync::OnceCell;
 
 /// What the stores have of this host's chain now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,15 +64,19 @@ enum NotTaken {
     Other(String),
 }
 
+/// What is acknowledged as lost, read when something asks for it.
+type Lost = OnceCell<LostRecords>;
+
 impl Recorder {
     /// Brings the stores everything of this host's chain that they lack. One that does not take it is left behind.
     pub async fn ship(&self) -> Shipped {
         let Some(chain) = self.journal.chain() else { return Shipped::default() };
+        let left = self.left_behind_now(&chain).await;
+        let last = left.as_ref().map_or(chain.number(), |left| left.first - 1);
         let stores = &self.host.repository.stores;
-        let (acknowledged, chain_writer, chain_number) = (&chain.acknowledged, chain.writer, chain.number());
+        let (of_chain, lost) = (&chain, &Lost::new());
         let shipped = join_all(stores.iter().enumerate().map(|(at, store)| async move {
-            let from = acknowledged.get(store.name()).copied().unwrap_or(0);
-            let (newest, outcome) = self.ship_to(at, chain_writer, from, chain_number).await;
+            let (newest, outcome) = self.ship_to(at, of_chain, last, lost).await;
             (store.name().to_owned(), newest, outcome)
         }))
         .await;
@@ -76,6 +84,9 @@ impl Recorder {
         for (store, newest, outcome) in shipped {
             result.acknowledged.insert(store.clone(), newest);
             match outcome {
+                Ok(()) if newest < chain.number() => {
+                    result.behind.push((store, "a key that is trusted no more has signed what it lacks".to_owned()));
+                }
                 Ok(()) => {}
                 Err(NotTaken::Other(why)) => result.behind.push((store, why)),
                 Err(NotTaken::Exists { key, .. }) => result.behind.push((store, format!("it has another {key}"))),
@@ -89,52 +100,70 @@ impl Recorder {
         let names: Vec<&str> = stores.iter().map(Store::name).collect();
         // Not noted, it is shipped again, which changes nothing.
         let _ = self.journal.acknowledge(chain.writer, &result.acknowledged, &names);
-        if result.forked {
-            let restated = self.restated(&chain, &result);
-            if self.journal.retire(&self.host.world, chain.writer).is_ok() {
-                // What cannot be noted now is on this host's disk still, in the chain that was given up.
-                restated.into_iter().for_each(|draft| drop(self.record(draft)));
-            }
+        if result.forked || left.is_some() {
+            self.go_on(&chain, &result, left.as_ref());
         }
         result
     }
 
-    /// What records of a chain that is given up change, and too few stores will ever show: said again in the next one.
-    fn restated(&self, chain: &Chain, shipped: &Shipped) -> Vec<Draft> {
-        let lost = (1..=chain.number()).rev().take_while(|number| shipped.holds(*number) < self.quorum());
-        let read = |number| {
-            let local = self.journal.local(chain.writer, number)?;
-            evidence_format::parse(local.envelope.as_bytes()).ok()
+    /// Begins a new chain. What cannot be noted now is on this host's disk still, in the one that was given up.
+    fn go_on(&self, chain: &Chain, shipped: &Shipped, left: Option<&Left>) {
+        let restated = self.restated(chain, |number| shipped.holds(number));
+        let is_begun = match left {
+            Some(left) => self.give_up(chain, left),
+            None => self.journal.retire(&self.host.world, chain.writer),
         };
-        let mut drafts: Vec<Draft> = lost.filter_map(read).filter_map(|record| restate(&record)).collect();
-        drafts.reverse();
-        drafts
+        if is_begun.is_ok() {
+            restated.into_iter().for_each(|draft| drop(self.record(draft)));
+        }
     }
 
-    async fn ship_to(&self, at: usize, writer: WriterId, from: u64, to: u64) -> (u64, Result<(), NotTaken>) {
-        let store = &self.host.repository.stores[at];
-        if from >= to {
-            return (from, Ok(()));
+    async fn ship_to(&self, at: usize, chain: &Chain, to: u64, lost: &Lost) -> (u64, Result<(), NotTaken>) {
+        let (store, writer) = (&self.host.repository.stores[at], chain.writer);
+        let acknowledged = chain.acknowledged.get(store.name()).copied().unwrap_or(0);
+        if acknowledged >= to {
+            return (acknowledged, Ok(()));
         }
         let status = head::status(store, self.host.repository.id).await;
         if let Some(why) = status.problem() {
-            return (from, Err(NotTaken::Other(why)));
+            return (acknowledged, Err(NotTaken::Other(why)));
         }
-        if from > 0 && !has(store, writer, from).await {
-            // Records stay in order: what was lost comes back first.
-            let why = "it has lost records that it had; `recoup copy` brings them";
-            return (from, Err(NotTaken::Other(why.to_owned())));
+        // Records stay in order: what was lost comes back first.
+        let from = match still_has(store, writer, acknowledged).await {
+            Ok(from) => from,
+            Err(why) => return (acknowledged, Err(NotTaken::Other(why))),
+        };
+        let (newest, outcome) = self.ship_from(at, writer, (from + 1, to), lost).await;
+        if from < newest.min(acknowledged) {
+            let lost = super::Lost { writer, first: from + 1, last: newest.min(acknowledged) };
+            self.note(format!(
+                "store {} had lost evidence {lost} that it had acknowledged; what this host has of it was brought again: \
+                 find out who removed it",
+                store.name()
+            ));
         }
-        let mut newest = from;
-        for number in from + 1..=to {
+        (newest, outcome)
+    }
+
+    /// Brings the records `first` to `last`; returns the newest that the store has.
+    async fn ship_from(
+        &self,
+        at: usize,
+        writer: WriterId,
+        (first, last): (u64, u64),
+        lost: &Lost,
+    ) -> (u64, Result<(), NotTaken>) {
+        let store = &self.host.repository.stores[at];
+        for number in first..=last {
+            let newest = number - 1;
             let Some(local) = self.journal.local(writer, number) else {
                 // A store that was renamed, or that `recoup copy` brought level, has it.
-                if matches!(self.host.repository.read_record(at, writer, number).await, Ok(Some(_))) {
-                    newest = number;
+                if self.is_lost(writer, number, lost).await
+                    || matches!(self.host.repository.read_record(at, writer, number).await, Ok(Some(_)))
+                {
                     continue;
                 }
-                let why = "it lacks records that are no longer on this host; `recoup copy` brings them";
-                return (newest, Err(NotTaken::Other(why.to_owned())));
+                return (newest, Err(NotTaken::Other(self.lacks(writer, number, last))));
             };
             let body = match self.journal.body(writer, number) {
                 Ok(body) => body,
@@ -143,9 +172,24 @@ impl Recorder {
             if let Err(why) = create_record(store, writer, number, local, body).await {
                 return (newest, Err(self.settle(at, writer, number, why).await));
             }
-            newest = number;
         }
-        (newest, Ok(()))
+        (last, Ok(()))
+    }
+
+    /// Whether a record was acknowledged as lost, by this host or by another.
+    async fn is_lost(&self, writer: WriterId, number: u64, lost: &Lost) -> bool {
+        let read = || async { read_control(&self.host.repository, Some(&self.host.state_dir)).await.state.lost };
+        lost.get_or_init(read).await.contains(writer, number)
+    }
+
+    /// Why a store gets nothing from record `first` on.
+    fn lacks(&self, writer: WriterId, first: u64, to: u64) -> String {
+        let next = self.journal.numbers(writer).range(first..=to).next().copied();
+        let lost = super::Lost { writer, first, last: next.map_or(to, |next| next - 1) };
+        format!(
+            "it lacks evidence {lost}, which is no longer on this host: `recoup copy` brings what another store has; where \
+             none has it, `recoup evidence acknowledge {lost} --reason TEXT`"
+        )
     }
 }
 
@@ -170,20 +214,17 @@ impl Recorder {
     }
 }
 
-/// What a record changes, to be said again; a configuration is noted anyway.
-fn restate(record: &Record) -> Option<Draft> {
-    let control = record.control.clone().filter(|control| !matches!(control, Control::Configuration { .. }))?;
-    let mut draft = Draft::new(record.action, record.verdict, record.started_at);
-    draft.subjects = record.subjects.clone();
-    draft.control = Some(control);
-    draft.result = serde_json::json!({ "restates": format!("{}/{}", record.writer, record.number) });
-    Some(draft)
-}
-
-/// Whether a store has a record, or does not say.
-async fn has(store: &Store, writer: WriterId, number: u64) -> bool {
-    let envelope = store.size(&layout::evidence(writer, number, "json")).await;
-    !envelope.is_err_and(|error| error.is_missing())
+/// The newest record up to `acknowledged` that a store has still.
+async fn still_has(store: &Store, writer: WriterId, acknowledged: u64) -> Result<u64, String> {
+    let envelope = layout::evidence(writer, acknowledged, "json");
+    // One that does not say is taken at its earlier word.
+    if acknowledged == 0 || !store.size(&envelope).await.is_err_and(|error| error.is_missing()) {
+        return Ok(acknowledged);
+    }
+    let names = store.list(layout::EVIDENCE).await.map_err(|error| head::reason(&error))?;
+    let numbers = names.iter().filter_map(|(name, _)| layout::evidence_record(name));
+    let numbers = numbers.filter(|(of, number)| *of == writer && *number < acknowledged);
+    Ok(numbers.map(|(_, number)| number).max().unwrap_or(0))
 }
 
 /// Body first, envelope last: where that is, the record counts.

@@ -6,7 +6,6 @@ use crate::{
         evidence::{Action, Body, WriterId},
         failure::{Code, Failure},
         id::SourceName,
-        lost::LostRecords,
         result::{EvidenceFinding, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
     format::{
@@ -15,10 +14,10 @@ use crate::{
     },
     repository::{
         Repository,
+        chains::KnownChains,
         evidence::{RefusedRecord, SignedRecord},
     },
 };
-use std::collections::BTreeMap;
 
 /// Which records.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +30,7 @@ pub struct Filter {
 
 /// The records that match, oldest first.
 pub async fn list(repository: &Repository, filter: &Filter) -> Result<EvidenceResult, Failure> {
-    let followed = repository.follow_evidence(&BTreeMap::new(), &LostRecords::default()).await;
+    let followed = repository.follow_evidence(&KnownChains::default()).await;
     if followed.answered.is_empty() {
         return Err(repository.none_usable().await);
     }
@@ -74,7 +73,7 @@ pub async fn show(
             Ok(None) => {}
             Err(why) => {
                 let store = repository.stores[at].name().to_owned();
-                findings.push(finding_of(&RefusedRecord { store, writer, number, last: number, why }));
+                findings.push(finding_of(&RefusedRecord { store, writer, number, last: number, why, stray: false }));
             }
         }
     }

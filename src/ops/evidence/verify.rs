@@ -8,7 +8,7 @@ use crate::{
     core::{
         evidence::{Control, Phase, WriterId},
         id::Sha256,
-        lost::LostRecords,
+        lost::{self, LostRecords},
         result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
     },
     format,
@@ -274,11 +274,7 @@ impl Examined {
     }
 
     fn note_lost(&mut self) {
-        for (signed, _) in self.records.values() {
-            if let Some(Control::RecordsLost { writer, first, last }) = signed.record.control {
-                self.lost.add(writer, first, last);
-            }
-        }
+        self.records.values().for_each(|(signed, _)| self.lost.add_acknowledged(&signed.record));
     }
 
     /// What is said for ever of what was acknowledged and did not turn up.
@@ -286,6 +282,14 @@ impl Examined {
         let mut notes = Vec::new();
         for ((by, at), (signed, _)) in &self.records {
             let Some(Control::RecordsLost { writer, first, last }) = signed.record.control else { continue };
+            let counts = lost::acknowledged_by(&signed.record).map_or(0, |(_, _, counts)| counts);
+            if counts < last {
+                let early = Lost { writer, first: first.max(counts + 1), last };
+                notes.push(format!(
+                    "record {by}/{at} acknowledges evidence {early} as lost, and had seen none of it: that does not count"
+                ));
+            }
+            let Some((writer, first, last)) = lost::acknowledged_by(&signed.record) else { continue };
             let there = self.records.range((writer, first)..=(writer, last)).count() as u64;
             let missing = (last - first + 1).saturating_sub(there);
             if missing > 0 {

@@ -84,6 +84,7 @@ impl<'a> Keys<'a> {
         let ended = self.recorder.end(started, Draft { control: Some(control), result: body, ..draft })?;
         self.insist(ended.head.number).await?;
         notes.append(&mut result.notes);
+        notes.extend(self.recorder.take_notes());
         notes.extend(result.remarks.iter().cloned());
         result.notes = notes;
         Ok(result)

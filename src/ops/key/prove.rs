@@ -74,6 +74,7 @@ pub async fn prove(keys: &Keys<'_>, identities: Identities) -> Result<KeysResult
         });
     }
     keys.insist(last).await?;
+    result.notes.extend(keys.recorder.take_notes());
     Ok(result)
 }
 

@@ -32,16 +32,25 @@ pub(super) fn enough(repository: &Repository, answered: usize) -> Result<(), Fai
 }
 
 fn nothing_of(unread: Vec<String>) -> Result<(), Failure> {
+    nothing_but(&BTreeSet::new(), unread)
+}
+
+/// The same, where `snapshots` are what could be left out.
+fn nothing_but(snapshots: &BTreeSet<SnapshotId>, unread: Vec<String>) -> Result<(), Failure> {
     if unread.is_empty() {
         return Ok(());
     }
+    let leave_out: String = snapshots.iter().map(|id| format!(" --except {id}")).collect();
+    let or_leave_out = match leave_out.is_empty() {
+        true => String::new(),
+        false => format!("; what no store ever gives is given up for good with{leave_out}"),
+    };
     Err(Failure::new(Code::Store, "not everything that the signer may have signed could be read")
         .cause(unread.join("; "))
         .safe("nothing was changed: the signer is still trusted")
-        .next_step(
-            "run the same command again; if a store never gives it, recoup copy heals it, or leave a snapshot out with \
-             --except SNAPSHOT",
-        ))
+        .next_step(format!(
+            "run the same command again; if a store never gives it, recoup copy heals it{or_leave_out}"
+        )))
 }
 
 fn is_unread(why: &Refusal) -> bool {
@@ -67,13 +76,14 @@ pub(super) fn of_source(catalogue: &Catalogue, except: &BTreeSet<SnapshotId>) ->
     let snapshots = catalogue.refused.iter().filter(|refused| {
         is_unread(&refused.why) && !catalogue.snapshots.contains_key(&refused.id) && !except.contains(&refused.id)
     });
-    let snapshots =
-        snapshots.map(|refused| format!("snapshot {} on store {}: {}", refused.id, refused.store, refused.why));
+    let (ids, snapshots): (BTreeSet<SnapshotId>, Vec<String>) = snapshots
+        .map(|refused| (refused.id, format!("snapshot {} on store {}: {}", refused.id, refused.store, refused.why)))
+        .unzip();
     let known = catalogue.prunes.known();
     let plans =
         catalogue.prunes.refused.iter().filter(|refused| is_unread(&refused.why) && !known.contains(&refused.plan));
     let plans = plans.map(|refused| format!("prune plan {} on store {}: {}", refused.plan, refused.store, refused.why));
-    nothing_of(snapshots.chain(plans).collect())
+    nothing_but(&ids, snapshots.into_iter().chain(plans).collect())
 }
 
 /// Records of the control log.

@@ -205,6 +205,13 @@ pub(super) async fn gather(
         unread::enough(repository, ready.len())?;
         unread::read_again(repository, &mut catalogue).await;
         unread::of_source(&catalogue, except)?;
+        // What nobody can read is there all the same, and may be left out by its name.
+        let unread = catalogue.refused.iter().filter(|refused| !catalogue.snapshots.contains_key(&refused.id));
+        for id in unread.map(|refused| refused.id).filter(|id| except.contains(id)) {
+            if left_out.insert(id) {
+                gathered.notes.push(format!("snapshot {id} of {source} cannot be read, and is not vouched for"));
+            }
+        }
         silent.extend((0..repository.stores.len()).filter(|at| !ready.contains(at)));
         let principal = signature::principal(&source, &repository.id);
         for (id, committed) in &catalogue.snapshots {
@@ -226,7 +233,7 @@ pub(super) async fn gather(
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {
         return Err(Failure::new(Code::NoRecoveryPoint, format!("there is no snapshot {unknown} to leave out"))
-            .cause(format!("the stores show none of that name that {revoked} signed"))
+            .cause(format!("the stores show none of that name that {revoked} signed, or that cannot be read"))
             .safe("nothing was changed")
             .next_step("recoup list"));
     }

@@ -3,6 +3,7 @@
 use super::{
     PruneRequest,
     gather::{self, Gathered},
+    quorum::Quorum,
 };
 use crate::{
     core::{
@@ -46,7 +47,7 @@ pub(super) struct Pruning<'a> {
     pub(super) request: &'a PruneRequest,
     pub(super) progress: &'a dyn Progress,
     /// How many stores have one in common with any that have ever made a snapshot durable.
-    pub(super) quorum: usize,
+    pub(super) quorum: Quorum,
     /// What was done on each store, by name.
     pub(super) stores: BTreeMap<String, PrunedStore>,
     pub(super) executed: Vec<RunId>,
@@ -80,16 +81,21 @@ impl Pruning<'_> {
                 Err(why) => reasons.push((self.host.repository.stores[at].name().to_owned(), why)),
             }
         }
-        let wanted = self.quorum;
+        let wanted = self.quorum.stores;
         if published.len() < wanted {
             let reasons: Vec<String> = reasons.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
             return Err(Failure::new(
                 Code::Store,
                 format!("prune plan {} of {} is on too few stores", signed.record.plan, self.protected.name),
             )
-            .cause(format!("{} of {wanted} that are needed took it; {}", published.len(), reasons.join("; ")))
+            .cause(format!(
+                "{} of {wanted} that are needed{} took it; {}",
+                published.len(),
+                self.quorum.because(),
+                reasons.join("; ")
+            ))
             .safe("nothing of it was deleted")
-            .next_step("bring the stores back, then run the same command again: it goes on where this one stopped"));
+            .next_step(format!("{}; it goes on where this one stopped", self.quorum.next_step())));
         }
         for (store, why) in reasons {
             self.lags(&store, &why);
@@ -145,11 +151,20 @@ impl Pruning<'_> {
         let published = self.publish(plan).await?;
         let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
         let seen = look.catalogue.ready().filter(|at| published.contains(at)).count();
-        if seen < look.quorum {
+        if seen < look.quorum.stores {
             return Err(Failure::new(Code::Store, format!("too few stores show what {} has now", self.protected.name))
-                .cause(format!("{seen} of the stores that have plan {} can be listed", plan.record.plan))
+                .cause(format!(
+                    "{seen} of the stores that have plan {} can be listed, and {} are needed{}",
+                    plan.record.plan,
+                    look.quorum.stores,
+                    look.quorum.because()
+                ))
                 .safe("nothing of the plan was deleted")
-                .next_step("bring the stores back, then run the same command again"));
+                .next_step(look.quorum.next_step()));
+        }
+        // Another host's policy may ask for fewer stores since the plan was made.
+        if look.quorum.stores > self.quorum.stores {
+            self.quorum = look.quorum.clone();
         }
         let (condemned, dropped) = self.judge(plan, &look);
         self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
@@ -204,7 +219,9 @@ impl Pruning<'_> {
     /// Drops all of a pending plan: it is executed, and deletes nothing.
     pub(super) async fn cancel(&mut self, plan: &SignedPrune, catalogue: &Catalogue) -> Result<(), Failure> {
         let dropped = plan.record.condemned.clone();
-        self.record_and_delete(plan, catalogue, Condemned::default(), dropped).await
+        // What was confirmed with it is asked about again.
+        let plan = SignedPrune { record: PruneRecord { confirmed: Vec::new(), ..plan.record.clone() }, ..plan.clone() };
+        self.record_and_delete(&plan, catalogue, Condemned::default(), dropped).await
     }
 
     /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What is protected
@@ -222,7 +239,8 @@ impl Pruning<'_> {
                 catalogue.ready().any(|at| catalogue.listings[at].objects.contains_key(&name))
             };
             let kept = deletes.snapshots().iter().find_map(|id| Some((id, gathered.veto(*id)?)));
-            let is_confirmed = catalogue.prunes.executed.contains_key(plan) || holders(records).len() >= self.quorum;
+            let is_confirmed =
+                catalogue.prunes.executed.contains_key(plan) || holders(records).len() >= self.quorum.stores;
             match kept.filter(|(id, _)| shown(id)) {
                 Some((id, why)) => drop(self.warnings.insert(format!(
                     "plan {plan} is executed, and deletes snapshot {id} of {}, which stays: {why}; recoup verify",

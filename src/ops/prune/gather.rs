@@ -1,17 +1,19 @@
 //! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
 
 use super::{
-    PruneRequest, quorum,
+    PruneRequest,
+    quorum::{self, Quorum},
     vetoes::{self, Vetoes},
 };
 use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, Sha256, SnapshotId},
+        inventory::Parent,
         plan::prune::{Known as KnownSnapshot, Snapshots, writers},
         policy::is_durable,
-        prune::{Because, WriterSeen},
-        retention::{Dated, Rule, doubts, expired, interval},
+        prune::{Because, MAX_SNAPSHOTS, WriterSeen},
+        retention::{Dated, Rule, ahead, doubts, expired, interval},
         time::Timestamp,
     },
     format::{prune as prune_format, signature},
@@ -30,13 +32,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Everything that was found out about one source.
 pub(super) struct Gathered {
     /// How many stores have one in common with any that have ever made a snapshot durable.
-    pub(super) quorum: usize,
+    pub(super) quorum: Quorum,
     pub(super) catalogue: Catalogue,
     pub(super) now: Timestamp,
     /// What must not go, and why.
     pub(super) protected: BTreeMap<SnapshotId, String>,
     /// What goes, as far as nothing protects it.
     pub(super) going: BTreeMap<SnapshotId, Because>,
+    /// Snapshots from the future that the operator has confirmed with this command, and not before.
+    pub(super) confirmed: Vec<Parent>,
     pub(super) writers: Vec<WriterSeen>,
     /// The newest snapshot that is whole on enough stores.
     pub(super) newest_durable: Option<SnapshotId>,
@@ -63,8 +67,8 @@ pub(super) async fn gather(
     let mut catalogue = host.repository.inventories(&protected.name, &BTreeSet::new()).await;
     let quorum = quorum::of(host, protected, &state.known(), vetoes.as_ref().ok().map(|vetoes| &vetoes.control));
     let ready: BTreeSet<usize> = catalogue.ready().collect();
-    if ready.len() < quorum {
-        return Err(too_few(host, protected, &catalogue, ready.len(), quorum));
+    if ready.len() < quorum.stores {
+        return Err(too_few(host, protected, &catalogue, ready.len(), &quorum));
     }
     // Dropping a plan deletes nothing.
     if request.cancel.is_none() {
@@ -85,20 +89,37 @@ pub(super) async fn gather(
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
-    if !request.confirmed && request.cancel.is_none() {
+    let was_confirmed = confirmed_before(&catalogue);
+    let mut confirmed = Vec::new();
+    // Without a rule nothing goes by time, and no clock matters.
+    if !request.confirmed && request.cancel.is_none() && !rule.keeps_all() {
         let condemned = catalogue.prunes.condemned();
         let new = going.iter().filter(|(id, because)| **because == Because::Retention && !condemned.has_snapshot(**id));
-        let doubts = doubts(&dated, new.count(), interval(&protected.policy).filter(|_| !rule.keeps_all()), now);
-        // Without a rule nothing goes by time, and no clock matters.
-        if !doubts.is_empty() && !rule.keeps_all() {
+        let doubts = doubts(&dated, &was_confirmed, new.count(), interval(&protected.policy), now);
+        if !doubts.is_empty() {
             return Err(doubtful(protected, &doubts));
         }
+    } else if request.confirmed && request.forget.is_none() && !rule.keeps_all() {
+        let new = ahead(&dated, now).filter(|id| !was_confirmed.contains(id)).take(MAX_SNAPSHOTS);
+        confirmed = new.map(|id| Parent { id, sha256: catalogue.snapshots[&id].sha256 }).collect();
     }
     let durable = |id: SnapshotId| dated.get(&id).is_some_and(|dated| dated.durable);
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
-    Ok(Gathered { quorum, writers, now, protected: keep, going, newest_durable, vetoes, proven, noted, catalogue })
+    Ok(Gathered {
+        quorum,
+        writers,
+        now,
+        protected: keep,
+        going,
+        confirmed,
+        newest_durable,
+        vetoes,
+        proven,
+        noted,
+        catalogue,
+    })
 }
 
 impl Gathered {
@@ -137,8 +158,8 @@ impl Gathered {
     /// Whether fewer stores than now have ever made a snapshot durable.
     pub(super) fn were_fewer(&self, host: &Host, protected: &Protected) -> bool {
         let required = protected.policy.copies.required_stores(host.repository.stores.len()) as u64;
-        let fewest = self.vetoes.control.fewest_stores(&protected.name, &BTreeMap::new());
-        fewest.is_some_and(|fewest| fewest < required)
+        let fewest = self.vetoes.control.fewest_stores(&protected.name, &BTreeMap::new(), |_| true);
+        fewest.is_some_and(|fewest| fewest.min_stores < required)
     }
 
     /// Whether a key was revoked: whoever has it commits nothing any more that counts.
@@ -169,6 +190,13 @@ fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Co
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
 }
 
+/// The snapshots from the future that prune records say somebody has looked at, and that are still the same.
+fn confirmed_before(catalogue: &Catalogue) -> BTreeSet<SnapshotId> {
+    let confirmed = catalogue.prunes.records().flat_map(|record| &record.confirmed);
+    let is_same = |at: &&Parent| catalogue.snapshots.get(&at.id).is_some_and(|known| known.sha256 == at.sha256);
+    confirmed.filter(is_same).map(|at| at.id).collect()
+}
+
 /// A plan that no backup believes would be heeded by none.
 fn check_own_key(host: &Host) -> Result<(), Failure> {
     let signature = host.key.sign(signature::PRUNE, b"recoup");
@@ -185,7 +213,7 @@ fn check_own_key(host: &Host) -> Result<(), Failure> {
     })
 }
 
-fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize, quorum: usize) -> Failure {
+fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize, quorum: &Quorum) -> Failure {
     let problems = catalogue.listings.iter().filter_map(|listing| {
         let problem = listing.status.problem()?;
         Some(format!("store {}: {problem}", listing.store))
@@ -193,12 +221,13 @@ fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usi
     let stores = host.repository.stores.len();
     Failure::new(Code::Store, format!("too few stores answer to prune {}", protected.name))
         .cause(format!(
-            "{ready} of {stores} answer, and {} are needed to see every durable snapshot; {}",
-            quorum,
+            "{ready} of {stores} answer, and {} are needed to see every durable snapshot{}; {}",
+            quorum.stores,
+            quorum.because(),
             problems.collect::<Vec<_>>().join("; ")
         ))
         .safe("nothing more was deleted")
-        .next_step("bring the stores back, then run the same command again")
+        .next_step(quorum.next_step())
 }
 
 /// What cannot be read may use anything.

@@ -122,7 +122,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     let rule = Rule::of(&protected.policy);
     let orphans_seen = orphans.all_runs();
     let says_nothing_new = orphans_seen.is_subset(&recorded) || request.forget.is_some();
-    if condemned.is_empty() && (says_nothing_new || rule.keeps_all()) {
+    if condemned.is_empty() && gathered.confirmed.is_empty() && (says_nothing_new || rule.keeps_all()) {
         return None;
     }
     Some(PruneRecord {
@@ -140,6 +140,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
         dropped: Condemned::default(),
         orphans_seen: orphans_seen.into_iter().take(crate::core::prune::MAX_RUNS).collect(),
         writers_seen: gathered.writers.clone(),
+        confirmed: gathered.confirmed.clone(),
     })
 }
 
@@ -247,7 +248,7 @@ pub async fn execute(
         state,
         request,
         progress,
-        quorum: gathered.quorum,
+        quorum: gathered.quorum.clone(),
         stores: BTreeMap::new(),
         executed: Vec::new(),
         pruned: BTreeSet::new(),
@@ -303,7 +304,7 @@ fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneReco
         notes: Vec::new(),
         failure: None,
     };
-    result.message = steps::summary(&result);
+    result.message = steps::summary(&result, plan);
     result
 }
 

@@ -51,13 +51,22 @@ pub(super) fn steps(
     }
     if let Some(record) = plan {
         let what = condemned_text(&record.condemned);
-        steps.push(match (record.condemned.is_empty(), request.now) {
+        if !record.confirmed.is_empty() {
+            let ids: Vec<SnapshotId> = record.confirmed.iter().map(|at| at.id).collect();
+            let text = ids_text(&ids);
+            steps.push(format!(
+                "{name}: note that {text}, from the future, is confirmed, and ask no more because of it"
+            ));
+        }
+        match (record.condemned.is_empty(), request.now) {
+            (true, _) if record.orphans_seen.is_empty() => {}
             (true, _) => {
-                format!("{name}: note {} unfinished runs, which a later prune may delete", record.orphans_seen.len())
+                let seen = record.orphans_seen.len();
+                steps.push(format!("{name}: note {seen} unfinished runs, which a later prune may delete"));
             }
-            (false, false) => format!("{name}: condemn {what}; the next prune deletes it"),
-            (false, true) => format!("{name}: condemn and delete {what}"),
-        });
+            (false, false) => steps.push(format!("{name}: condemn {what}; the next prune deletes it")),
+            (false, true) => steps.push(format!("{name}: condemn and delete {what}")),
+        }
         steps.extend(reasons(record).into_iter().map(|reason| format!("{name}: {reason}")));
     }
     steps
@@ -133,7 +142,7 @@ pub(super) fn notes(protected: &Protected, gathered: &Gathered) -> Vec<String> {
 }
 
 /// What was done, in a line.
-pub(super) fn summary(result: &PrunedSource) -> String {
+pub(super) fn summary(result: &PrunedSource, planned: Option<&PruneRecord>) -> String {
     let mut parts = Vec::new();
     if !result.pruned.is_empty() {
         parts.push(format!("deleted {}", ids_text(&result.pruned)));
@@ -146,6 +155,9 @@ pub(super) fn summary(result: &PrunedSource) -> String {
     }
     if let Some(plan) = result.plan.filter(|plan| !result.executed.contains(plan)) {
         parts.push(match &result.condemned[..] {
+            [] if planned.is_some_and(|record| !record.confirmed.is_empty()) => {
+                format!("noted in plan {plan} what was confirmed")
+            }
             [] => format!("noted unfinished runs in plan {plan}"),
             ids => format!("condemned {} in plan {plan}; the next prune deletes it", ids_text(ids)),
         });

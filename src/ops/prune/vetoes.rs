@@ -10,7 +10,7 @@ use crate::{
         evidence::{ControlView, Lost, read_control},
         host::Host,
     },
-    repository::catalogue::Refusal,
+    repository::{catalogue::Refusal, evidence::RefusedRecord, layout},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,12 +56,30 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
     Ok(vetoes)
 }
 
-/// A chain that cannot be followed to its end may hide a hold.
+/// How prune gets on behind a record that is nowhere good.
+fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
+    let lies_there = view.listed.get(&refused.writer).is_some_and(|listed| listed.contains(&refused.number));
+    let remove = match lies_there {
+        true => format!(
+            "; what nobody of yours wrote is removed by hand: {} on store {}",
+            layout::evidence(refused.writer, refused.number, "json"),
+            refused.store
+        ),
+        false => String::new(),
+    };
+    format!(
+        "recoup evidence verify, then recoup copy{remove}; what was there and is lost for good: recoup evidence acknowledge \
+         {lost} --reason TEXT"
+    )
+}
+
+/// A chain that cannot be followed to its end may hide a hold. What lies beyond it without following it, and on too few
+/// stores for anything that was durable, hides none.
 fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
     let failure = |code: Code| {
         Failure::new(code, format!("nobody can say what of {source} is held")).safe("nothing was planned or deleted")
     };
-    for refused in &view.refused {
+    for refused in view.refused.iter().filter(|refused| !refused.stray) {
         let head = view.state.heads.get(&refused.writer);
         // Whoever begins a chain with junk may have put it over a record that mattered.
         if head.is_none_or(|head| refused.number > head.number) {
@@ -69,13 +87,7 @@ fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Res
             let (code, next_step) = match &refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "bring the store back: recoup doctor".to_owned()),
                 Refusal::Newer(_) => (Code::Refused, "prune with the newer recoup that wrote it".to_owned()),
-                Refusal::Untrusted(_) | Refusal::Damaged(_) => (
-                    Code::Refused,
-                    format!(
-                        "recoup evidence verify, then recoup copy; what nobody of yours wrote is removed by hand; what is \
-                         lost for good: recoup evidence acknowledge {lost} --reason TEXT"
-                    ),
-                ),
+                Refusal::Untrusted(_) | Refusal::Damaged(_) => (Code::Refused, way_on(refused, lost, view)),
             };
             return Err(failure(code)
                 .cause(format!("evidence record {lost} on store {}: {}", refused.store, refused.why))

@@ -6,7 +6,6 @@ use crate::{
         evidence::WriterId,
         failure::{Code, Failure},
         id::SourceName,
-        lost::LostRecords,
         policy::Policy,
         report::{
             Authority, Facts, Head, KIND, OpenedBody, RecordFact, RefusedLine, SeenIn, SnapshotLine, StoreCopies, Tool,
@@ -24,7 +23,7 @@ use crate::{
         host::Host,
         list,
     },
-    repository::{catalogue::Catalogue, evidence::SignedRecord},
+    repository::{catalogue::Catalogue, chains::KnownChains, evidence::SignedRecord},
     world::World,
 };
 use bytes::Bytes;
@@ -133,7 +132,7 @@ impl Chains {
 async fn read_chains(host: &Host) -> Chains {
     let repository = &host.repository;
     let known = read_control(repository, Some(&host.state_dir)).await.state.heads;
-    let followed = repository.follow_evidence(&BTreeMap::new(), &LostRecords::default()).await;
+    let followed = repository.follow_evidence(&KnownChains::default()).await;
     let line = |refused: &crate::repository::evidence::RefusedRecord| RefusedLine {
         store: refused.store.clone(),
         writer: refused.writer,

@@ -128,7 +128,9 @@ async fn record(
         Ok(recorded) => {
             let shipped = recorder.ship().await;
             let is_durable = shipped.holds(recorded.head.number) >= host.repository.control_write_quorum();
-            (!is_durable).then(|| format!("the record of this report is on too few stores yet: {}", shipped.reasons()))
+            let late = || format!("the record of this report is on too few stores yet: {}", shipped.reasons());
+            let notes: Vec<String> = recorder.take_notes().into_iter().chain((!is_durable).then(late)).collect();
+            (!notes.is_empty()).then(|| notes.join("; "))
         }
         Err(failure) => Some(format!("that this report was made is not on record: {failure}")),
     }

@@ -1,9 +1,9 @@
 //! When what was asked for is damaged everywhere: which snapshot can be restored instead.
 
-use super::RestoreRequest;
+use super::{RestoreRequest, select};
 use crate::{
     core::{
-        failure::{Code, Failure, shell_word},
+        failure::{Code, Failure},
         id::SnapshotId,
     },
     repository::{catalogue::Catalogue, layout},
@@ -23,9 +23,8 @@ pub(super) fn name(catalogue: &Catalogue, request: &RestoreRequest, id: Snapshot
     let others = || catalogue.snapshots.keys().rev().filter(|other| **other != id);
     let next_step = match others().find(is_whole) {
         Some(other) => format!(
-            "the newest that does not need what is damaged: recoup restore {} --to {} --target snapshot:{other}",
-            request.source,
-            shell_word(request.to.display())
+            "the newest that does not need what is damaged: {}",
+            select::command(request, &format!("snapshot:{other}"))
         ),
         None => "bring back a store that holds it, then run the same command again".to_owned(),
     };

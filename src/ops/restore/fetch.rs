@@ -1,9 +1,6 @@
 //! Fetching packs, from each store that has them until one gives the right blocks, and writing what is in them.
 
-use super::{
-    manifest::{Manifest, PackContent, nowhere},
-    write::OpenFiles,
-};
+use super::manifest::{Manifest, PackContent, nowhere};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -36,13 +33,31 @@ const CONCURRENT_PACKS: usize = 3;
 /// A pack is fetched by ranges when they are at most this share of it.
 const RANGED_SHARE: f64 = 0.5;
 
+/// Whoever takes blocks that are right.
+pub(super) trait Blocks: Send + Sync {
+    /// Takes blocks of an entry, from block `first` on.
+    fn write(&self, entry: usize, first: u64, block_size: u64, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// What of a pack's extents is not there yet, where that can be told without fetching it.
+    fn missing(
+        &self,
+        extents: &[(usize, Extent)],
+        block_size: u64,
+        digests: &DigestPart,
+        pack: u32,
+    ) -> Result<Option<Vec<(usize, Extent)>>, Failure> {
+        let _ = (extents, block_size, digests, pack);
+        Ok(None)
+    }
+}
+
 /// Fetches every pack that the manifest uses and writes its blocks.
 pub(super) async fn fetch_packs(
     repository: &Repository,
     catalogue: &Catalogue,
     manifest: &Manifest,
     identities: Arc<Identities>,
-    files: Arc<OpenFiles>,
+    files: Arc<dyn Blocks>,
     progress: &dyn Progress,
 ) -> Result<(), Failure> {
     let (sender, receiver) = tokio::sync::mpsc::channel::<(PackId, Arc<DigestPart>)>(CONCURRENT_PACKS);
@@ -84,7 +99,7 @@ struct Context<'a> {
     catalogue: &'a Catalogue,
     manifest: &'a Manifest,
     identities: Arc<Identities>,
-    files: Arc<OpenFiles>,
+    files: Arc<dyn Blocks>,
     folder: String,
 }
 
@@ -117,7 +132,12 @@ impl Context<'_> {
 
     /// Restores the blocks of one pack, from the first store that gives it right. Returns how many raw bytes.
     async fn restore_pack(&self, id: PackId, digests: Arc<DigestPart>) -> Result<u64, Failure> {
-        let content = &self.manifest.packs[&id];
+        let whole = &self.manifest.packs[&id];
+        let missing = self.missing(id, whole, digests.clone()).await?;
+        let content = missing.as_ref().unwrap_or(whole);
+        if content.extents.is_empty() {
+            return Ok(whole.bytes_used());
+        }
         let key = format!("{}{}", self.folder, layout::pack(id.run, id.pack));
         let mut reasons = Vec::new();
         let mut unreachable = false;
@@ -132,10 +152,10 @@ impl Context<'_> {
                     continue;
                 }
             };
-            match self.write(id, fetched, digests.clone()).await? {
-                Ok(bytes) => {
+            match self.write(id, content, fetched, digests.clone()).await? {
+                Ok(()) => {
                     self.catalogue.detours.note_given(store.name());
-                    return Ok(bytes);
+                    return Ok(whole.bytes_used());
                 }
                 Err(FormatError::NoMatchingKey) => return Err(damaged(&key, &FormatError::NoMatchingKey)),
                 Err(error) => {
@@ -147,14 +167,30 @@ impl Context<'_> {
         Err(nowhere(&NowhereIntact { object: key, reasons, unreachable }))
     }
 
+    /// What of a pack is still to be fetched; `None` where that is all of it.
+    async fn missing(
+        &self,
+        id: PackId,
+        content: &PackContent,
+        digests: Arc<DigestPart>,
+    ) -> Result<Option<PackContent>, Failure> {
+        let (files, extents, block_size) = (self.files.clone(), content.extents.clone(), content.index.block_size);
+        let compare = move || files.missing(&extents, u64::from(block_size), &digests, id.pack);
+        let missing = tokio::task::spawn_blocking(compare)
+            .await
+            .map_err(|error| Failure::internal(format!("a thread of the restore failed: {error}")))??;
+        let (object, index) = (&content.object, &content.index);
+        Ok(missing.map(|extents| PackContent { object: object.clone(), index: index.clone(), extents }))
+    }
+
     /// Opens a pack on a thread of its own and writes the blocks that are right.
     async fn write(
         &self,
         id: PackId,
+        content: &PackContent,
         fetched: SparseObject,
         digests: Arc<DigestPart>,
-    ) -> Result<Result<u64, FormatError>, Failure> {
-        let content = &self.manifest.packs[&id];
+    ) -> Result<Result<(), FormatError>, Failure> {
         let job = OpenPack {
             index: content.index.clone(),
             extents: content.extents.clone(),
@@ -199,12 +235,12 @@ struct OpenPack {
     digests: Arc<DigestPart>,
     pack: u32,
     identities: Arc<Identities>,
-    files: Arc<OpenFiles>,
+    files: Arc<dyn Blocks>,
 }
 
 impl OpenPack {
     /// The outer result is about the target, the inner one about the pack.
-    fn run(self, fetched: SparseObject) -> Result<Result<u64, FormatError>, Failure> {
+    fn run(self, fetched: SparseObject) -> Result<Result<(), FormatError>, Failure> {
         if let Err(error) = check_header(fetched.start(), &self.index) {
             return Ok(Err(error));
         }
@@ -217,7 +253,6 @@ impl OpenPack {
             return Ok(Err(FormatError::Damaged("its digests are not complete".to_owned())));
         };
         let block_size = self.index.block_size as usize;
-        let mut written = 0;
         for (entry, extent) in &self.extents {
             let mut done = 0;
             while done < extent.count {
@@ -236,9 +271,8 @@ impl OpenPack {
                 }
                 self.files.write(*entry, extent.first + done, block_size as u64, bytes)?;
                 done += (bytes.len() / block_size) as u64;
-                written += bytes.len() as u64;
             }
         }
-        Ok(Ok(written))
+        Ok(Ok(()))
     }
 }

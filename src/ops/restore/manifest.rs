@@ -1,6 +1,6 @@
 //! A snapshot's manifest, read from the stores and checked all the way from the signed inventory.
 
-use super::replay::Replay;
+use super::{places::Layout, replay::Replay};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -23,7 +23,10 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::Arc,
+};
 
 /// Everything a restore needs to know but the digests.
 pub struct Manifest {
@@ -37,6 +40,8 @@ pub struct Manifest {
     pub packs: BTreeMap<PackId, PackContent>,
     /// What is to be replayed over the files, where their source has a log and a restore is under way.
     pub(super) replay: Option<Replay>,
+    /// What of it goes where, while a restore is under way.
+    pub(super) layout: Arc<Layout>,
     /// The digest objects of each run.
     pub(super) digests: BTreeMap<RunId, Vec<RunObject>>,
 }
@@ -54,10 +59,14 @@ pub struct PackContent {
 impl Manifest {
     /// Raw bytes of all blocks that are stored.
     pub fn bytes_stored_raw(&self) -> u64 {
-        let of_pack = |pack: &PackContent| {
-            pack.extents.iter().map(|(_, extent)| extent.count).sum::<u64>() * u64::from(pack.index.block_size)
-        };
-        self.packs.values().map(of_pack).sum()
+        self.packs.values().map(PackContent::bytes_used).sum()
+    }
+}
+
+impl PackContent {
+    /// Raw bytes that are taken from it.
+    pub(super) fn bytes_used(&self) -> u64 {
+        self.extents.iter().map(|(_, extent)| extent.count).sum::<u64>() * u64::from(self.index.block_size)
     }
 }
 
@@ -229,7 +238,15 @@ impl<'r, 'a> Assembly<'r, 'a> {
         let used: BTreeSet<RunId> = packs.keys().map(|pack| pack.run).collect();
         let digests = used.into_iter().map(|run| (run, digest_objects(runs[&run].objects))).collect();
         let Root { configuration, catalogue_identity, .. } = root;
-        Ok(Manifest { configuration, catalogue_identity, entries, packs, replay: None, digests })
+        Ok(Manifest {
+            configuration,
+            catalogue_identity,
+            entries,
+            packs,
+            replay: None,
+            layout: Arc::default(),
+            digests,
+        })
     }
 }
 

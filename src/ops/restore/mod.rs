@@ -4,11 +4,14 @@ mod alternative;
 mod checks;
 pub mod evidence;
 mod fetch;
+mod fitness;
 mod given;
 mod manifest;
+mod places;
 mod replay;
 mod select;
 mod steps;
+mod wishes;
 mod write;
 
 use super::progress::{Progress, Unit};
@@ -37,6 +40,7 @@ pub use checks::{checked, kept_policy};
 pub use manifest::{Manifest, PackContent, read_manifest};
 pub use replay::{AMENDED, LogAccess, in_command};
 pub use steps::{Fetched, Located, Restore};
+pub use wishes::{ServerWishes, Standby, TablespacePlace};
 pub use write::{check_target, remove_directory};
 
 /// What to restore, and where to.
@@ -62,6 +66,10 @@ pub struct RestoreRequest {
     pub check_options: CheckOptions,
     /// How a restored server gets at its log.
     pub log_access: LogAccess,
+    /// What is asked of a restored server beside its target.
+    pub server: ServerWishes,
+    /// Whether the operator has named the source once more, to have done what is refused without that.
+    pub confirmed: bool,
     /// What the operator should know whatever comes of it.
     pub notes: Vec<String>,
 }
@@ -80,6 +88,8 @@ impl RestoreRequest {
             assertions: None,
             check_options: CheckOptions::default(),
             log_access: LogAccess::default(),
+            server: ServerWishes::default(),
+            confirmed: false,
             notes: Vec::new(),
         }
     }
@@ -107,8 +117,9 @@ pub async fn plan(
     request: &RestoreRequest,
 ) -> Result<RestorePlan, Failure> {
     let restore = Restore::prepare(repository, request)?;
-    let located = restore.locate().await?;
-    let manifest = restore.read_manifest(&located, identities).await?;
+    let mut located = restore.locate().await?;
+    let mut manifest = restore.read_manifest(&located, identities).await?;
+    restore.examine(&mut located, &mut manifest, identities).await?;
     let mut notes = located.notes.clone();
     notes.extend(located.warnings.iter().chain(manifest.replay.iter().flat_map(|replay| replay.notes())).cloned());
     Ok(RestorePlan {
@@ -130,7 +141,9 @@ pub async fn restore(
     let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let mut located = restore.locate().await?;
-    let manifest = Arc::new(restore.read_manifest(&located, &identities).await?);
+    let mut manifest = restore.read_manifest(&located, &identities).await?;
+    restore.examine(&mut located, &mut manifest, &identities).await?;
+    let manifest = Arc::new(manifest);
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
     let fetched = restore.fetch(&located, &manifest, identities, progress).await?;
     progress.begin("making it durable", None, Unit::Items);

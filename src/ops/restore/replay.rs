@@ -1,13 +1,12 @@
 //! The log after a snapshot: planned and proven to be there before anything is written, then made reachable for the
 //! server that will replay it.
 
-use super::{RestoreRequest, select, write::OpenFiles};
+use super::{Manifest, RestoreRequest, select, write::OpenFiles};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
         inventory::Inventory,
         log::{LogFile, LogRange, ServerTime},
-        manifest::Entry,
         plan::log::{Gap, Goal, LogFiles, LogPlan, PlanEnd, TimelineHistory, Wanted, plan},
         target::Target,
     },
@@ -25,6 +24,8 @@ use std::{path::Path, sync::Arc};
 const PLAN: &str = "recoup-plan.json";
 /// The folder of the files of the log that were opened beforehand.
 const LOG: &str = "recoup-log";
+/// From it the server makes the links to tablespaces that are not in its data directory.
+const TABLESPACE_MAP: &str = "tablespace_map";
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const CONF: &str = "postgresql.conf";
 
@@ -155,7 +156,7 @@ impl Replay {
     fn of(request: &RestoreRequest, plan: LogPlan) -> Self {
         let mut notes = Vec::new();
         let passes = plan.end.passes_target;
-        let end = match &request.target {
+        let end = request.server.standby.is_none().then(|| match &request.target {
             Target::Latest => RecoveryEnd::Log,
             Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_) => RecoveryEnd::Immediate,
             Target::Transaction(number) => RecoveryEnd::Transaction(*number),
@@ -166,14 +167,16 @@ impl Replay {
                 notes.push(format!("the log shows nothing after {}: all of it is replayed", request.target));
                 RecoveryEnd::Log
             }
-        };
+        });
         let last = plan.end.last_commit.map_or_else(String::new, |last| format!(", its last commit is of {last}"));
-        notes.push(format!("{} files of the log are replayed, up to {}{last}", plan.served().len(), plan.end.at));
+        let goes_on = if end.is_none() { ", and what comes after them" } else { "" };
+        let count = plan.served().len();
+        notes.push(format!("{count} files of the log are replayed, up to {}{last}{goes_on}", plan.end.at));
         let recovery = Recovery {
-            end: Some(end),
+            end,
             timeline: plan.end.history.timeline,
             restore_command: restore_command(request),
-            primary_conninfo: None,
+            primary_conninfo: request.server.standby.as_ref().and_then(|standby| standby.primary_conninfo.clone()),
             archives: false,
             in_place_tablespaces: false,
         };
@@ -219,14 +222,20 @@ impl Replay {
     }
 
     /// Writes what the server needs to know. Returns what the operator should know.
-    pub(super) fn amend(&self, files: &OpenFiles, entries: &[Entry]) -> Result<Vec<String>, Failure> {
+    pub(super) fn amend(&self, files: &OpenFiles, manifest: &Manifest) -> Result<Vec<String>, Failure> {
         let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        let in_place_tablespaces = entries.iter().any(|entry| entry.path.as_str().starts_with("pg_tblspc/"));
+        let in_place_tablespaces = manifest.layout.has_inner_tablespaces(&manifest.entries);
+        if let Some(map) = manifest.layout.map() {
+            files.put_top(TABLESPACE_MAP, map.as_bytes())?;
+        }
         let recovery = Recovery { in_place_tablespaces, ..self.recovery.clone() };
         files.put_top(AUTO_CONF, recovery.auto_conf(&text(files.read_top(AUTO_CONF)?)).as_bytes())?;
         files.put_top(recovery.signal_file(), b"")?;
-        let plan = serde_json::to_vec(&self.plan).map_err(|error| Failure::internal(error.to_string()))?;
-        files.put_top(PLAN, &plan)?;
+        // A standby goes beyond any plan.
+        if self.recovery.end.is_some() {
+            let plan = serde_json::to_vec(&self.plan).map_err(|error| Failure::internal(error.to_string()))?;
+            files.put_top(PLAN, &plan)?;
+        }
         let mut notes = vec!["archive_mode is off in the restored server, until somebody turns it on".to_owned()];
         if let Some(conf) = files.read_top(CONF)? {
             let (conf, taken_out) = freed_from_places(&text(Some(conf)));
@@ -244,6 +253,7 @@ fn restore_command(request: &RestoreRequest) -> String {
     let word = |path: &Path| in_command(path.display());
     match &request.log_access {
         LogAccess::Beforehand => format!("cp {}/%f %p", word(&request.to.join(LOG))),
+        LogAccess::Command(command) if request.server.standby.is_some() => command.clone(),
         LogAccess::Command(command) => format!("{command} --plan {}", word(&request.to.join(PLAN))),
     }
 }

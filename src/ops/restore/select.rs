@@ -186,7 +186,15 @@ fn descends(catalogue: &Catalogue, from: SnapshotId, ancestor: SnapshotId) -> bo
 
 /// The command that restores another target of the same request.
 pub(super) fn command(request: &RestoreRequest, target: &str) -> String {
-    format!("recoup restore {} --to {} --target {target}", request.source, shell_word(request.to.display()))
+    let mut command = format!("recoup restore {} --to {}", request.source, shell_word(request.to.display()));
+    for place in &request.server.tablespaces {
+        let place = format!("{}={}", place.tablespace, place.directory.display());
+        command.push_str(&format!(" --tablespace {}", shell_word(place)));
+    }
+    if request.server.delta {
+        command.push_str(&format!(" --delta --confirm={}", request.source));
+    }
+    format!("{command} --target {target}")
 }
 
 /// Whether a snapshot was durable once, as far as can be told: enough stores have committed it, or may have.

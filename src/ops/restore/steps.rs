@@ -1,10 +1,10 @@
 //! A restore step by step, for whoever times each of them: prepare, locate, read the manifest, fetch, publish.
 
 use super::{
-    Manifest, RestoreRequest, alternative, catalogue_of, fetch, read_manifest, refused_copies,
+    Manifest, RestoreRequest, alternative, catalogue_of, fetch, fitness, read_manifest, refused_copies,
     replay::{self, Replay},
     select::{self, Selected},
-    write,
+    wishes, write,
 };
 use crate::{
     core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
@@ -21,7 +21,7 @@ use std::{collections::BTreeSet, sync::Arc};
 pub struct Restore<'a> {
     repository: &'a Repository,
     request: &'a RestoreRequest,
-    staging: write::Staging,
+    ground: write::Ground,
 }
 
 /// The snapshot that the request means, and what the stores hold.
@@ -35,13 +35,14 @@ pub struct Located {
 }
 
 /// Everything that a snapshot holds, written and compared, and not yet under its own names.
-pub struct Fetched(Arc<write::OpenFiles>);
+pub struct Fetched(Arc<write::Written>);
 
 impl<'a> Restore<'a> {
     /// Looks at the target, which must be fit. Reads no store.
     pub fn prepare(repository: &'a Repository, request: &'a RestoreRequest) -> Result<Self, Failure> {
-        let staging = write::Staging::check(&request.to, &repository.stores)?;
-        Ok(Restore { repository, request, staging })
+        wishes::check(request)?;
+        let ground = write::Ground::check(request, &repository.stores)?;
+        Ok(Restore { repository, request, ground })
     }
 
     /// Reads the catalogue and chooses the snapshot.
@@ -64,13 +65,39 @@ impl<'a> Restore<'a> {
     /// Reads the manifest, and makes sure that there is room for what it names.
     pub async fn read_manifest(&self, located: &Located, identities: &Arc<Identities>) -> Result<Manifest, Failure> {
         let (repository, catalogue) = (self.repository, &located.catalogue);
+        wishes::check_kind(self.request, located.committed().inventory.log.is_some())?;
+        self.ground.check_system(&located.committed().inventory.source_identity)?;
         let read = read_manifest(repository, catalogue, located.id, identities).await;
         let mut manifest = read.map_err(|failure| self.explained(located, failure))?;
         let inventory = &located.committed().inventory;
         manifest.replay = replay::prepare(repository, catalogue, self.request, inventory, identities).await?;
-        let of_log = manifest.replay.as_ref().map_or(0, Replay::bytes);
-        self.staging.check_room(manifest.bytes_stored_raw() + of_log)?;
+        // What goes elsewhere is known only when the names of tablespaces are.
+        if self.request.server.tablespaces.is_empty() {
+            self.check_room(&manifest)?;
+        }
         Ok(manifest)
+    }
+
+    /// Looks, for a server, whether it would start here, and decides where its tablespaces go.
+    pub async fn examine(
+        &self,
+        located: &mut Located,
+        manifest: &mut Manifest,
+        identities: &Arc<Identities>,
+    ) -> Result<(), Failure> {
+        if located.committed().inventory.log.is_none() {
+            return Ok(());
+        }
+        let (repository, catalogue) = (self.repository, &located.catalogue);
+        let examined = fitness::examine(repository, catalogue, self.request, manifest, identities).await;
+        let fitness::Fitness { notes, warnings } = examined.map_err(|failure| self.explained(located, failure))?;
+        located.notes.extend(notes);
+        located.warnings.extend(warnings);
+        if self.request.server.tablespaces.is_empty() { Ok(()) } else { self.check_room(manifest) }
+    }
+
+    fn check_room(&self, manifest: &Manifest) -> Result<(), Failure> {
+        self.ground.check_room(manifest, manifest.replay.as_ref().map_or(0, Replay::bytes))
     }
 
     /// Fetches every pack, from whichever store has it right, compares every block with its digest, and writes it.
@@ -81,7 +108,12 @@ impl<'a> Restore<'a> {
         identities: Arc<Identities>,
         progress: &dyn Progress,
     ) -> Result<Fetched, Failure> {
-        let files = Arc::new(self.staging.create(manifest).map_err(|failure| self.explained(located, failure))?);
+        wishes::check_confirmed(self.request)?;
+        let written = self.ground.create(manifest).and_then(|written| {
+            written.clear_gaps(manifest)?;
+            Ok(Arc::new(written))
+        });
+        let files = written.map_err(|failure| self.explained(located, failure))?;
         let fetching = fetch::fetch_packs(
             self.repository,
             &located.catalogue,
@@ -92,7 +124,7 @@ impl<'a> Restore<'a> {
         );
         fetching.await.map_err(|failure| self.explained(located, failure))?;
         if let Some(replay) = &manifest.replay {
-            replay.fetch(self.repository, &identities, &files, &located.catalogue.detours).await?;
+            replay.fetch(self.repository, &identities, files.target(), &located.catalogue.detours).await?;
         }
         Ok(Fetched(files))
     }
@@ -102,11 +134,14 @@ impl<'a> Restore<'a> {
         let mut notes = Vec::new();
         if let Some(replay) = &manifest.replay {
             notes.extend(replay.notes().iter().cloned());
-            notes.extend(replay.amend(&fetched.0, &manifest.entries)?);
+            notes.extend(replay.amend(fetched.0.target(), manifest)?);
             // A server refuses a data directory that others may enter.
-            self.staging.close_target()?;
+            self.ground.close()?;
         }
-        let published = self.staging.publish(manifest, &fetched.0);
+        if let (compared @ 1.., there) = fetched.0.compared() {
+            notes.push(format!("of {compared} blocks {there} were there already, {} were fetched", compared - there));
+        }
+        let published = self.ground.publish(manifest, &fetched.0);
         notes.extend(published.map_err(|failure| self.explained(located, failure))?);
         Ok(notes)
     }

@@ -7,23 +7,26 @@
 mod amend;
 mod files;
 mod finish;
+mod ground;
 mod held;
 mod outside;
+mod over;
 #[cfg(test)]
 mod tests;
 
-use super::manifest::Manifest;
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
+        manifest::Entry,
         path::PARTIAL,
     },
     stores::Store,
     world::{
-        files::{create_private_directories, free_bytes, parent, sync_directory},
+        files::{create_private_directories, parent, sync_directory},
         user_id,
     },
 };
+use files::Kept;
 use finish::{Notes, finish, finish_one, is_finished_later};
 use held::Identity;
 use outside::refuse_stores;
@@ -47,6 +50,7 @@ use std::{
 };
 
 pub(super) use files::OpenFiles;
+pub(super) use ground::{Ground, Written};
 
 /// A target directory that may be restored into. What was not published is removed when this is dropped.
 pub(super) struct Staging {
@@ -176,27 +180,15 @@ impl Staging {
         Err(failure)
     }
 
-    /// Refuses when the file system has no room for `needed_bytes`.
-    pub(super) fn check_room(&self, needed_bytes: u64) -> Result<(), Failure> {
-        let existing = self.path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
-        let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-        let available = free_bytes(existing).map_err(|error| failed("look at", existing, &error))?;
-        // What an interrupted restore left is removed first.
+    /// What an interrupted restore left there, in bytes: it is used, or removed first.
+    fn bytes_left(&self) -> u64 {
         let left = self.target.get().and_then(|target| held::open(target, PARTIAL).ok());
-        if needed_bytes > available.saturating_add(left.map_or(0, held::bytes)) {
-            return Err(Failure::new(
-                Code::Refused,
-                format!("there is no room to restore into {}", self.path.display()),
-            )
-            .cause(format!("{needed_bytes} bytes are needed, {available} are available"))
-            .safe("nothing was written")
-            .next_step("free space there, or restore to another file system with --to"));
-        }
-        Ok(())
+        left.map_or(0, held::bytes)
     }
 
-    /// Makes the entries with their sizes, all still in the staging folder.
-    pub(super) fn create(&self, manifest: &Manifest) -> Result<OpenFiles, Failure> {
+    /// Makes the entries with their sizes, all still in the staging folder. What an interrupted restore left there is
+    /// used where it is right, and removed where it is not.
+    fn create(&self, entries: &[Entry]) -> Result<OpenFiles, Failure> {
         let target = match self.target.get() {
             Some(target) => target,
             None => {
@@ -205,7 +197,8 @@ impl Staging {
             }
         };
         let folder = self.claim(target)?;
-        OpenFiles::create(folder.clone(), self.folder_path(), &manifest.entries)
+        let kept = Kept { entries: over::tidied(folder, &self.folder_path(), entries)?, held_back: None };
+        OpenFiles::create(folder.clone(), self.folder_path(), entries, &kept)
     }
 
     fn create_target(&self) -> Result<(), Failure> {
@@ -220,7 +213,7 @@ impl Staging {
         }
     }
 
-    /// Makes the staging folder, or takes over what an interrupted restore left, and empties it.
+    /// Makes the staging folder, or takes over what an interrupted restore left.
     fn claim(&self, target: &OwnedFd) -> Result<&Arc<OwnedFd>, Failure> {
         let path = self.folder_path();
         let left = self.left(target)?;
@@ -243,7 +236,6 @@ impl Staging {
             // Ours was empty; somebody put another one there.
             return Err(replaced(&path));
         }
-        held::empty(&folder).map_err(|error| failed("empty", &path, &error))?;
         // What is made below would otherwise be open to whom the target's default list names. Few have one.
         let _ = fremovexattr(&folder, "system.posix_acl_default");
         Ok(self.claimed.get_or_init(|| Arc::new(folder)))
@@ -251,46 +243,61 @@ impl Staging {
 
     fn lock(&self, target: &OwnedFd, folder: &OwnedFd, identity: Identity) -> Result<(), Failure> {
         // Some network file systems lock no directories; there is nothing better to do there than to go on.
-        let locked = flock(folder, FlockOperation::NonBlockingLockExclusive);
+        let claimed = flock(folder, FlockOperation::NonBlockingLockExclusive);
         let is_named = held::is_there(target, PARTIAL, identity).unwrap_or(false);
-        if locked == Err(Errno::WOULDBLOCK) || !is_named {
-            return Err(Failure::new(Code::Locked, format!("another restore into {} is running", self.path.display()))
-                .safe("the other restore goes on undisturbed")
-                .next_step("wait until it has finished, or name another directory with --to"));
+        if claimed == Err(Errno::WOULDBLOCK) || !is_named {
+            return Err(locked(&self.path));
         }
         Ok(())
     }
 
-    /// Makes everything durable with its owner and mode, then moves it to where it belongs.
-    pub(super) fn publish(&self, manifest: &Manifest, files: &OpenFiles) -> Result<Vec<String>, Failure> {
-        let (Some(target), Some(folder)) = (self.target.get(), self.claimed.get()) else {
-            return Err(Failure::internal("nothing was created that could be published"));
-        };
-        let mut notes = Notes::default();
-        finish(folder, &self.folder_path(), &manifest.entries, files, &mut notes)?;
-        self.is_in_place()?;
+    /// Makes everything durable with its owner and mode, all still in the staging folder.
+    fn settle(&self, entries: &[Entry], files: &OpenFiles, notes: &mut Notes) -> Result<(), Failure> {
+        let (_, folder) = self.created()?;
+        finish(folder, &self.folder_path(), entries, files, notes)?;
+        self.is_in_place()
+    }
+
+    /// Moves it to where it belongs, or nothing of it.
+    fn move_in(&self, entries: &[Entry], notes: &mut Notes) -> Result<Vec<Moved>, Failure> {
+        let (target, folder) = self.created()?;
         let mut moved = Vec::new();
         let done = self
             .move_all(target, folder, &mut moved)
-            .and_then(|()| self.finish_moved(target, manifest, &moved, &mut notes))
+            .and_then(|()| self.finish_moved(target, entries, &moved, notes))
             .and_then(|()| fsync(target).map_err(|error| failed("sync", &self.path, &error.into())))
             .and_then(|()| self.check_moved(target, &moved));
-        done.map_err(|failure| self.take_back(target, folder, &moved, failure))?;
+        match done {
+            Ok(()) => Ok(moved),
+            Err(failure) => Err(self.take_back(&moved, failure)),
+        }
+    }
+
+    /// All is there, and durable; an empty folder that stays is in nobody's way.
+    fn complete(&self) {
         self.published.store(true, Ordering::Relaxed);
-        // All is there, and durable; an empty folder that stays is in nobody's way.
-        let _ = remove_folder(target, folder).and_then(|()| Ok(fsync(target)?));
-        Ok(notes.into_lines())
+        if let Ok((target, folder)) = self.created() {
+            let _ = remove_folder(target, folder).and_then(|()| Ok(fsync(target)?));
+        }
+    }
+
+    fn created(&self) -> Result<(&OwnedFd, &Arc<OwnedFd>), Failure> {
+        let created = self.target.get().zip(self.claimed.get());
+        created.ok_or_else(|| Failure::internal("nothing was created that could be published"))
     }
 
     /// Lets nobody else enter the target.
-    pub(super) fn close_target(&self) -> Result<(), Failure> {
+    fn close_target(&self) -> Result<(), Failure> {
         let target = self.target.get().ok_or_else(|| Failure::internal("no target is held"))?;
         fchmod(target, Mode::RWXU).map_err(|error| failed("close", &self.path, &error.into()))
     }
 
     fn move_all(&self, target: &OwnedFd, folder: &OwnedFd, moved: &mut Vec<Moved>) -> Result<(), Failure> {
         let folder_path = self.folder_path();
-        for name in held::names(folder).map_err(|error| failed("read", &folder_path, &error))? {
+        let mut names = held::names(folder).map_err(|error| failed("read", &folder_path, &error))?;
+        // Without the folder of its control file no server of PostgreSQL starts.
+        names.sort_by_key(|name| name.as_c_str() == c"global");
+        for name in names {
             let to = self.path.join(OsStr::from_bytes(name.as_bytes()));
             let found = held::look(folder, &name).map_err(|error| failed("look at", &to, &error))?;
             let identity = held::identity(&found.ok_or_else(|| replaced(&folder_path))?);
@@ -305,11 +312,11 @@ impl Staging {
     fn finish_moved(
         &self,
         target: &OwnedFd,
-        manifest: &Manifest,
+        entries: &[Entry],
         moved: &[Moved],
         notes: &mut Notes,
     ) -> Result<(), Failure> {
-        for entry in manifest.entries.iter().filter(|entry| is_finished_later(entry)) {
+        for entry in entries.iter().filter(|entry| is_finished_later(entry)) {
             let name = entry.path.to_relative();
             let failed = |error| failed("finish", &self.path.join(&name), &error);
             let directory = held::open(target, &name).map_err(failed)?;
@@ -346,7 +353,8 @@ impl Staging {
     }
 
     /// Moves back what was published before something failed; what cannot be moved back is named.
-    fn take_back(&self, target: &OwnedFd, folder: &OwnedFd, moved: &[Moved], failure: Failure) -> Failure {
+    fn take_back(&self, moved: &[Moved], failure: Failure) -> Failure {
+        let Ok((target, folder)) = self.created() else { return failure };
         let mut stays = Vec::new();
         for Moved { name, identity } in moved {
             if !held::is_there(target, name, *identity).unwrap_or(true) {
@@ -379,6 +387,12 @@ fn remove_folder(target: &OwnedFd, folder: &OwnedFd) -> io::Result<()> {
         unlinkat(target, PARTIAL, AtFlags::REMOVEDIR)?;
     }
     Ok(())
+}
+
+fn locked(target: &Path) -> Failure {
+    Failure::new(Code::Locked, format!("another restore into {} is running", target.display()))
+        .safe("the other restore goes on undisturbed")
+        .next_step("wait until it has finished, or name another directory with --to")
 }
 
 fn refuse(target: &Path, why: &str) -> Failure {

@@ -12,7 +12,7 @@ use crate::{
 use std::{fs::File, io::Read, path::Path, thread, time::Duration};
 
 /// Where it is in a data directory.
-pub(super) const PATH: &str = "global/pg_control";
+pub const PATH: &str = "global/pg_control";
 /// Its size.
 pub(super) const BYTES: usize = 8192;
 /// The server writes it in one piece, but nothing promises that it is read in one.

@@ -4,9 +4,11 @@
 //! Read `view` first (the copy), then `walk` (what is copied), `session` (what the server says) and `past` (what the
 //! next snapshot will want to know of this one).
 
+pub mod about;
 pub mod checks;
 mod control;
 mod failures;
+pub mod fit;
 mod names;
 mod pages;
 mod past;
@@ -39,6 +41,13 @@ use std::{
 use summaries::Touched;
 use view::{Beginning, PostgresView};
 use walk::Walk;
+
+pub use control::PATH as CONTROL;
+
+/// The number of the system that the bytes of a control file are of; else why they are none.
+pub fn system_of(control: &[u8]) -> Result<u64, String> {
+    Control::parse(control).map(|control| control.system)
+}
 
 /// The word in configuration and inventories.
 pub const KIND: &str = "postgres";
@@ -115,6 +124,7 @@ impl Postgres {
         }
         let looked_at_ms = self.now_ms();
         let mut walk = walk::walk(&self.data_dir)?;
+        keep_about(&session, &self.data_dir, &mut walk)?;
         outer_configuration(&self.data_dir, &server, &mut walk);
         let history = HistoryId { system: control.system, timeline: control.timeline };
         let past = last.and_then(Past::read).filter(|past| past.misfit(history, &self.data_dir).is_none());
@@ -203,6 +213,21 @@ impl Source for Postgres {
             remarks.push(format!("version {} is older than any that recoup knows", facts.version));
         }
         Ok(remarks)
+    }
+}
+
+/// Adds what the server says of itself.
+fn keep_about(session: &Session, data_dir: &Path, walk: &mut Walk) -> Result<(), Failure> {
+    match session.about() {
+        Ok(about) => {
+            let bytes = serde_json::to_vec_pretty(&about.with_host(data_dir));
+            let bytes = bytes.map_err(|error| Failure::internal(error.to_string()))?;
+            walk.held(data_dir, about::PATH, bytes)
+        }
+        Err(failure) => {
+            walk.notes.push(format!("the names of tablespaces and collations were not kept: {failure}"));
+            Ok(())
+        }
     }
 }
 

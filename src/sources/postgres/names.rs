@@ -20,8 +20,11 @@ const LEFT_OUT: &[&str] = &[
     "standby.signal",
     "recovery.conf",
     "recovery.done",
-    // What was fetched ahead for a recovery.
+    // What was fetched ahead for a recovery, and what a restore has left.
     "recoup-prefetch",
+    "recoup-log",
+    "recoup-plan.json",
+    "recoup-server.json",
 ];
 
 /// Whether the content of a directory at the top is left out.

@@ -1,4 +1,4 @@
-//! Passwords from `~/.pgpass` or the file that `PGPASSFILE` names, as libpq finds them.
+//! Passwords from `PGPASSWORD`, from `~/.pgpass` or the file that `PGPASSFILE` names, as libpq finds them.
 
 use crate::world;
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
@@ -13,8 +13,11 @@ pub(super) struct Wanted<'a> {
     pub(super) user: &'a str,
 }
 
-/// The password for a server, if one is noted where nobody else can read it.
+/// The password for a server, if one is given, or noted where nobody else can read it.
 pub(super) fn find(wanted: &Wanted<'_>) -> Option<String> {
+    if let Some(password) = world::environment("PGPASSWORD").filter(|password| !password.is_empty()) {
+        return Some(password);
+    }
     let file = world::environment("PGPASSFILE").map(PathBuf::from);
     let file = file.or_else(|| Some(PathBuf::from(world::environment("HOME")?).join(".pgpass")))?;
     let metadata = fs::metadata(&file).ok()?;

@@ -40,6 +40,25 @@ impl Programs {
     /// Finds the programs of the version that `data` needs: in `bin_dir` where it is set, else in the usual places.
     pub fn find(data: &Path, bin_dir: Option<&Path>, halt: &Halt) -> Result<Self, Failure> {
         let major = major_of(data)?;
+        let seen = match Programs::of_version(major, bin_dir, halt) {
+            Ok(programs) => return Ok(programs),
+            Err(seen) => seen,
+        };
+        let failure = Failure::new(
+            if bin_dir.is_some() { Code::Configuration } else { Code::Source },
+            format!("found no PostgreSQL {major} for {}", data.display()),
+        );
+        Err(failure
+            .cause(format!("the data directory needs the programs of version {major}: {seen}"))
+            .safe("what was restored was not touched")
+            .next_step(format!(
+                "install the server's package for version {major} (postgresql-{major} on Debian), or name the \
+                 directory of its programs as bin_dir of the source"
+            )))
+    }
+
+    /// Finds the programs of a version, or says what there is instead.
+    pub(super) fn of_version(major: u32, bin_dir: Option<&Path>, halt: &Halt) -> Result<Self, String> {
         let places = match bin_dir {
             Some(dir) => vec![dir.to_owned()],
             None => usual_places(major),
@@ -53,17 +72,7 @@ impl Programs {
                 Err(Absent::Broken(why)) => seen.push(format!("{}/postgres: {why}", dir.display())),
             }
         }
-        let failure = Failure::new(
-            if bin_dir.is_some() { Code::Configuration } else { Code::Source },
-            format!("found no PostgreSQL {major} for {}", data.display()),
-        );
-        Err(failure
-            .cause(format!("the data directory needs the programs of version {major}: {}", seen.join("; ")))
-            .safe("what was restored was not touched")
-            .next_step(format!(
-                "install the server's package for version {major} (postgresql-{major} on Debian), or name the \
-                 directory of its programs as bin_dir of the source"
-            )))
+        Err(seen.join("; "))
     }
 
     /// The path of a program, if this installation has it.

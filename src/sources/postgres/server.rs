@@ -34,6 +34,10 @@ const LOG_BYTES_MAX: u64 = 1024 * 1024;
 const POLL: Duration = Duration::from_millis(20);
 /// The time between two questions to a server that replays.
 const ASK: Duration = Duration::from_millis(500);
+/// The same where it lets readers in already, and the end of its recovery may be near.
+const ASK_READY: Duration = Duration::from_millis(100);
+/// How often a server that is ready may fail to answer.
+const REFUSED_MAX: u32 = 10;
 /// How long a server may take that writes its memory to disk before it ends.
 const FAST_STOP: Duration = Duration::from_secs(600);
 /// How long one may take that just ends.
@@ -68,11 +72,18 @@ pub struct Server {
     replayed: Replayed,
 }
 
+/// What a server says of its recovery.
+enum Replay {
+    /// It is there, as the text of a position.
+    At(String),
+    Ended,
+}
+
 impl Server {
     /// Starts it and waits until it has recovered.
     pub fn start(start: Start) -> Result<Self, Failure> {
         refuse_root(&start.data)?;
-        refuse_other_server(&start.data)?;
+        refuse_running(&start.data)?;
         refuse_standby(&start.data)?;
         for program in ["psql", "pg_controldata"] {
             start.programs.required(program)?;
@@ -125,7 +136,7 @@ impl Server {
     fn recover(&mut self) -> Result<(), Failure> {
         let (mut standing, mut last) = (Stopwatch::start(), None);
         let mut asked: Option<Stopwatch> = None;
-        let mut position = String::new();
+        let (mut position, mut refused) = (String::new(), 0);
         loop {
             if self.start.halt.is_halted() {
                 return Err(Failure::new(Code::Interrupted, "the server was stopped").next_step("run it again"));
@@ -134,12 +145,18 @@ impl Server {
                 return Err(self.did_not_start());
             }
             let status = self.status();
-            if status == "ready" {
-                break;
-            }
-            if status == "standby" && asked.is_none_or(|asked| asked.elapsed() > ASK) {
+            // A server in recovery is "ready" as soon as it lets readers in: only its own word says that it is done.
+            let (is_ready, may_answer) = (status == "ready", matches!(status.as_str(), "ready" | "standby"));
+            let pause = if is_ready { ASK_READY } else { ASK };
+            if may_answer && asked.is_none_or(|asked| asked.elapsed() > pause) {
                 asked = Some(Stopwatch::start());
-                position = self.replay_position();
+                match self.replay() {
+                    Ok(Replay::Ended) if is_ready => break,
+                    Ok(Replay::At(reached)) => position = reached,
+                    Err(why) if is_ready && refused == REFUSED_MAX => return Err(self.cannot_ask(why)),
+                    Err(_) if is_ready => refused += 1,
+                    _ => {}
+                }
             }
             let now = Some((self.seen(), position.clone()));
             if now != last {
@@ -150,7 +167,6 @@ impl Server {
             }
             thread::sleep(POLL);
         }
-        self.find_user().map_err(|why| self.cannot_ask(why))?;
         self.replayed = startup::replayed(&self.log());
         // Nothing to replay is an end too: that of the last checkpoint.
         self.replayed.until = self.replayed.until.or(self.control.checkpoint);
@@ -174,13 +190,18 @@ impl Server {
         (length, places.into_iter().map(|found| found.and_then(|found| found.modified()).ok()).collect())
     }
 
-    /// Where replay is, or nothing where it cannot be asked.
-    fn replay_position(&mut self) -> String {
-        if self.user.is_empty() && self.find_user().is_err() {
-            return String::new();
+    /// Where replay is, by the server's own word.
+    fn replay(&mut self) -> Result<Replay, String> {
+        if self.user.is_empty() {
+            self.find_user()?;
         }
-        let rows = self.psql().ask(CONNECTABLE, "select pg_last_wal_replay_lsn()");
-        rows.ok().and_then(|rows| rows.into_iter().flatten().next()).unwrap_or_default()
+        let rows = self.psql().ask(CONNECTABLE, "select pg_is_in_recovery(), pg_last_wal_replay_lsn()")?;
+        let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
+        match (row.next().as_deref(), row.next()) {
+            (Some("f"), _) => Ok(Replay::Ended),
+            (Some("t"), position) => Ok(Replay::At(position.unwrap_or_default())),
+            (other, _) => Err(format!("it answers {other:?} when it is asked whether it is in recovery")),
+        }
     }
 
     /// Finds a role that may do everything. Any role that may log in can say which that is.
@@ -377,7 +398,7 @@ fn refuse_root(data: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses a directory on which a server runs. Whether a note of a server is stale, the server decides itself.
-fn refuse_other_server(data: &Path) -> Result<(), Failure> {
+pub fn refuse_running(data: &Path) -> Result<(), Failure> {
     let text = read_start(&data.join("postmaster.pid"));
     let Some((number, _)) = startup::process_and_status(&text) else { return Ok(()) };
     let number = number.saturating_abs();

@@ -1,6 +1,11 @@
 //! The one session that a copy needs from its beginning to its end, and what it tells of the server.
 
-use super::{Server, control::Control, failures, pgpass, receive};
+use super::{
+    Server,
+    about::{About, Collation, Tablespace},
+    control::Control,
+    failures, pgpass, receive,
+};
 use crate::{
     core::{
         failure::Failure,
@@ -132,6 +137,32 @@ impl Session {
         let files = [("postgresql.conf", 6), ("pg_hba.conf", 7), ("pg_ident.conf", 8)];
         let files = files.into_iter().map(|(name, at)| (name, PathBuf::from(text(at)))).collect();
         Ok(Facts { version: row.try_get(1).unwrap_or_default(), in_recovery, files })
+    }
+
+    /// What the server says of itself that is kept with a snapshot.
+    pub(super) fn about(&self) -> Result<About, Failure> {
+        let rows = |sql: &str| {
+            let rows = self.runtime.block_on(self.client.query(sql, &[]));
+            rows.map_err(|error| self.failed("tell its tablespaces and collations", &error))
+        };
+        let text = |row: &Row, at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        let version = self.row("tell its version", "SELECT version()", &[])?;
+        let tablespaces = "SELECT oid::bigint, spcname::text, pg_tablespace_location(oid) FROM pg_tablespace \
+            WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
+        let tablespace = |row: &Row| Tablespace {
+            number: row.try_get::<_, i64>(0).unwrap_or_default() as u32,
+            name: text(row, 1),
+            location: text(row, 2),
+        };
+        let collations = "SELECT datname::text, CASE datlocprovider WHEN 'i' THEN 'icu' WHEN 'c' THEN 'libc' \
+            ELSE datlocprovider::text END, datcollversion FROM pg_database WHERE datcollversion IS NOT NULL ORDER BY 1";
+        let collation = |row: &Row| Collation { database: text(row, 0), provider: text(row, 1), version: text(row, 2) };
+        Ok(About {
+            version: text(&version, 0),
+            tablespaces: rows(tablespaces)?.iter().map(tablespace).collect(),
+            collations: rows(collations)?.iter().map(collation).collect(),
+            ..About::default()
+        })
     }
 
     /// Begins the copy. Gives where replay begins.

@@ -3,6 +3,7 @@
 
 use crate::core::log::Lsn;
 use chrono::{DateTime, SecondsFormat, Utc};
+use std::collections::BTreeMap;
 
 /// Where recovery is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +146,100 @@ pub fn freed_from_places(conf: &str) -> (String, Vec<String>) {
     (text, taken_out)
 }
 
+/// How deeply a configuration may include others, as the server has it.
+const DEPTH_MAX: usize = 10;
+
+/// What a server would find configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    settings: BTreeMap<String, String>,
+    /// Files and directories that it includes and that are not at hand.
+    pub not_found: Vec<String>,
+}
+
+impl Configuration {
+    /// The value of a setting, as it is configured.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    fn read(&mut self, name: &str, files: &BTreeMap<String, Vec<u8>>, depth: usize) {
+        let text = files.get(name).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let beside = |other: &str| match folder {
+            _ if other.starts_with('/') => other.to_owned(),
+            "" => other.trim_end_matches('/').to_owned(),
+            folder => format!("{folder}/{}", other.trim_end_matches('/')),
+        };
+        for (setting, value) in text.lines().filter_map(value_of) {
+            if !setting.starts_with("include") || depth >= DEPTH_MAX {
+                self.settings.insert(setting, value);
+                continue;
+            }
+            let place = beside(&value);
+            if setting == "include_dir" {
+                let below = format!("{place}/");
+                let is_in = |name: &&String| name.strip_prefix(&below).is_some_and(|rest| !rest.contains('/'));
+                let inside: Vec<&String> = files.keys().filter(is_in).collect();
+                if inside.is_empty() && place.starts_with('/') {
+                    self.not_found.push(place);
+                }
+                inside.into_iter().for_each(|name| self.read(name, files, depth + 1));
+            } else if files.contains_key(&place) {
+                self.read(&place, files, depth + 1);
+            } else if setting == "include" {
+                self.not_found.push(place);
+            }
+        }
+    }
+}
+
+/// What is configured in the files at the top of a data directory: the last word is that of ALTER SYSTEM.
+pub fn effective(files: &BTreeMap<String, Vec<u8>>) -> Configuration {
+    let mut configuration = Configuration::default();
+    configuration.read("postgresql.conf", files, 0);
+    configuration.read("postgresql.auto.conf", files, 0);
+    configuration
+}
+
+/// The setting that a line of a configuration makes, and its value without quotes and comments.
+fn value_of(line: &str) -> Option<(String, String)> {
+    let name = setting_of(line)?;
+    let rest = line.trim_start()[name.len()..].trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    let Some(quoted) = rest.strip_prefix('\'') else {
+        let plain = rest.split(['#', ' ', '\t']).next().unwrap_or_default();
+        return Some((name, plain.to_owned()));
+    };
+    let mut value = String::new();
+    let mut characters = quoted.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\'' if characters.peek() == Some(&'\'') => value.extend(characters.next()),
+            '\'' => break,
+            '\\' => value.extend(characters.next()),
+            other => value.push(other),
+        }
+    }
+    Some((name, value))
+}
+
+/// The names in a list between commas, some of them in quotes.
+pub fn list(value: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut is_quoted = false;
+    for character in value.chars() {
+        match character {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => names.push(String::new()),
+            other if is_quoted || !other.is_whitespace() => names.last_mut().expect("never empty").push(other),
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +323,44 @@ restore_command = '/usr/bin/recoup archive fetch ledger %f %p --identity ''/k/it
              # taken out by recoup restore: External_Pid_File = '/run/x'\n"
         );
         assert_eq!(taken_out.len(), 3);
+    }
+
+    #[test]
+    fn values_are_read_as_the_server_reads_them() {
+        for (line, value) in [
+            ("a = 'b'", "b"),
+            ("a 'it''s \\'so\\'' # no", "it's 'so'"),
+            ("a=5 # five", "5"),
+            ("A = on", "on"),
+            ("a = ''", ""),
+            ("a = 'open", "open"),
+        ] {
+            assert_eq!(value_of(line), Some(("a".to_owned(), value.to_owned())), "{line}");
+        }
+        for line in ["# a = 'b'", "", "=", "a"] {
+            assert_eq!(value_of(line), None, "{line}");
+        }
+        assert_eq!(list("a, \"B c\" ,,d,"), ["a", "B c", "d"]);
+        assert_eq!(list(" "), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let files = [
+            (
+                "postgresql.conf",
+                "a = 1\ninclude 'more.conf'\ninclude_dir = 'conf.d'\ninclude_if_exists 'no.conf'\nb = 1\n",
+            ),
+            ("more.conf", "a = 2\ninclude '/etc/nowhere.conf'\ninclude 'gone.conf'\ninclude 'more.conf'\n"),
+            ("conf.d/x.conf", "a = 3\nc = 3\n"),
+            ("conf.d/deeper/y.conf", "c = 4\n"),
+            ("postgresql.auto.conf", "b = 5\n"),
+        ];
+        let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into();
+        let read = effective(&files);
+        assert_eq!(["a", "b", "c"].map(|name| read.get(name)), [Some("3"), Some("5"), Some("3")]);
+        assert!(read.not_found.contains(&"gone.conf".to_owned()), "{read:?}");
+        assert!(read.not_found.contains(&"/etc/nowhere.conf".to_owned()), "{read:?}");
+        assert!(!read.not_found.contains(&"no.conf".to_owned()), "{read:?}");
     }
 }

@@ -196,6 +196,14 @@ impl Walk {
         self.push(place, path, Kind::Held(bytes), &metadata)
     }
 
+    /// Adds a file that lies nowhere, owned as the data directory is.
+    pub(super) fn held(&mut self, data_dir: &Path, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        let metadata = fs::metadata(data_dir).map_err(|error| failures::unreadable(data_dir, &error))?;
+        self.push(data_dir, path, Kind::Held(bytes), &metadata)?;
+        self.found.last_mut().expect("just pushed").mode = 0o600;
+        Ok(())
+    }
+
     /// Adds a directory that lies elsewhere.
     pub(super) fn outer_directory(&mut self, place: &Path, path: &str) -> Result<(), Failure> {
         let metadata = fs::metadata(place).map_err(|error| failures::unreadable(place, &error))?;

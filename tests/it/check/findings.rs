@@ -98,7 +98,7 @@ const CASES: &[Case] = &[
             ["b", "c"].iter().for_each(|store| away(house, store));
         },
     ),
-    (&["critical head-rolled-back"], 2, roll_back),
+    (&["critical head-rolled-back", "critical evidence-lost"], 2, roll_back),
     (&["warning fork"], 1, fork),
     (&["warning snapshot-refused"], 1, |house| spoil(house, &["a"])),
     (&["critical not-durable"], 2, |house| uncommit(house, &["b", "c"])),
@@ -131,6 +131,15 @@ const CASES: &[Case] = &[
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("0000000001.json"), "{}").unwrap();
         fs::write(folder.join("0000000001.sig"), "none").unwrap();
+    }),
+    (&["critical evidence-lost"], 2, |house| {
+        for store in STORES {
+            let writer = fs::read_dir(house.path(store).join("evidence")).unwrap().next().unwrap().unwrap();
+            let mut names: Vec<_> = fs::read_dir(writer.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            // The newest record: its body, its envelope and its signature.
+            names.iter().rev().take(3).for_each(|name| fs::remove_file(name).unwrap());
+        }
     }),
     (&["critical log-altered"], 2, |house| record(house, hold(HoldCause::LogAltered, Vec::new()))),
     (&["warning drill-overdue"], 1, |house| promise(house, "rpo = \"1h\"\n[drill]\nevery = \"7d\"\n")),

@@ -271,6 +271,26 @@ fn forgeries_are_left_out() {
     stolen.house.assert_restores("snapshot:2", &stolen.second);
 }
 
+/// What no store gives to read is left out by the name that the refusal gives it.
+#[test]
+fn what_cannot_be_read_is_left_out_by_its_name() {
+    let stolen = Stolen::new();
+    let mut later = stolen.inventory(stolen.snapshots()[1]);
+    (later.format, later.seq, later.run) = ("recoup-inventory/9".to_owned(), 3, RunId::from_random([3; 16]));
+    stolen.put_forged(&STORES, &later);
+    let id = later.id().to_string();
+    assert_refused(stolen.revoke(), 14, &[&format!("snapshot {id} on store a"), &format!("--except {id}")]);
+    assert!(stolen.trusts_the_old_key() && stolen.pending().is_none());
+    let revoked = stolen.revoke_with(&["--except", &id]).expect_code(0);
+    assert!(revoked.stderr.contains(&format!("snapshot {id} of ledger cannot be read")), "{revoked:?}");
+    assert!(!stolen.trusts_the_old_key());
+    // What there is of it is in nobody's way, once it is looked at and removed.
+    STORES.iter().for_each(|store| {
+        fs::remove_dir_all(stolen.house.path(&format!("{store}/sources/ledger/snapshots/{id}"))).unwrap();
+    });
+    stolen.assert_all_is_well();
+}
+
 #[test]
 fn a_vouch_that_is_damaged_or_gone_is_named_and_brought_back() {
     let stolen = Stolen::revoked();

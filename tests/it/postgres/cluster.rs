@@ -53,7 +53,7 @@ impl Cluster {
     }
 
     /// Gives what lies there to the user who runs the cluster.
-    fn own(&self, name: &str) {
+    pub(crate) fn own(&self, name: &str) {
         if is_root() {
             let owner = format!("{OWNER}:{OWNER}");
             run(program("chown", self.dir.path()).args(["-R", "--no-dereference", &owner, name])).expect_code(0);

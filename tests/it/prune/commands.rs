@@ -100,3 +100,27 @@ fn without_a_policy_it_says_that_everything_is_kept() {
     let run = site.run(&["prune", "--dry-run"]).expect_code(0);
     assert_eq!(run.stderr, format!("note: {note}\n"));
 }
+
+#[test]
+fn a_policy_that_is_lowered_in_an_outage_counts_once_every_prune_knows() {
+    let site = Site::new(200, &["a", "b", "c"]);
+    site.run(&["backup"]).expect_code(0);
+    fs::write(site.path().join("host/policies/default.toml"), "[copies]\nmin_stores = 1\n").unwrap();
+    let aside = |store: &str| site.path().join(format!("aside-{store}"));
+    let go = || ["b", "c"].iter().for_each(|store| fs::rename(site.store(store), aside(store)).unwrap());
+    let come = || ["b", "c"].iter().for_each(|store| fs::rename(aside(store), site.store(store)).unwrap());
+    go();
+    for _ in 0..2 {
+        let refused = site.run(&["backup"]).expect_code(2);
+        for part in ["is not durable: only a hold it", "on 1 of 3 stores, and 2 must have it", "run the same command"] {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+        }
+    }
+    let message = site.run(&["backup", "--json"]).expect_code(2).json()["sources"][0]["message"].clone();
+    assert!(message.as_str().unwrap().contains("2 must have it"), "{message}");
+    come();
+    site.run(&["backup"]).expect_code(1);
+    site.run(&["copy"]).expect_code(0);
+    go();
+    site.run(&["backup"]).expect_code(1);
+}

@@ -1,16 +1,13 @@
 //! A policy that asks for more stores than it once did: what was durable before is not missed.
 
 use super::*;
-use recoup::{
-    core::{
-        evidence::{Action, Draft, Verdict},
-        failure::Failure,
-    },
-    ops::evidence::Recorder,
+use recoup::core::{
+    evidence::{Action, Draft, Verdict},
+    failure::Failure,
 };
 
 /// A process whose stores at these positions are down, under a policy that asks for so many.
-fn process(history: &History, min_stores: u32, down: &[usize]) -> Process {
+pub(super) fn process(history: &History, min_stores: u32, down: &[usize]) -> Process {
     let (mut process, of_store) = Process::apart(&history.site, &history.machine, &history.database);
     down.iter().for_each(|store| of_store[*store].stop_after(0));
     process.protected.policy.copies.min_stores = Some(min_stores);
@@ -18,10 +15,8 @@ fn process(history: &History, min_stores: u32, down: &[usize]) -> Process {
 }
 
 /// Leaves evidence, and with it how many stores the policy asks for.
-fn note(process: &Process) {
-    let min_stores = process.protected.policy.copies.min_stores.unwrap();
-    let recorder = Recorder::with_policies(&process.host, BTreeMap::new());
-    let recorder = recorder.with_min_stores([(source_name(), u64::from(min_stores))].into());
+pub(super) fn note(process: &Process) {
+    let recorder = process.recorder();
     recorder.record(Draft::new(Action::Backup, Verdict::Passed, process.host.world.now())).unwrap();
     live(recorder.ship());
 }
@@ -34,17 +29,20 @@ fn pruned(history: &History, min_stores: u32, down: &[usize]) -> Result<PrunedSo
 fn what_was_durable_on_fewer_stores_is_not_missed() {
     let mut history = History::new(3);
     // Durable, by the policy of then, on the first store alone, and built on what all of them have.
+    note(&process(&history, 1, &[]));
+    let everywhere = live(process(&history, 1, &[]).backup(false)).unwrap();
+    history.taken.insert(everywhere.head.id, history.database.files.clone());
     history.database.rewrite("ledger.db", 0..4, &mut Rng::new(1));
     let alone = live(process(&history, 1, &[1, 2]).backup(false)).unwrap();
     assert!(alone.durable);
     history.taken.insert(alone.head.id, history.database.files.clone());
-    note(&process(&history, 1, &[]));
     history.machine.clock.advance_seconds(3600);
     note(&process(&history, 2, &[]));
     let before: Vec<_> = (0..3).map(|store| history.site.objects(store)).collect();
     let refused = pruned(&history, 2, &[0]).unwrap_err();
     assert_eq!(refused.code, Code::Store, "{refused}");
-    assert!(refused.cause.as_ref().unwrap().contains("3 are needed"), "{refused}");
+    let cause = refused.cause.as_ref().unwrap();
+    assert!(cause.contains("3 are needed") && cause.contains("1 made a snapshot durable"), "{refused}");
     assert_eq!((0..3).map(|store| history.site.objects(store)).collect::<Vec<_>>(), before);
     history.restore_all(&history.ids());
 

@@ -3,8 +3,9 @@
 use super::*;
 use recoup::{
     core::evidence::{Action, Draft, Verdict},
-    ops::evidence::Recorder,
+    ops::evidence::{self, Lost, Recorded, Recorder},
 };
+use std::fs;
 
 const PLACE: &str = "evidence/jjjjjjjjjjjjjjjj/0000000001";
 
@@ -26,6 +27,61 @@ fn a_record_that_is_not_accepted_may_hide_a_hold() {
     // What a trusted key has signed may be a hold, whatever became of it.
     plant(own.sign(signature::EVIDENCE, b"a hold"));
     assert_eq!(prune().unwrap_err().code, Code::Refused);
+}
+
+/// Unsigned objects far beyond the end of a chain: on which stores of how many, and whether they may hide a hold.
+const FAR_AHEAD: &[(usize, &[usize], u64, bool)] = &[
+    (3, &[0], 9_999, false),
+    (3, &[0, 1], 9_999, true),
+    (3, &[0, 1, 2], 9_999, true),
+    (2, &[1], 9_999, false),
+    (1, &[0], 9_999, true),
+    // It would follow.
+    (3, &[0], 2, true),
+];
+
+#[test]
+fn junk_far_ahead_stops_prune_only_where_it_may_hide_something() {
+    for (stores, planted, number, may_hide) in FAR_AHEAD {
+        let mut history = History::new(0);
+        history.site = Site::new(*stores);
+        for _ in 0..4 {
+            history.take(true);
+        }
+        let process = history.process().keeping(2);
+        let recorder = Recorder::with_policies(&process.host, BTreeMap::new());
+        // Its configuration is the first of a chain.
+        let draft = Draft::new(Action::Backup, Verdict::Passed, process.host.world.now());
+        let Recorded { writer, head } = recorder.record(draft).unwrap();
+        live(recorder.ship());
+        let number = if *number == 2 { head.number + 1 } else { *number };
+        let name = format!("evidence/{writer}/{number:010}.json");
+        planted.iter().for_each(|store| history.site.put(*store, &name, b"{}".to_vec()));
+        let what = format!("{planted:?} of {stores}");
+        let prune = || live(process.prune(confirmed()));
+        if *may_hide {
+            let refused = prune().unwrap_err();
+            assert_eq!(refused.code, Code::Refused, "{what}");
+            let next_step = refused.next_step.unwrap();
+            assert!(next_step.contains(&format!("{name} on store {}", STORES[planted[0]])), "{what}: {next_step}");
+            // A file's name is no record that was lost.
+            let lost = Lost { writer, first: number, last: number };
+            let host = &process.host;
+            let refused = live(evidence::acknowledge(&host.repository, &recorder, &host.world, lost)).unwrap_err();
+            assert!(refused.next_step.unwrap().contains("remove it there"), "{what}");
+            planted.iter().for_each(|store| history.site.remove(*store, &name));
+        }
+        assert_eq!(
+            prune().map(|pruned| pruned.exit_code).map_err(|refused| refused.to_string()),
+            Ok(Code::Done),
+            "{what}"
+        );
+        // It keeps nobody from keeping what was read.
+        let view = live(evidence::read_control(&process.host.repository, Some(&process.host.state_dir)));
+        assert_eq!(view.refused.is_empty(), *may_hide, "{what}: {:?}", view.refused);
+        let kept = fs::read_to_string(process.host.state_dir.join("evidence/control.json")).unwrap();
+        assert!(kept.contains(&writer.to_string()), "{what}: {kept}");
+    }
 }
 
 #[test]

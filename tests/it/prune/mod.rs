@@ -3,8 +3,11 @@
 mod commands;
 mod crash;
 mod denied;
+mod ended;
 mod fewer;
+mod future;
 mod junk;
+mod lowered;
 mod noted;
 mod scale;
 mod schedules;

@@ -36,6 +36,8 @@ struct Simulation {
     databases: [Database; 2],
     switches: [Switch; 3],
     keep_last: u64,
+    /// How many stores each host's policy asks for now.
+    min_stores: [Option<u32>; 2],
     acknowledged: BTreeMap<SnapshotId, Files>,
     buried: BTreeSet<SnapshotId>,
     /// Holds that are in force, and those that somebody tried to add or release and may be in force.
@@ -55,6 +57,7 @@ impl Simulation {
             databases: [database.fork(), database],
             switches: [Switch::Up; 3],
             keep_last: 1 + rng.below(3),
+            min_stores: [None; 2],
             acknowledged: BTreeMap::new(),
             buried: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -69,7 +72,9 @@ impl Simulation {
     }
 
     fn process(&mut self, host: usize) -> Process {
-        let process = Process::new(&self.site, &self.machines[host], &self.databases[host]).keeping(self.keep_last);
+        let process = Process::new(&self.site, &self.machines[host], &self.databases[host]);
+        let mut process = process.keeping(self.keep_last);
+        process.protected.policy.copies.min_stores = self.min_stores[host];
         for (faults, switch) in process.faults.iter().zip(self.switches) {
             faults.switch(switch);
         }
@@ -95,7 +100,7 @@ impl Simulation {
                 if self.rng.percent(25) {
                     process.operations.stop_after(self.rng.below(90));
                 }
-                let result = live(process.backup(false));
+                let result = live(process.back_up_and_record());
                 let disturbed = !self.is_quiet() || process.operations.stopped();
                 self.judge(host, &result, disturbed, "backs up");
             }
@@ -114,7 +119,11 @@ impl Simulation {
                 self.note(format!("host {host} copies: {:?}", copied.map(|copied| copied.status)));
             }
             54..72 => self.race(host),
-            72..78 => self.race_of_prunes(),
+            72..75 => self.race_of_prunes(),
+            75..78 => {
+                self.min_stores[host] = *self.rng.pick(&[Some(1), Some(1), Some(2), Some(3), None]);
+                self.note(format!("the policy of host {host} asks for {:?}", self.min_stores[host]));
+            }
             78..88 => self.disturb(),
             88..91 => {
                 self.note(format!("host {host} loses its state"));
@@ -210,7 +219,8 @@ impl Simulation {
             self.judge_prune(1 - host, &pruned, disturbed, "prunes meanwhile");
             return;
         }
-        let (backup, pruned) = live(async { tokio::join!(processes[0].backup(false), processes[1].prune(request)) });
+        let (backup, pruned) =
+            live(async { tokio::join!(processes[0].back_up_and_record(), processes[1].prune(request)) });
         // A second prune may come between the two attempts of a backup only if there is a third host.
         let disturbed = !self.is_quiet() || processes[0].operations.stopped();
         self.judge(host, &backup, disturbed, "backs up in a race");
@@ -287,7 +297,7 @@ impl Simulation {
         self.switches = [Switch::Up; 3];
         self.note(format!("the end {:?}", self.site.mishaps()));
         for (turn, host) in [0, 1, 0].into_iter().enumerate() {
-            let result = live(self.process(host).backup(false));
+            let result = live(self.process(host).back_up_and_record());
             self.judge(host, &result, false, "backs up");
             let copied = live(self.process(host).copy()).unwrap();
             // A prune that was cut short just before is for the next prune to finish.

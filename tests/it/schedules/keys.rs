@@ -11,7 +11,7 @@ use crate::{
         audit::Audit,
         content::{Database, Files},
         graves::Graves,
-        keyring::{Custodian, Keyed, custodians, opens_for_host, signing_key},
+        keyring::{Custodian, Keyed, custodians, opens_for_host},
         live,
         random::Rng,
         replay_named, replayable, seeds_in_parts,
@@ -63,8 +63,6 @@ struct Simulation {
     forged: BTreeSet<SnapshotId>,
     /// Stores that did not answer when a key was revoked.
     silent: BTreeSet<String>,
-    /// What lay on the stores when a key was revoked, by that key's fingerprint.
-    lay_there: BTreeMap<String, BTreeSet<String>>,
     audit: Audit,
     trace: Trace,
 }
@@ -87,7 +85,6 @@ impl Simulation {
             keys: 2,
             forged: BTreeSet::new(),
             silent: BTreeSet::new(),
-            lay_there: BTreeMap::new(),
             audit: Audit::default(),
             rng,
             trace,
@@ -299,9 +296,6 @@ impl Simulation {
                 let notes = result.unwrap().notes;
                 let silent = STORES.iter().filter(|name| notes.iter().any(|note| is_silent(note, name)));
                 self.silent.extend(silent.map(|name| (*name).to_owned()));
-                let revoked = signing_key(self.hosts[stolen.host].key).fingerprint().to_string();
-                let names = (0..STORES.len()).flat_map(|store| self.site.objects(store).into_keys());
-                self.lay_there.insert(revoked, names.collect());
                 self.stolen = Some(Stolen { revoked: true, ..stolen });
                 if self.rng.percent(25) {
                     self.forge(stolen.host);
@@ -400,15 +394,7 @@ impl Simulation {
             && self.silent.contains(&finding.store)
             && !finding.snapshots.is_empty()
             && finding.snapshots.iter().all(|id| !self.acknowledged.contains_key(id));
-        // Records that waited on the host of the revoked key until it came back with another one: they are shipped as
-        // they are, and nobody can vouch for what was on no store when the key was revoked.
-        let cause = finding.cause.as_deref().unwrap_or_default();
-        let lay_there = self.lay_there.iter().find(|(signer, _)| cause.contains(signer.as_str()));
-        let is_late = finding.problem == Problem::Foreign
-            && finding.object.as_ref().is_some_and(|name| {
-                name.starts_with("evidence/") && lay_there.is_some_and(|(_, names)| !names.contains(name))
-            });
-        is_dead_plan(finding) || is_left_out || is_late
+        is_dead_plan(finding) || is_left_out
     }
 
     fn restore_all(&mut self, host: usize) {

@@ -18,7 +18,7 @@ use object_store::memory::InMemory;
 use random::Rng;
 use recoup::{
     core::{
-        evidence::{HoldCause, HoldId},
+        evidence::{Action, Draft, HoldCause, HoldId, Verdict},
         failure::{Code, Failure},
         id::{RepositoryId, RunId, SnapshotId, SourceName},
         policy::Policy,
@@ -400,7 +400,19 @@ impl Process {
     }
 
     pub(crate) fn recorder(&self) -> Recorder {
-        Recorder::with_policies(&self.host, BTreeMap::new())
+        let wanted = self.protected.policy.copies.required_stores(self.host.repository.stores.len()) as u64;
+        Recorder::with_policies(&self.host, BTreeMap::new()).with_min_stores([(source_name(), wanted)].into())
+    }
+
+    /// Takes a snapshot as the command does: what the policy asks for is announced before, and on record after.
+    pub(crate) async fn back_up_and_record(&self) -> Result<Snapshot, Failure> {
+        let recorder = self.recorder();
+        recorder.announce().await;
+        let taken = self.backup(false).await;
+        // The command says so, and does no worse for it.
+        let _ = recorder.record(Draft::new(Action::Backup, Verdict::Passed, self.host.world.now()));
+        recorder.ship().await;
+        taken
     }
 
     /// Restores into a new directory and reads back what came.

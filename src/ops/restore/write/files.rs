@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::File,
     io,
     os::{fd::OwnedFd, unix::fs::FileExt},
@@ -38,6 +38,17 @@ pub(in crate::ops::restore) struct OpenFiles {
 struct Planned {
     path: PathBuf,
     size: u64,
+    /// Whether it was there before: then it may hold what is to be written already.
+    found: bool,
+}
+
+/// What stood in the folder before, and may stay.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Files and links by the position of their entry.
+    pub(super) entries: BTreeSet<usize>,
+    /// A file that is written under another name, which it loses last.
+    pub(super) held_back: Option<(usize, PathBuf)>,
 }
 
 struct Opened {
@@ -47,8 +58,13 @@ struct Opened {
 }
 
 impl OpenFiles {
-    /// Makes directories, files with their sizes, and then links, in a folder that is empty.
-    pub(super) fn create(folder: Arc<OwnedFd>, shown: PathBuf, entries: &[Entry]) -> Result<Self, Failure> {
+    /// Makes directories, files with their sizes, and then links, in a folder that has nothing but what is kept.
+    pub(super) fn create(
+        folder: Arc<OwnedFd>,
+        shown: PathBuf,
+        entries: &[Entry],
+        kept: &Kept,
+    ) -> Result<Self, Failure> {
         let mut made = OpenFiles { folder, shown, files: Vec::new(), open: Mutex::default() };
         let mut before = PathBuf::new();
         for (at, entry) in entries.iter().enumerate() {
@@ -62,8 +78,11 @@ impl OpenFiles {
                     None
                 }
                 EntryKind::File { size, .. } => {
-                    made.make_file(at, &path, *size)?;
-                    Some(Planned { path: path.clone(), size: *size })
+                    let held_back = kept.held_back.as_ref().filter(|(held_back, _)| *held_back == at);
+                    let path = held_back.map_or(&path, |(_, name)| name);
+                    let found = kept.entries.contains(&at);
+                    made.make_file(at, path, *size, found)?;
+                    Some(Planned { path: path.clone(), size: *size, found })
                 }
                 EntryKind::Link { .. } => None,
             };
@@ -71,8 +90,10 @@ impl OpenFiles {
             before = path;
         }
         // Last, so that nothing could be made through one.
-        for entry in entries {
-            if let EntryKind::Link { target } = &entry.kind {
+        for (at, entry) in entries.iter().enumerate() {
+            if let EntryKind::Link { target } = &entry.kind
+                && !kept.entries.contains(&at)
+            {
                 made.make_link(target, &entry.path.to_relative())?;
             }
         }
@@ -95,9 +116,9 @@ impl OpenFiles {
         }
     }
 
-    fn make_file(&self, at: usize, path: &Path, size: u64) -> Result<(), Failure> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.folder, path, flags, Mode::RUSR | Mode::WUSR)
+    fn make_file(&self, at: usize, path: &Path, size: u64, found: bool) -> Result<(), Failure> {
+        let new = if found { OFlags::RDWR } else { OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL };
+        let file = openat(&self.folder, path, new | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
             .and_then(|file| ftruncate(&file, size).map(|()| file))
             .map_err(|error| self.failed("create", path, error))?;
         self.keep(at, File::from(file))?;
@@ -140,20 +161,14 @@ impl OpenFiles {
     }
 
     fn open_again(&self, planned: &Planned) -> Result<File, Failure> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let access = if planned.found { OFlags::RDWR } else { OFlags::WRONLY };
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.folder, &planned.path, flags, Mode::empty());
         file.map(File::from).map_err(|error| self.failed("open", &planned.path, error))
     }
 
-    /// Writes blocks from block `first`; what lies beyond the file's end is cut.
-    pub(in crate::ops::restore) fn write(
-        &self,
-        at: usize,
-        first: u64,
-        block_size: u64,
-        bytes: &[u8],
-    ) -> Result<(), Failure> {
-        let planned = self.planned(at)?;
+    /// The file, open for as long as this is held.
+    fn opened(&self, at: usize, planned: &Planned) -> Result<Arc<Opened>, Failure> {
         let known = {
             let mut open = self.lock();
             let place = open.iter().rposition(|(known, _)| *known == at);
@@ -162,15 +177,40 @@ impl OpenFiles {
                 found.1
             })
         };
-        let opened = match known {
-            Some(opened) => opened,
-            None => self.keep(at, self.open_again(planned)?)?,
-        };
+        match known {
+            Some(opened) => Ok(opened),
+            None => self.keep(at, self.open_again(planned)?),
+        }
+    }
+
+    /// Writes blocks from block `first`; what lies beyond the file's end is cut.
+    pub(super) fn write(&self, at: usize, first: u64, block_size: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let planned = self.planned(at)?;
+        let opened = self.opened(at, planned)?;
         opened.written.store(true, Ordering::Relaxed);
         let offset = first * block_size;
         let length = (planned.size.saturating_sub(offset)).min(bytes.len() as u64) as usize;
         let written = opened.file.write_all_at(&bytes[..length], offset);
         written.map_err(|error| self.failed("write", &planned.path, error))
+    }
+
+    /// Reads blocks from block `first` of a file that was there before, with zeros after its end. `false` where it is new.
+    pub(super) fn read(&self, at: usize, first: u64, block_size: u64, bytes: &mut [u8]) -> Result<bool, Failure> {
+        let planned = self.planned(at)?;
+        if !planned.found {
+            return Ok(false);
+        }
+        let opened = self.opened(at, planned)?;
+        let offset = first * block_size;
+        let length = (planned.size.saturating_sub(offset)).min(bytes.len() as u64) as usize;
+        bytes[length..].fill(0);
+        let read = opened.file.read_exact_at(&mut bytes[..length], offset);
+        read.map_err(|error| self.failed("read", &planned.path, error)).map(|()| true)
+    }
+
+    /// Whether the file was there before.
+    pub(super) fn is_found(&self, at: usize) -> bool {
+        self.planned(at).is_ok_and(|planned| planned.found)
     }
 
     /// A file that nothing more is written to, open.

@@ -102,6 +102,16 @@ pub(super) fn empty(root: impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Removes what stands under a name, with everything in it.
+pub(super) fn remove(dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    let dir = dir.as_fd();
+    if !is_removed(dir, name)? {
+        empty(open_closed(dir, name)?)?;
+        unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
 /// Removes a name; `false` if it is that of a directory.
 fn is_removed(dir: impl AsFd, name: &CStr) -> io::Result<bool> {
     match unlinkat(dir, name, AtFlags::empty()) {

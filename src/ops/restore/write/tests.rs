@@ -5,10 +5,22 @@ use crate::core::{
     manifest::{Entry, EntryKind},
     path::StoredPath,
 };
+use crate::ops::restore::Manifest;
 use std::{
     collections::BTreeMap,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
+
+impl Staging {
+    /// All of the last steps.
+    fn publish(&self, manifest: &Manifest, files: &OpenFiles) -> Result<Vec<String>, Failure> {
+        let mut notes = Notes::default();
+        self.settle(&manifest.entries, files, &mut notes)?;
+        self.move_in(&manifest.entries, &mut notes)?;
+        self.complete();
+        Ok(notes.into_lines())
+    }
+}
 
 const BLOCK: u64 = 512;
 
@@ -24,7 +36,15 @@ fn file(path: &str, size: u64) -> Entry {
 fn manifest(mut entries: Vec<Entry>) -> Manifest {
     entries.sort_by(|one, other| one.path.cmp(&other.path));
     let (packs, digests) = (BTreeMap::new(), BTreeMap::new());
-    Manifest { configuration: String::new(), catalogue_identity: None, entries, packs, replay: None, digests }
+    Manifest {
+        configuration: String::new(),
+        catalogue_identity: None,
+        entries,
+        packs,
+        replay: None,
+        layout: Arc::default(),
+        digests,
+    }
 }
 
 /// A directory with a target, something that nobody may touch, and what is to be restored.
@@ -53,7 +73,7 @@ impl Scene {
     /// Everything but publishing: the first block of each file is its number.
     fn written(&self) -> (Staging, OpenFiles) {
         let staging = self.check().unwrap();
-        let files = staging.create(&self.manifest).unwrap();
+        let files = staging.create(&self.manifest.entries).unwrap();
         for (at, entry) in self.manifest.entries.iter().enumerate() {
             if entry.size() > 0 {
                 files.write(at, 0, BLOCK, &[at as u8; BLOCK as usize]).unwrap();
@@ -200,7 +220,7 @@ fn what_cannot_be_taken_back_is_named() {
     symlink(scene.path("precious"), scene.path("target/b.db")).unwrap();
     let failure = staging.check_moved(target, &moved).unwrap_err();
     assert!(failure.message.contains("b.db was moved or replaced"), "{failure:?}");
-    let failure = staging.take_back(target, folder, &moved, failure);
+    let failure = staging.take_back(&moved, failure);
     let safe = failure.safe.unwrap();
     assert!(safe.contains("could not be taken back: a.db") && !safe.contains("b.db"), "{safe}");
     assert!(failure.next_step.unwrap().contains("remove these"));
@@ -227,7 +247,7 @@ fn a_target_that_is_exchanged_gets_nothing() {
             staging.move_all(target, folder, &mut moved).unwrap();
             exchange();
             let failure = staging.check_moved(target, &moved).unwrap_err();
-            staging.take_back(target, folder, &moved, failure)
+            staging.take_back(&moved, failure)
         };
         assert_eq!(failure.code, Code::Failed);
         assert!(failure.message.contains("was moved or replaced"), "{failure:?}");
@@ -252,7 +272,7 @@ fn links_in_place_of_the_target() {
     let made = scene.path("later");
     let staging = Staging::check(&made, &[]).unwrap();
     symlink(scene.path("target"), &made).unwrap();
-    assert!(staging.create(&scene.manifest).is_err());
+    assert!(staging.create(&scene.manifest.entries).is_err());
     drop(staging);
     assert_eq!(scene.names("target"), [""; 0]);
 }
