@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod delta;
+mod follow;
 mod moments;
 mod restores;
 mod server;

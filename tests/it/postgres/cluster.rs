@@ -166,6 +166,12 @@ impl Cluster {
         fs::write(self.path("R/recoup.toml"), format!("{config}archive_wait = \"30s\"\n")).unwrap();
     }
 
+    /// Names the server's programs in the configuration.
+    pub(crate) fn name_programs(&self) {
+        let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
+        fs::write(self.path("R/recoup.toml"), format!("{config}bin_dir = \"{}\"\n", self.bin.display())).unwrap();
+    }
+
     /// Makes snapshots wait for the archive no longer than a second, or again as long as it takes.
     pub(crate) fn be_impatient(&self, impatient: bool) {
         let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
