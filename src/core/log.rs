@@ -370,6 +370,15 @@ pub struct NamedPoint {
     pub time: ServerTime,
 }
 
+/// A timeline's ancestor, and the place up to which its log belongs to the timeline's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// The ancestor.
+    pub timeline: u32,
+    /// Where the next one begins.
+    pub until: Lsn,
+}
+
 /// What a file of the log holds, as found in it before it was sealed. All of it stands in clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
@@ -395,6 +404,9 @@ pub struct LogFacts {
     /// Restore points, in order; the first [`POINTS_MAX`].
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub points: Vec<NamedPoint>,
+    /// Of the history of a timeline: what it grew out of directly.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grew_from: Option<Ancestor>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]

@@ -3,6 +3,7 @@
 pub mod alteration;
 pub mod blocks;
 pub mod control;
+pub mod coverage;
 pub mod evidence;
 pub mod failure;
 pub mod id;
@@ -18,6 +19,7 @@ pub mod report;
 pub mod result;
 pub mod retention;
 pub mod s3;
+pub mod server;
 pub mod statistics;
 pub mod target;
 pub mod time;

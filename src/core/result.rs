@@ -31,6 +31,7 @@ use super::{
     failure::{Code, Failure, combine},
     id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName},
     inventory::{Inventory, Kind},
+    log::LogRange,
     time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -217,6 +218,9 @@ pub struct SnapshotEntry {
     pub read_started_at: Timestamp,
     /// Whether enough stores hold all of it, where that can be known.
     pub durability: Durability,
+    /// What it needs of the source's log.
+    #[serde(skip)]
+    pub log: Option<LogRange>,
 }
 
 impl SnapshotEntry {
@@ -236,6 +240,7 @@ impl SnapshotEntry {
             holds: Vec::new(),
             read_started_at: inventory.read_started_at,
             durability,
+            log: inventory.log.clone(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Nothing here looks at anything: `ops::check` gathers, this judges, and tests give it whatever facts they like.
 
 mod drills;
+mod log;
+mod server;
 mod snapshots;
 mod stores;
 #[cfg(test)]
@@ -10,11 +12,13 @@ mod tests;
 
 use super::{
     control::ControlState,
+    coverage::LogHistory,
     evidence::{HoldCause, WriterId},
     id::{Sha256, SnapshotId, SourceName},
-    log::LogFile,
+    log::{LogFile, SegmentName, ServerTime},
     policy::{Place, Policy},
     result::{CheckFinding, Checked, CheckedSource, FindingId, Head, LastDrill, Severity, Status},
+    server::{Rate, Watched},
     time::Timestamp,
 };
 use std::{
@@ -156,6 +160,28 @@ pub struct ForeignLog {
     pub at: Timestamp,
 }
 
+/// What the stores show of the log of a source.
+#[derive(Clone, Debug)]
+pub struct LogState {
+    /// What was committed until then is durable; `None` where the newest durable snapshot's own part of the log is not.
+    pub covered: Option<ServerTime>,
+    /// The last segment of which that was told.
+    pub last: Option<SegmentName>,
+    /// Its timelines.
+    pub histories: Vec<LogHistory>,
+    /// Whether every store was asked.
+    pub all_asked: bool,
+}
+
+/// How the server of a source looks from its own host.
+#[derive(Clone, Debug)]
+pub struct ServerState {
+    /// What it says.
+    pub watched: Watched,
+    /// How fast it writes its log.
+    pub rate: Rate,
+}
+
 /// What was found out about a source.
 #[derive(Clone, Debug)]
 pub struct SourceFacts {
@@ -165,8 +191,12 @@ pub struct SourceFacts {
     pub policy: Policy,
     /// Why it cannot be seen, if so.
     pub unreachable: Option<String>,
-    /// Whether it is provably as it is in the newest durable snapshot.
+    /// Whether it is provably as it is in the newest durable snapshot, and the durable log after it.
     pub unchanged: bool,
+    /// Its log, where the newest durable snapshot has one.
+    pub log: Option<LogState>,
+    /// Its server, where it has one, on this host.
+    pub server: Option<ServerState>,
     /// How many snapshots the stores show, accepted or not.
     pub shown: u64,
     /// The newest snapshot.
@@ -236,6 +266,8 @@ pub fn judge(facts: &Facts) -> Checked {
     let mut sources = Vec::new();
     for source in &facts.sources {
         snapshots::judge(facts, source, &mut findings);
+        log::judge(source, &mut findings);
+        server::judge(source, &mut findings);
         drills::judge(facts, source, &mut findings);
         sources.push(checked_source(facts, source));
     }
@@ -392,7 +424,11 @@ fn judge_lost(control: &ControlFacts, findings: &mut Findings) {
 /// What would be lost if the source were lost now.
 fn exposure(facts: &Facts, source: &SourceFacts) -> Option<f64> {
     let durable = source.durable.as_ref()?;
-    Some(if source.unchanged { 0.0 } else { facts.now.seconds_since(durable.read_started_at).max(0.0) })
+    let since = match &source.log {
+        Some(log) => Timestamp::new(log.covered?.as_datetime()),
+        None => durable.read_started_at,
+    };
+    Some(if source.unchanged { 0.0 } else { facts.now.seconds_since(since).max(0.0) })
 }
 
 fn checked_source(facts: &Facts, source: &SourceFacts) -> CheckedSource {
@@ -405,6 +441,7 @@ fn checked_source(facts: &Facts, source: &SourceFacts) -> CheckedSource {
         exposure_seconds: exposure(facts, source).map(|seconds| seconds.ceil() as u64),
         rpo_seconds: source.policy.rpo.map(|rpo| rpo.as_secs()),
         unchanged: source.unchanged,
+        durable_until: source.log.as_ref().and_then(|log| log.covered),
         head: newest.map(|seen| Head { snapshot: seen.id, sha256: seen.sha256 }),
         newest_at: newest.map(|seen| seen.read_started_at),
         durable_snapshot: source.durable.as_ref().map(|seen| seen.id),

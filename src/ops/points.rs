@@ -1,20 +1,31 @@
 //! The moments that can be brought back, and the holes between them.
 //!
-//! Of a source whose changes are not shipped between snapshots, every snapshot is a point and nothing between two is.
+//! Of a source whose changes are not shipped between snapshots, every snapshot is a point and nothing between two is. Of
+//! one with a log, all moments of its windows are.
 
 use crate::{
     config::Settings,
     core::{
+        coverage::{Anchor, LogHistory, StoredFile, StoredLog},
         failure::Failure,
         id::SourceName,
+        log::{LogEntry, LogFile, LogObject, LogRecordId},
+        policy::{Copies, is_durable},
         result::{Gap, ListResult, Point, PointsResult, PointsSchema, SnapshotEntry, SourcePoints, Window},
         time::Timestamp,
         verdicts::overdue_after,
     },
     ops::runs,
-    repository::Repository,
+    repository::{
+        Repository, layout,
+        log::{HeldLog, LogSurvey, RefusedLog},
+    },
 };
-use std::{collections::BTreeMap, time::Duration};
+use futures_util::future::join_all;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Finds the points on the stores; `settings` say what counts as a gap.
 pub async fn points(
@@ -25,7 +36,105 @@ pub async fn points(
 ) -> Result<PointsResult, Failure> {
     let list = runs::list_snapshots(repository, settings, source).await?;
     let intervals = settings.map(intervals_of).unwrap_or_default();
-    Ok(from_list(list, &intervals, now))
+    let mut logs: BTreeMap<SourceName, Vec<Anchor>> = BTreeMap::new();
+    for snapshot in &list.snapshots {
+        if let Some(range) = &snapshot.log {
+            let anchor = Anchor { snapshot: snapshot.id(), range: range.clone() };
+            logs.entry(snapshot.source.clone()).or_default().push(anchor);
+        }
+    }
+    let mut result = from_list(list, &intervals, now);
+    let copies = settings.map(runs::copies_of).unwrap_or_default();
+    for (source, anchors) in logs {
+        let log = LogListing::read(repository, &source).await;
+        result.warnings.extend(log.warnings(repository, &source));
+        let histories = log.histories(repository, copies.get(&source), &anchors);
+        result.sources.iter_mut().filter(|of| of.source == source).for_each(|of| of.log.clone_from(&histories));
+    }
+    Ok(result)
+}
+
+/// The log of a source. Every record is read: what nobody signed is not there.
+struct LogListing {
+    /// By position of the store; `None` where it does not answer, which is said where its snapshots were looked for.
+    names: Vec<Option<BTreeMap<String, u64>>>,
+    survey: LogSurvey,
+}
+
+impl LogListing {
+    async fn read(repository: &Repository, source: &SourceName) -> Self {
+        let listed = join_all((0..repository.stores.len()).map(|at| repository.log_names_on(at, source, None))).await;
+        let names: Vec<_> = listed.into_iter().map(Result::ok).collect();
+        let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+        for (at, names) in names.iter().enumerate() {
+            for id in names.iter().flatten().filter_map(|(name, _)| layout::log_record_of(name)) {
+                holders.entry(id).or_default().insert(at);
+            }
+        }
+        LogListing { survey: repository.read_log_records(source, holders).await, names }
+    }
+
+    fn warnings(&self, repository: &Repository, source: &SourceName) -> Vec<String> {
+        let warning = |refused: &RefusedLog| {
+            let (store, file) = (repository.stores[refused.store].name(), refused.id.first);
+            format!("{source}: the record of {file} on store {store} is not accepted: {}", refused.why)
+        };
+        self.survey.refused.iter().map(warning).collect()
+    }
+
+    fn histories(&self, repository: &Repository, copies: Option<&Copies>, anchors: &[Anchor]) -> Vec<LogHistory> {
+        let mut logs: BTreeMap<u64, StoredLog> = BTreeMap::new();
+        let sizes = anchors.iter().map(|anchor| (anchor.range.history.system, anchor.range.segment_bytes));
+        let records = || self.survey.records.values().map(|held| &held.signed.record);
+        for (system, segment_bytes) in
+            sizes.chain(records().map(|record| (record.history.system, record.segment_bytes)))
+        {
+            logs.entry(system).or_insert_with(|| StoredLog { system, segment_bytes, files: BTreeMap::new() });
+        }
+        let mut pieces: BTreeMap<u64, Vec<(LogObject, StoredFile)>> = BTreeMap::new();
+        for held in self.survey.records.values() {
+            let record = &held.signed.record;
+            let Some(log) = logs.get_mut(&record.history.system) else { continue };
+            for entry in &record.files {
+                let stores = self.holding(repository, held, entry);
+                if let (LogFile::Piece(..), false) = (entry.file, stores.is_empty()) {
+                    let stored = StoredFile { stores, durable: false, facts: entry.facts.clone() };
+                    pieces.entry(log.system).or_default().push((record.object(entry), stored));
+                } else if !stores.is_empty() {
+                    let stored = log.files.entry(entry.file).or_default();
+                    stored.facts = entry.facts.clone();
+                    stored.stores.extend(stores);
+                }
+            }
+        }
+        let silent = std::iter::zip(&repository.stores, &self.names).filter(|(_, names)| names.is_none());
+        let silent: BTreeSet<String> = silent.map(|(store, _)| store.name().to_owned()).collect();
+        let places = repository.places();
+        // What does not answer may hold it.
+        let is_durable = |stored: &StoredFile| {
+            let at_most = stored.stores.union(&silent).cloned().collect();
+            copies.is_none_or(|copies| is_durable(copies, &places, &at_most))
+        };
+        for stored in logs.values_mut().flat_map(|log| log.files.values_mut()) {
+            stored.durable = is_durable(stored);
+        }
+        for (system, mut pieces) in pieces {
+            pieces.iter_mut().for_each(|(_, stored)| stored.durable = is_durable(stored));
+            logs.entry(system).and_modify(|log| log.add_pieces(&pieces));
+        }
+        logs.values().flat_map(|log| log.histories(anchors)).collect()
+    }
+
+    /// The stores that show a record and the file in it.
+    fn holding(&self, repository: &Repository, held: &HeldLog, entry: &LogEntry) -> BTreeSet<String> {
+        let record = &held.signed.record;
+        let name = layout::log_file(record.history, entry.file, record.run);
+        let has_it = |at: &&usize| {
+            let names = self.names.get(**at).and_then(Option::as_ref);
+            names.is_some_and(|names| names.get(&name) == Some(&entry.size))
+        };
+        held.stores.iter().filter(has_it).map(|at| repository.stores[*at].name().to_owned()).collect()
+    }
 }
 
 /// The most time that may lie between two points of each source: the schedule's interval with its play, or what may be
@@ -67,6 +176,7 @@ fn points_of(
         points: Vec::new(),
         windows: Vec::new(),
         gaps: Vec::new(),
+        log: Vec::new(),
     };
     for (index, snapshot) in snapshots.iter().enumerate() {
         let at = snapshot.read_started_at;
@@ -119,6 +229,7 @@ mod tests {
             holds: Vec::new(),
             read_started_at: at,
             durability: Durability::Durable,
+            log: None,
         }
     }
 

@@ -5,8 +5,15 @@
 
 use crate::{
     core::{
-        alteration::Alteration, blocks::BlockSet, failure::Failure, log::LogRange, manifest::Entry, path::StoredPath,
-        policy::Assertion, time::Timestamp,
+        alteration::Alteration,
+        blocks::BlockSet,
+        failure::Failure,
+        log::{HistoryId, LogRange, Lsn, SegmentName},
+        manifest::Entry,
+        path::StoredPath,
+        policy::Assertion,
+        server::Watched,
+        time::Timestamp,
     },
     format::pack::BlockDigest,
     world::programs::Halt,
@@ -66,6 +73,19 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// How the server of the source is, for whoever watches over it; `None` for sources without one. Waits for the server
+    /// at most a few times `patience`.
+    fn watch(&self, patience: Duration) -> Option<Watched> {
+        let _ = patience;
+        None
+    }
+
+    /// How many transactions the source's own log commits between two places; `None` where that is not certain.
+    fn commits_between(&self, history: HistoryId, from: Lsn, to: Lsn) -> Option<u64> {
+        let _ = (history, from, to);
+        None
+    }
+
     /// How often a snapshot is tried while views turn out not to be one state.
     fn attempts(&self) -> u32 {
         2
@@ -82,6 +102,21 @@ pub struct LogShipping {
     pub patience: Duration,
     /// What the server says of its last failure to ship, if that is newer than its last success.
     pub trouble: Box<dyn Fn() -> Option<String> + Send>,
+    /// Whether a segment waits for the server to ship it.
+    pub is_waiting: Box<dyn Fn(SegmentName) -> bool + Send>,
+    /// Makes the server finish the segment that it writes, so that it ships it.
+    pub finish_segment: Box<dyn Fn() + Send>,
+}
+
+/// Where the log that a view needs begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBeginning {
+    /// The history.
+    pub history: HistoryId,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// The place: the segment before it is complete.
+    pub start: Lsn,
 }
 
 /// What the last snapshot captured, as far as local state knows it.
@@ -144,6 +179,11 @@ pub trait View: Send {
     /// again. All of them are good: the log makes one state of whatever was read between beginning and end.
     fn is_fuzzy(&self) -> bool {
         false
+    }
+
+    /// Where the log begins that the view needs, if the server ships it by itself from then on.
+    fn log_begins(&self) -> Option<LogBeginning> {
+        None
     }
 
     /// Which blocks of file `entry` may differ from what was captured of it last; of fuzzy views only.

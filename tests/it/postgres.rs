@@ -1,5 +1,6 @@
 //! PostgreSQL as a source, on real servers: snapshots while transfers run, restored and started.
 
+mod care;
 pub(crate) mod cluster;
 mod delta;
 mod follow;

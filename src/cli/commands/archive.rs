@@ -258,7 +258,7 @@ fn push(arguments: &PushArguments, context: &Context) -> Result<Code, Failure> {
         let host = open::open_host(&settings, &job.world)?;
         open::provide_state_dir(&settings)?;
         let (source, path) = (arguments.source.clone(), arguments.path.clone());
-        let request = PushRequest { source, path, copies, known_system: None };
+        let request = PushRequest { source, path, copies };
         job.until_cancelled(archive::push(&host, &request)).await
     })?;
     for (store, why) in &pushed.behind {

@@ -19,9 +19,11 @@ pub const HELP: Help = Help {
     command: "check",
     description: "Checks whether what the policies promise holds now: how much would be lost, whether snapshots, full \
         snapshots and drills come when they are due, whether every store answers and is level, and whether \
-        anything looks altered, forked or rolled back. It opens no database and needs no decryption key.\n\
+        anything looks altered, forked or rolled back. It opens no database, asks a server for a few seconds at most, and \
+        needs no decryption key.\n\
         What would be lost is 0 while the source is provably unchanged since the read for its newest durable \
-        snapshot began, else the time since then. A schedule has some play: what is due every hour is overdue \
+        snapshot began, else the time since then; of a source with a log, the time since the last moment until \
+        which everything that was committed is durable. A schedule has some play: what is due every hour is overdue \
         after 75 minutes. A promise has none.\n\
         It answers as a monitoring plug-in does, also for bad usage and configuration: one line with \
         performance data, then what was found with its next step, worst first, and the newest snapshot of \

@@ -5,8 +5,10 @@ use crate::{
     cli::{Context, Help, arguments::StoreArguments, human},
     config::Access,
     core::{
+        coverage::LogHistory,
         failure::{Code, Failure},
         id::SourceName,
+        log::ServerTime,
         result::{Durability, Point, PointsResult, SourcePoints},
         time::Timestamp,
     },
@@ -22,7 +24,10 @@ pub const HELP: Help = Help {
         point at or before it; TARGET is the earliest that means the point on its line.\n\
         A gap is more time between two points, or since the last one, than the schedule permits with its play, \
         or than may be lost where there is no schedule. In the picture # is a durable point, o one that is not \
-        known to be durable, and dots are gaps; it ends now.",
+        known to be durable, and dots are gaps; it ends now.\n\
+        Of a source with a log, every moment of a window can be brought back: from the end of a snapshot to the \
+        last commit that is reached without a hole in the segments that the stores show, on each timeline. A GAP \
+        names the segments that no store shows; what is on too few stores is named with those that have it.",
     examples: &[
         ("everything", "recoup points"),
         ("one source, for scripts", "recoup points ledger --json"),
@@ -100,6 +105,33 @@ fn source_text(source: &SourcePoints, now: Timestamp) -> String {
     text.push_str(&human::table(&rows, &[1]));
     if let Some(gap) = source.gaps.iter().find(|gap| gap.to.is_none()) {
         text.push_str(&format!("gap since {}: {}\n", gap.from, human::span(gap.seconds as f64)));
+    }
+    source.log.iter().for_each(|history| text.push_str(&log_text(history)));
+    text
+}
+
+/// A timeline: what of it comes back to the moment, and what does not.
+fn log_text(history: &LogHistory) -> String {
+    let grew_from = history.grew_from.map_or_else(String::new, |ancestor| {
+        format!(", grown out of timeline {} at {}", ancestor.timeline, ancestor.until)
+    });
+    let mut text = format!("log {}: {}{grew_from}\n", history.history, human::count(history.segments, "segment"));
+    for window in &history.windows {
+        let over = human::count(window.snapshots, "snapshot");
+        text.push_str(&format!("  every moment from {} to {}, over {over}\n", window.from, window.to));
+    }
+    if history.windows.is_empty() {
+        text.push_str("  no moment: no snapshot leads into it\n");
+    }
+    for gap in &history.gaps {
+        let moment = |time: Option<ServerTime>| time.map_or_else(|| "?".to_owned(), |time| time.to_string());
+        let count = human::count(gap.segments, "segment");
+        let between = format!("between {} and {}", moment(gap.after), moment(gap.before));
+        text.push_str(&format!("  GAP {} .. {}: {count} on no store, {between}\n", gap.first, gap.last));
+    }
+    for thin in &history.thin {
+        let (count, stores) = (human::count(thin.files, "file"), thin.stores.join(","));
+        text.push_str(&format!("  {} .. {}: {count} on too few stores: {stores}\n", thin.first, thin.last));
     }
     text
 }

@@ -28,6 +28,7 @@ fn snapshot(seq: u64, run: &str) -> SnapshotEntry {
             2 => Durability::NotDurable,
             _ => Durability::Unknown,
         },
+        log: None,
     }
 }
 

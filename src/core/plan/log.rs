@@ -17,14 +17,7 @@ pub const FORMAT: &str = "recoup-log-plan/1";
 /// The most bytes of a plan: enough for millions of segments.
 pub const BYTES_MAX: u64 = 1 << 30;
 
-/// A timeline's ancestor, and the place up to which its log belongs to the timeline's past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ancestor {
-    /// The ancestor.
-    pub timeline: u32,
-    /// Where the next one begins.
-    pub until: Lsn,
-}
+pub use crate::core::log::Ancestor;
 
 /// What a timeline grew out of, as its history file tells: its ancestors, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

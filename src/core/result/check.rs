@@ -4,6 +4,7 @@ use super::{CheckSchema, Head, Severity, Status, StatusSchema};
 use crate::core::{
     evidence::Verdict,
     id::{SnapshotId, SourceName},
+    log::ServerTime,
     time::Timestamp,
 };
 use serde::{Serialize, Serializer};
@@ -33,8 +34,14 @@ macro_rules! findings {
 }
 
 findings! {
+    /// Files of the log wait too long to be archived.
+    ArchiveBacklog = "archive-backlog",
+    /// The server fails to archive its log.
+    ArchiveFailing = "archive-failing",
     /// A file of another system was refused that was to be archived as this source's log.
     ArchiveForeign = "archive-foreign",
+    /// The server does not archive its log, or not here.
+    ArchiveOff = "archive-off",
     /// A snapshot is dated later than now, or earlier than what it follows.
     ClockSuspect = "clock-suspect",
     /// Too few stores answered for the control log to be known whole.
@@ -75,6 +82,12 @@ findings! {
     LittleRoom = "little-room",
     /// An append-only log was altered.
     LogAltered = "log-altered",
+    /// The file system of the server's log will be full.
+    LogDiskFilling = "log-disk-filling",
+    /// A piece of the log is on no store.
+    LogGap = "log-gap",
+    /// A piece of the log is on too few stores.
+    LogNotDurable = "log-not-durable",
     /// There is no snapshot.
     NoSnapshot = "no-snapshot",
     /// There are snapshots, and nobody who is trusted signed one of them.
@@ -85,6 +98,12 @@ findings! {
     RecipientUnproven = "recipient-unproven",
     /// More would be lost than the policy permits.
     RpoExceeded = "rpo-exceeded",
+    /// A replication slot that nobody uses keeps the log from being removed.
+    SlotInactive = "slot-inactive",
+    /// A replication slot will soon have lost what it needs.
+    SlotLag = "slot-lag",
+    /// A replication slot has lost what it needs.
+    SlotLost = "slot-lost",
     /// Something that claims to be a snapshot was not accepted.
     SnapshotRefused = "snapshot-refused",
     /// The source cannot be seen.
@@ -149,8 +168,10 @@ pub struct CheckedSource {
     pub exposure_seconds: Option<u64>,
     /// What the policy permits to be lost.
     pub rpo_seconds: Option<u64>,
-    /// Whether the source is provably as it is in its newest durable snapshot.
+    /// Whether the source is provably as it is in its newest durable snapshot, and the durable log after it.
     pub unchanged: bool,
+    /// Of a source with a log: what was committed until then is durable.
+    pub durable_until: Option<ServerTime>,
     /// The newest snapshot that the stores show: whoever keeps this can tell stores that were rolled back.
     pub head: Option<Head>,
     /// When the read of the source for it began.

@@ -2,6 +2,7 @@
 
 use super::{Durability, PointsSchema};
 use crate::core::{
+    coverage::LogHistory,
     failure::Code,
     id::{SnapshotId, SourceName},
     time::Timestamp,
@@ -64,6 +65,8 @@ pub struct SourcePoints {
     pub windows: Vec<Window>,
     /// The holes between them, oldest first.
     pub gaps: Vec<Gap>,
+    /// The log between snapshots, by timeline; empty for sources without one.
+    pub log: Vec<LogHistory>,
 }
 
 /// `recoup points`.

@@ -19,6 +19,7 @@ fn snapshot() -> SnapshotEntry {
         holds: Vec::new(),
         read_started_at: "2026-11-22T09:14:59Z".parse().unwrap(),
         durability: Durability::Durable,
+        log: None,
     }
 }
 

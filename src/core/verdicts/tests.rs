@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::core::{
+    coverage::{LogGap, ThinFiles},
     evidence::{Action, BodyRef, Control, Phase, Record, Subject, Verdict},
     policy::Copies,
     result::{Status, StoreState},
+    server::{LogDirectory, ServerFacts, Slot},
 };
 
 const RUN: &str = "aaaaaaaaaaaaaaaa";
@@ -47,6 +49,8 @@ fn well() -> Facts {
         policy: Policy { rpo: minutes(60), ..Policy::default() },
         unreachable: None,
         unchanged: false,
+        log: None,
+        server: None,
         shown: 7,
         newest: Some(newest.clone()),
         durable: Some(newest),
@@ -205,6 +209,34 @@ const CASES: &[(&str, Change)] = &[
         let file = "000000010000000000000007".parse().unwrap();
         facts.sources[0].foreign_log = Some(ForeignLog { file, system: 8, expected: Some(7), at: at("22T11:00:00") });
     }),
+    ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, true)], &[], Some("22T11:40:00")))),
+    ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 3, true)], &[], None))),
+    ("warning log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, false)], &[], Some("22T11:40:00")))),
+    ("critical log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], None))),
+    ("warning log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], Some("22T11:40:00")))),
+    ("critical rpo-exceeded", |facts| facts.sources[0].log = Some(log(&[], &[], Some("22T10:59:59")))),
+    ("critical source-unreachable", |facts| server(facts, |watched| watched.server = Err("it is down".to_owned()))),
+    ("critical archive-off", |facts| answer(facts, |server| server.archive_mode = "off".to_owned())),
+    ("critical archive-off", |facts| answer(facts, |server| server.archive_command = String::new())),
+    ("critical archive-off", |facts| answer(facts, |server| server.archive_command = "cp %p /elsewhere".to_owned())),
+    ("critical archive-off", |facts| answer(facts, |server| server.archive_library = "basic_archive".to_owned())),
+    ("critical archive-failing", |facts| {
+        answer(facts, |server| server.archiver_trouble = Some("it failed".to_owned()))
+    }),
+    ("warning archive-backlog", |facts| directory(facts, |found| found.oldest_seconds = Some(1801))),
+    ("critical archive-backlog", |facts| directory(facts, |found| found.oldest_seconds = Some(3601))),
+    ("warning archive-backlog", |facts| {
+        facts.sources[0].policy.rpo = None;
+        directory(facts, |found| found.oldest_seconds = Some(601));
+    }),
+    ("warning log-disk-filling", |facts| directory(facts, |found| found.free_bytes = Some(LITTLE_ROOM_BYTES - 1))),
+    ("critical log-disk-filling", |facts| directory(facts, |found| found.free_bytes = Some(4 * SEGMENT - 1))),
+    ("critical slot-lost", |facts| slot(facts, |slot| slot.wal_status = "lost".to_owned())),
+    ("warning slot-lag", |facts| slot(facts, |slot| slot.wal_status = "unreserved".to_owned())),
+    ("warning slot-lag", |facts| slot(facts, |slot| slot.held_bytes = 3 << 28)),
+    ("warning slot-inactive", |facts| {
+        slot(facts, |slot| (slot.is_active, slot.held_bytes) = (false, 4 * SEGMENT));
+    }),
     ("warning drill-overdue", |facts| facts.sources[0].policy.drill_interval = minutes(60)),
     ("warning drill-overdue", |facts| {
         drill(facts, at("20T10:00:00"), Verdict::Passed);
@@ -218,6 +250,121 @@ const CASES: &[(&str, Change)] = &[
     ("warning drill-aborted", |facts| drill(facts, at("22T10:00:00"), Verdict::Aborted)),
     ("warning drill-without-end", |facts| drill(facts, at("22T11:49:00"), Verdict::Pending)),
 ];
+
+const SEGMENT: u64 = 16 << 20;
+
+fn segment(number: u64) -> SegmentName {
+    SegmentName::of_number(1, number, SEGMENT)
+}
+
+fn gap(first: u64, last: u64, since_newest_snapshot: bool) -> LogGap {
+    let (first, last, segments) = (segment(first), segment(last), last - first + 1);
+    LogGap { first, last, segments, after: None, before: None, since_newest_snapshot }
+}
+
+fn thin(first: u64, last: u64) -> ThinFiles {
+    let (of, files) = (|number| LogFile::Segment(segment(number)), last - first + 1);
+    ThinFiles { first: of(first), last: of(last), files, stores: vec!["a".to_owned()] }
+}
+
+/// Six segments, the last of which is number 6.
+fn log(gaps: &[LogGap], thin: &[ThinFiles], covered: Option<&str>) -> LogState {
+    let history = LogHistory {
+        history: "7-00000001".parse().unwrap(),
+        grew_from: None,
+        segments: 6,
+        newest: Some(segment(6)),
+        windows: Vec::new(),
+        gaps: gaps.to_vec(),
+        thin: thin.to_vec(),
+    };
+    LogState {
+        covered: covered.map(|when| ServerTime::new(at(when).as_datetime())),
+        last: Some(segment(6)),
+        histories: vec![history],
+        all_asked: true,
+    }
+}
+
+/// A server that archives as it should, and has room.
+fn server(facts: &mut Facts, change: impl FnOnce(&mut Watched)) {
+    let directory = LogDirectory { segment_bytes: SEGMENT, free_bytes: Some(1 << 40), ..LogDirectory::default() };
+    let answer = ServerFacts {
+        archive_mode: "on".to_owned(),
+        archive_command: "recoup --config /etc/recoup/recoup.toml archive push ledger %p".to_owned(),
+        slots_keep_bytes: Some(1 << 30),
+        is_followed: false,
+        ..ServerFacts::default()
+    };
+    let mut watched = Watched { directory, server: Ok(answer) };
+    change(&mut watched);
+    facts.sources[0].server = Some(ServerState { watched, rate: Rate::Unknown });
+}
+
+fn answer(facts: &mut Facts, change: impl FnOnce(&mut ServerFacts)) {
+    server(facts, |watched| change(watched.server.as_mut().unwrap()));
+}
+
+fn directory(facts: &mut Facts, change: impl FnOnce(&mut LogDirectory)) {
+    server(facts, |watched| change(&mut watched.directory));
+}
+
+fn slot(facts: &mut Facts, change: impl FnOnce(&mut Slot)) {
+    let mut slot = Slot { name: "replica".to_owned(), is_active: true, ..Slot::default() };
+    change(&mut slot);
+    answer(facts, |server| server.slots.push(slot));
+}
+
+#[test]
+fn a_server_that_is_well_gives_no_findings() {
+    let mut facts = well();
+    server(&mut facts, |_| {});
+    facts.sources[0].log = Some(log(&[], &[], Some("22T11:50:00")));
+    assert_eq!(found(&facts), Vec::<String>::new());
+    let checked = judge(&facts);
+    assert_eq!(checked.sources[0].exposure_seconds, Some(600));
+    assert_eq!(checked.sources[0].durable_until.unwrap().to_string(), "2026-11-22T11:50:00.000000Z");
+    // By another way, and it arrives; what is on its way; what a standby leaves to its primary.
+    answer(&mut facts, |server| {
+        server.archive_command = "/usr/local/bin/ship %p".to_owned();
+        server.last_archived = Some(segment(6).to_string());
+    });
+    assert_eq!(found(&facts), Vec::<String>::new());
+    facts.sources[0].log = Some(log(&[], &[thin(6, 6)], Some("22T11:50:00")));
+    assert_eq!(found(&facts), Vec::<String>::new());
+    answer(&mut facts, |server| (server.in_recovery, server.archive_mode) = (true, "off".to_owned()));
+    assert_eq!(found(&facts), Vec::<String>::new());
+}
+
+#[test]
+fn a_disk_that_fills_is_foretold() {
+    for (kept, rate, expected, words) in [
+        (true, Rate::Seen(1e9), "critical log-disk-filling", "full in about 18 min"),
+        (true, Rate::ByBacklog(3e7), "warning log-disk-filling", "by the files that wait"),
+        (true, Rate::Seen(1e7), "", ""),
+        // What is archived and removed fills nothing.
+        (false, Rate::Seen(1e9), "", ""),
+        (true, Rate::Unknown, "", ""),
+    ] {
+        let mut facts = well();
+        answer(&mut facts, |server| server.archiver_trouble = Some("it failed".to_owned()).filter(|_| kept));
+        facts.sources[0].server.as_mut().unwrap().rate = rate;
+        let checked = judge(&facts);
+        let filling = checked.findings.iter().find(|finding| finding.id == FindingId::LogDiskFilling);
+        let found = filling.map(|finding| format!("{} {}", finding.severity.word(), finding.id)).unwrap_or_default();
+        assert_eq!(found, expected, "{rate:?}");
+        assert!(filling.is_none_or(|finding| finding.message.contains(words)), "{filling:?}");
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_may_have_what_the_others_lack() {
+    let mut facts = well();
+    let log = LogState { all_asked: false, ..log(&[gap(3, 3, true)], &[thin(5, 5)], None) };
+    facts.sources[0].log = Some(log);
+    assert_eq!(found(&facts), ["warning log-gap"]);
+    assert_eq!(judge(&facts).sources[0].exposure_seconds, None);
+}
 
 fn refused(store: &str, untrusted: bool, unreadable: bool, good_elsewhere: bool) -> RefusedFact {
     RefusedFact { store: store.to_owned(), id: id(8), why: "why".to_owned(), untrusted, unreadable, good_elsewhere }

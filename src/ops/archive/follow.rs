@@ -244,7 +244,7 @@ impl Following<'_> {
             self.note_gap(name, bytes);
         }
         let (source, copies) = (self.request.source.clone(), self.request.copies.clone());
-        let request = PushRequest { source, path, copies, known_system: None };
+        let request = PushRequest { source, path, copies };
         let pushed = push_with(self.host, &request, Some(inbox.segments.clone())).await?;
         let done: BTreeSet<LogFile> = pushed.files.into_iter().chain([file]).collect();
         for file in &done {

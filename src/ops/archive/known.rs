@@ -7,10 +7,12 @@ use super::{
 use crate::{
     core::log::{HistoryId, LogFile, LogRecordId, SegmentName},
     format::log::Tagger,
+    ops::state::SourceState,
     repository::{
         layout,
         log::{HeldLog, LogNames},
     },
+    sources::postgres,
     world::Stopwatch,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -108,6 +110,13 @@ impl Way<'_> {
         };
         let stores = held.stores.iter().filter(|at| has_it(at));
         stores.map(|at| self.host.repository.stores[*at].name().to_owned()).collect()
+    }
+
+    /// The system whose snapshots this host has taken, where no log says whose it is.
+    pub(super) fn system_of_snapshots(&self) -> Option<u64> {
+        let directory = self.host.source_state_dir(self.source);
+        let base = SourceState::read_only(directory, self.host.repository.id).base().ok()?;
+        postgres::system_of_snapshot(&base.fingerprint?)
     }
 
     /// Learns from the stores what lost state knew: the system, and how far its log goes.

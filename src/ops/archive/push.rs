@@ -39,8 +39,6 @@ pub struct PushRequest {
     pub path: PathBuf,
     /// On how many stores it is durable.
     pub copies: Copies,
-    /// The system identifier of the source, where something else than the log tells it.
-    pub known_system: Option<u64>,
 }
 
 /// What came of it.
@@ -131,8 +129,7 @@ impl Pushing<'_> {
         if kept.is_new {
             self.way.relearn(kept, &usable).await;
         }
-        let known = self.request.known_system;
-        self.way.check_system(kept, (self.header.system, self.file), known)?;
+        self.way.check_system(kept, (self.header.system, self.file))?;
         let history = HistoryId { system: self.header.system, timeline: self.file.timeline() };
         let mut pushed = Pushed::default();
         if kept.state.may_be_stored(self.file) {
@@ -209,13 +206,9 @@ impl Pushing<'_> {
 
 impl Way<'_> {
     /// Refuses the log of another system, and notes that for whoever watches.
-    pub(super) fn check_system(
-        &self,
-        kept: &mut Kept,
-        (system, file): (u64, LogFile),
-        known_system: Option<u64>,
-    ) -> Result<(), Failure> {
-        let Some(known) = kept.state.system.or(known_system) else { return Ok(()) };
+    pub(super) fn check_system(&self, kept: &mut Kept, (system, file): (u64, LogFile)) -> Result<(), Failure> {
+        let of_snapshots = || self.system_of_snapshots();
+        let Some(known) = kept.state.system.or_else(of_snapshots) else { return Ok(()) };
         if known == system {
             return Ok(());
         }

@@ -124,7 +124,8 @@ impl Content {
         match self.file {
             LogFile::Segment(name) => wal::read_segment(&self.bytes, name).map(|(_, facts)| facts),
             LogFile::Partial(name) => wal::read_partial(&self.bytes, name).map(|(_, facts)| facts),
-            LogFile::History(timeline) => wal::read_history(&self.bytes, timeline).map(|_| LogFacts::default()),
+            LogFile::History(timeline) => wal::read_history(&self.bytes, timeline)
+                .map(|history| LogFacts { grew_from: history.ancestors.last().copied(), ..LogFacts::default() }),
             LogFile::BackupNote(..) => Ok(LogFacts::default()),
             LogFile::Piece(..) => Ok(self.facts.clone().unwrap_or_default()),
         }

@@ -29,12 +29,13 @@ use crate::{
     },
     ops::state::{DigestFile, SourceState},
     repository::layout,
-    sources::{Continued, Source, View, ViewFacts},
+    sources::{Continued, LogBeginning, Source, View, ViewFacts},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
+use tokio::sync::oneshot;
 
 /// What a capture works with.
 pub(super) struct CaptureRequest {
@@ -53,6 +54,8 @@ pub(super) struct CaptureRequest {
     /// What local state knows of the last capture; of an incremental's base always.
     pub(super) last: Option<Last>,
     pub(super) state: SourceState,
+    /// Is told where the log of the view begins.
+    pub(super) begun: Option<oneshot::Sender<Option<LogBeginning>>>,
 }
 
 /// The packs that a snapshot uses, by run.
@@ -76,12 +79,16 @@ pub(super) struct Capture {
 }
 
 /// Captures the source; objects go to `outbox` as they are sealed.
-pub(super) fn capture(request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
+pub(super) fn capture(mut request: CaptureRequest, outbox: Outbox) -> Result<Capture, Failure> {
     let mut view = match &request.last {
         // What a full replaces in local state must have been compared before.
         Some(last) => request.source.open_since(last, request.base.is_none())?,
         None => request.source.open()?,
     };
+    if let Some(begun) = request.begun.take() {
+        // Nobody waits for it where the run was cut short.
+        let _ = begun.send(view.log_begins());
+    }
     let facts = view.facts().clone();
     let alterations = view.alterations().to_vec();
     let new_digests = request.state.create_digests(request.run, &facts.entries);

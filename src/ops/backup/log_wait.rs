@@ -5,18 +5,20 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{LogFile, LogRange},
+        log::{HistoryId, LogFile, LogRange, SegmentName},
         policy::is_durable,
         time::format_duration,
     },
     ops::host::{Host, Protected},
     repository::{Repository, layout},
-    sources::LogShipping,
+    sources::{LogBeginning, LogShipping},
 };
+use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+use tokio::sync::oneshot;
 
 /// How often the stores are looked at: soon at first, for a server that ships at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -45,6 +47,108 @@ pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &Lo
     }
 }
 
+/// The most patience with a log that does not arrive while the copy goes on.
+const PROOF_PATIENCE: Duration = Duration::from_secs(60);
+/// A server that says that it fails to ship is believed after this time.
+const TROUBLE_PATIENCE: Duration = Duration::from_secs(10);
+/// A segment that does not wait to be shipped, and is nowhere after this time, was shipped elsewhere long ago.
+const ELSEWHERE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Finds out while the copy goes on whether the log reaches the stores: the segment before the copy is complete, and
+/// nothing of what is copied is of use if it never arrives. Comes to an end only where it does not.
+pub(super) async fn unshipped(
+    host: &Host,
+    protected: &Protected,
+    begins: oneshot::Receiver<Option<LogBeginning>>,
+) -> Failure {
+    let begins = begins.await.ok().flatten();
+    if let Some((begins, shipping)) = begins.zip(protected.source.log_shipping())
+        && let Some(failure) = prove(host, protected, begins, shipping).await
+    {
+        return failure;
+    }
+    std::future::pending().await
+}
+
+async fn prove(host: &Host, protected: &Protected, begins: LogBeginning, shipping: LogShipping) -> Option<Failure> {
+    let number = begins.start.0 / begins.segment_bytes;
+    let name = |number| SegmentName::of_number(begins.history.timeline, number, begins.segment_bytes);
+    let before = name(number.checked_sub(1)?);
+    let patience = shipping.patience.min(PROOF_PATIENCE);
+    let mut waiting = Waiting { shipping, trouble: None };
+    let (started, mut since) = (tokio::time::Instant::now(), tokio::time::Instant::now());
+    let (mut most, mut pause, mut is_finished) = (0, FIRST_PAUSE, false);
+    let (copies, places) = (&protected.policy.copies, host.repository.places());
+    loop {
+        let held = stores_by_file(&host.repository, &protected.name, begins.history).await;
+        let is_there = |name| held.get(&LogFile::Segment(name)).is_some_and(|on| is_durable(copies, &places, on));
+        if is_there(before) || is_there(name(number)) {
+            return None;
+        }
+        let arrived = held.values().map(BTreeSet::len).sum::<usize>();
+        if arrived > most {
+            // What waits in front of it arrives.
+            (most, since) = (arrived, tokio::time::Instant::now());
+        }
+        if since.elapsed() >= patience.min(TROUBLE_PATIENCE) {
+            waiting = waiting.ask().await?;
+            if waiting.trouble.is_some() || since.elapsed() >= patience {
+                let reported = waiting.trouble.unwrap_or_else(|| NO_TROUBLE.to_owned());
+                return Some(not_shipped(&protected.name, LogFile::Segment(before), started.elapsed(), &reported));
+            }
+        }
+        if !is_finished && started.elapsed() >= ELSEWHERE_PATIENCE && !(waiting.shipping.is_waiting)(before) {
+            is_finished = true;
+            waiting = waiting.finish_segment().await?;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// The server, asked on threads for what blocks.
+struct Waiting {
+    shipping: LogShipping,
+    trouble: Option<String>,
+}
+
+impl Waiting {
+    async fn ask(self) -> Option<Self> {
+        let asked = tokio::task::spawn_blocking(move || {
+            let trouble = (self.shipping.trouble)();
+            Waiting { trouble, ..self }
+        });
+        asked.await.ok()
+    }
+
+    async fn finish_segment(self) -> Option<Self> {
+        let asked = tokio::task::spawn_blocking(move || {
+            (self.shipping.finish_segment)();
+            self
+        });
+        asked.await.ok()
+    }
+}
+
+const NO_TROUBLE: &str = "the server reports no failure of its archiver";
+
+fn not_shipped(source: &SourceName, file: LogFile, waited: Duration, trouble: &str) -> Failure {
+    Failure::new(Code::Source, format!("the log of {source} does not reach the stores"))
+        .cause(format!(
+            "{file}, which was complete when the snapshot began, is not durable after {} s; {trouble}",
+            waited.as_secs()
+        ))
+        .safe("the snapshot was broken off, nothing of it is committed; earlier snapshots are unaffected")
+        .next_step(archive_step(source))
+}
+
+fn archive_step(source: &SourceName) -> String {
+    format!(
+        "set archive_command = 'recoup --config ... archive push {source} %p' and see the server's log for what it \
+         says; then run the same command again"
+    )
+}
+
 /// The files of a range, with what its timeline grew out of.
 fn needed(range: &LogRange) -> Vec<LogFile> {
     let history = (range.history.timeline > 1).then_some(LogFile::History(range.history.timeline));
@@ -53,7 +157,7 @@ fn needed(range: &LogRange) -> Vec<LogFile> {
 
 /// The files that too few stores hold.
 async fn missing(host: &Host, protected: &Protected, range: &LogRange, needed: &[LogFile]) -> Vec<LogFile> {
-    let held = stores_by_file(&host.repository, &protected.name, range).await;
+    let held = stores_by_file(&host.repository, &protected.name, range.history).await;
     let (copies, places) = (&protected.policy.copies, host.repository.places());
     let nowhere = BTreeSet::new();
     let is_missing = |file: &&LogFile| !is_durable(copies, &places, held.get(*file).unwrap_or(&nowhere));
@@ -64,13 +168,14 @@ async fn missing(host: &Host, protected: &Protected, range: &LogRange, needed: &
 async fn stores_by_file(
     repository: &Repository,
     source: &SourceName,
-    range: &LogRange,
+    history: HistoryId,
 ) -> BTreeMap<LogFile, BTreeSet<String>> {
-    let prefix = format!("{}log/{}/", layout::source_folder(source), range.history).to_lowercase();
+    let prefix = format!("{}log/{}/", layout::source_folder(source), history).to_lowercase();
     let mut held: BTreeMap<LogFile, BTreeSet<String>> = BTreeMap::new();
-    for store in &repository.stores {
+    let listings = join_all(repository.stores.iter().map(|store| store.list(&prefix))).await;
+    for (store, listing) in std::iter::zip(&repository.stores, listings) {
         // A store that does not answer holds nothing for now.
-        let Ok(objects) = store.list(&prefix).await else { continue };
+        let Ok(objects) = listing else { continue };
         for file in files_named(objects.iter().filter_map(|(name, _)| name.strip_prefix(&prefix))) {
             held.entry(file).or_default().insert(store.name().to_owned());
         }
@@ -100,7 +205,7 @@ async fn given_up(
     shipping: Option<LogShipping>,
 ) -> Failure {
     let trouble = tokio::task::spawn_blocking(move || shipping.and_then(|shipping| (shipping.trouble)())).await;
-    let trouble = trouble.ok().flatten().unwrap_or_else(|| "the server reports no failure of its archiver".to_owned());
+    let trouble = trouble.ok().flatten().unwrap_or_else(|| NO_TROUBLE.to_owned());
     let files = if count == 1 { "it is".to_owned() } else { format!("{count} files are") };
     Failure::new(Code::Source, format!("the log that the snapshot of {source} needs is not in the stores"))
         .cause(format!(
@@ -108,16 +213,13 @@ async fn given_up(
             format_duration(patience)
         ))
         .safe("nothing of this snapshot is committed; earlier snapshots are unaffected")
-        .next_step(format!(
-            "set archive_command = 'recoup --config ... archive push {source} %p' and see the server's log for what it \
-             says; then run the same command again"
-        ))
+        .next_step(archive_step(source))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::log::{HistoryId, Lsn};
+    use crate::core::log::Lsn;
 
     #[test]
     fn files_count_once_they_are_recorded() {

@@ -46,6 +46,9 @@ use last::Last;
 use shipment::{Parcel, Room, Shipment};
 use std::collections::BTreeMap;
 
+/// How long the threads of a run that failed are waited for.
+const CAPTURE_ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What one run of one source came to.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -228,7 +231,9 @@ async fn active(
         Some(key) => host.recipients.with(&key.recipients),
         None => host.recipients.clone(),
     };
+    let (begun, log_begins) = tokio::sync::oneshot::channel();
     let request = CaptureRequest {
+        begun: Some(begun),
         repository: host.repository.id,
         source_name: protected.name.clone(),
         source: protected.source.clone(),
@@ -252,8 +257,20 @@ async fn active(
         let _ = done.send(capture::capture(request, outbox));
     });
     progress.begin("sealing and shipping", None, Unit::Bytes);
-    let carried = shipment.carry(&mut receiver, &|bytes| progress.advance(bytes)).await;
+    let advance = |bytes| progress.advance(bytes);
+    let carried = tokio::select! {
+        carried = shipment.carry(&mut receiver, &advance) => Ok(carried),
+        failure = log_wait::unshipped(host, protected, log_begins) => Err(failure),
+    };
     drop(receiver);
+    let carried = match carried {
+        Ok(carried) => carried,
+        Err(failure) => {
+            // It notices at its next object that nobody takes any; what it leaves is removed by the next run.
+            let _ = tokio::time::timeout(CAPTURE_ENDS_WITHIN, captured).await;
+            return Err(failure);
+        }
+    };
     let captured = captured.await.unwrap_or_else(|_| Err(Failure::internal("a thread of the backup panicked")));
     if carried.is_err() {
         // When no store takes anything any more, that is the cause, and the capture only noticed it.

@@ -1,19 +1,24 @@
 //! What this host says by itself: its files, its sources, the room on its disks. It is never waited for long.
 
-use super::LOCAL_PATIENCE;
+use super::{LOCAL_PATIENCE, SERVER_PATIENCE, seen};
 use crate::{
     config::{Settings, SourceSettings},
     core::{
+        coverage::Covered,
         evidence::WriterId,
-        id::RepositoryId,
-        verdicts::{HostFacts, Seen},
+        id::{RepositoryId, SourceName},
+        log::HistoryId,
+        server::{LogDirectory, Rate, Watched},
+        time::Timestamp,
+        verdicts::{HostFacts, Seen, ServerState},
     },
     format::seal::Recipients,
     ops::{doctor, open, runs, state::SourceState},
+    sources::Source,
     stores::{self, StoreSpec},
     world::{World, files},
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 pub(super) fn gather(settings: &Settings) -> HostFacts {
     let state_lost = fs::metadata(&settings.host.state_dir).err();
@@ -50,8 +55,11 @@ pub(super) async fn look_at(
         Err(failure) => return Look { unreachable: Some(failure.to_string()), unchanged: false },
     };
     let durable = durable.map(|seen| (seen.id, seen.sha256));
-    let path = source.path.clone();
+    let (path, is_server) = (source.path.clone(), source.postgres.is_some());
     let look = tokio::task::spawn_blocking(move || {
+        if is_server && is_elsewhere(&directory, &path) {
+            return Look { unreachable: None, unchanged: false };
+        }
         if let Err(error) = fs::metadata(&path) {
             return Look { unreachable: Some(format!("{}: {error}", path.display())), unchanged: false };
         }
@@ -68,6 +76,61 @@ pub(super) async fn look_at(
             let why = format!("{} does not answer within {} s", source.path.display(), LOCAL_PATIENCE.as_secs());
             Look { unreachable: Some(why), unchanged: false }
         }
+    }
+}
+
+/// Whether a server runs on another host: its data directory is not here, and never was, as far as is known.
+fn is_elsewhere(state: &Path, data_dir: &Path) -> bool {
+    let was_here = || ["base.json", "archive.json", "server-seen.json"].iter().any(|name| state.join(name).exists());
+    !data_dir.exists() && !was_here()
+}
+
+/// A server that was looked at.
+pub(super) struct SeenServer {
+    pub(super) watched: Watched,
+    source: Arc<dyn Source>,
+}
+
+/// Looks at the server of a source, where it has one on this host.
+pub(super) async fn watch(settings: &Settings, world: &World, source: &SourceSettings) -> Option<SeenServer> {
+    let scratch = runs::source_state_dir(settings, &source.name).join("scratch");
+    source.postgres.as_ref()?;
+    let opened = open::open_database(source, world, scratch).ok()?;
+    let (asked, path) = (opened.clone(), source.path.clone());
+    let look = tokio::task::spawn_blocking(move || path.exists().then(|| asked.watch(SERVER_PATIENCE)).flatten());
+    let watched = match tokio::time::timeout(LOCAL_PATIENCE * 2, look).await {
+        Ok(Ok(watched)) => watched?,
+        _ => {
+            let why = format!("it did not answer within {} s", LOCAL_PATIENCE.as_secs() * 2);
+            Watched { directory: LogDirectory::default(), server: Err(why) }
+        }
+    };
+    Some(SeenServer { watched, source: opened })
+}
+
+impl SeenServer {
+    /// Whether its own log shows that it has committed nothing behind what is durable.
+    pub(super) async fn has_committed_nothing_since(&self, system: u64, covered: &Covered) -> bool {
+        let (Ok(server), Some(history)) = (&self.watched.server, self.watched.directory.history) else { return false };
+        // What a standby has not received yet, its primary may have committed.
+        let is_it = !server.in_recovery && history == HistoryId { system, timeline: covered.timeline };
+        if !is_it || !covered.is_whole {
+            return false;
+        }
+        let (source, from, to) = (self.source.clone(), covered.at, server.insert);
+        let read = tokio::task::spawn_blocking(move || source.commits_between(history, from, to));
+        matches!(tokio::time::timeout(LOCAL_PATIENCE, read).await, Ok(Ok(Some(0))))
+    }
+
+    /// What is judged of it; notes where its log is.
+    pub(super) fn state(self, settings: &Settings, source: &SourceName, now: Timestamp) -> ServerState {
+        let directory = &self.watched.directory;
+        let server = self.watched.server.as_ref().ok().filter(|server| !server.in_recovery);
+        let insert = server.map(|server| server.insert);
+        let before = insert.zip(directory.history).and_then(|(insert, history)| {
+            seen::replaced(&runs::source_state_dir(settings, source), history.system, insert, now)
+        });
+        ServerState { rate: Rate::of(before, insert, directory), watched: self.watched }
     }
 }
 

@@ -65,6 +65,9 @@ fn sources(checked: &Checked, gauge: &mut Gauge<'_>) {
     each("newest_durable_snapshot_seconds", "The same for the newest durable snapshot.", &|source| {
         source.durable_at.map(moment)
     });
+    each("durable_until_seconds", "Until when what was committed is durable, in seconds since 1970.", &|source| {
+        source.durable_until.map(|until| moment(crate::core::time::Timestamp::new(until.as_datetime())))
+    });
     each("copies", "Stores that hold the newest snapshot.", &|source| Some(whole(source.copies)));
     each("copies_wanted", "Stores that the policy asks for.", &|source| Some(whole(source.copies_wanted)));
     each("drill_age_seconds", "Since the last drill that passed began.", &|source| since(source.drill_passed_at));

@@ -1,10 +1,13 @@
 //! Checks whether the policies are met now. Reads little, writes nothing but what it has read of the control log.
 
 mod host;
+mod logs;
 mod metrics;
+mod seen;
 mod snapshots;
 
 use super::{
+    archive,
     evidence::{self, journal::Journal},
     open, runs,
 };
@@ -33,6 +36,9 @@ const PATIENCE: Patience = Patience {
 
 /// How long this host's own file system may take to say how a source, or the room of a store, is.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a server may take for each answer; together no longer than twice what its files may.
+const SERVER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Sources that are looked at at once.
 const CONCURRENT_SOURCES: usize = 8;
@@ -107,10 +113,25 @@ async fn gather_source(
     survey: &Survey<'_>,
     source: &SourceSettings,
 ) -> SourceFacts {
-    let mut facts = snapshots::gather(repository, settings, survey, source).await;
+    let gathered = snapshots::gather(repository, settings, survey, source);
+    // What was committed before now is before the place at which the server is asked.
+    let ((mut facts, anchors), server) = join(gathered, host::watch(settings, world, source)).await;
     let seen = host::look_at(settings, world, source, facts.durable.as_ref(), repository.id).await;
     facts.unchanged = seen.unchanged;
     facts.unreachable = seen.unreachable;
+    let asked = server.as_ref();
+    let timeline = asked.and_then(|server| Some(server.watched.directory.history?.timeline));
+    if let Some(anchors) = anchors {
+        let archived = archive::peek(&runs::source_state_dir(settings, &source.name), repository.id);
+        let copies = &facts.policy.copies;
+        let log = logs::gather(repository, survey, &source.name, copies, anchors, archived.as_ref(), timeline).await;
+        let safe = log.judge(timeline);
+        if let (Some(server), Some(covered)) = (asked, &safe.covered) {
+            facts.unchanged = server.has_committed_nothing_since(log.system(), covered).await;
+        }
+        facts.log = Some(safe.state);
+    }
+    facts.server = server.map(|server| server.state(settings, &source.name, world.now()));
     facts
 }
 

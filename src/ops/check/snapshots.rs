@@ -3,12 +3,14 @@
 //! An inventory is read only where what it says decides something, and believed only with its signature. However many
 //! a store shows, no more than a certain number is read.
 
-use super::known_of;
+use super::{known_of, logs::Anchors};
 use crate::{
     config::{Settings, SourceSettings},
     core::{
+        coverage::Anchor,
         id::{RunId, SnapshotId, SourceName},
         inventory::{Kind, Parent},
+        log::LogRange,
         policy::{Copies, Place, is_durable},
         verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
@@ -36,6 +38,13 @@ struct Summary {
     kind: Kind,
     parents: Vec<Parent>,
     runs: BTreeSet<RunId>,
+    log: Option<LogRange>,
+}
+
+impl Summary {
+    fn anchor(&self) -> Option<Anchor> {
+        Some(Anchor { snapshot: self.seen.id, range: self.log.clone()? })
+    }
 }
 
 /// Who shows what.
@@ -61,7 +70,7 @@ pub(super) async fn gather(
     settings: &Settings,
     survey: &Survey<'_>,
     source: &SourceSettings,
-) -> SourceFacts {
+) -> (SourceFacts, Option<Anchors>) {
     let (known, why) = match known_of(settings, repository, &source.name) {
         Ok(known) => (known, None),
         Err(why) => (Known::default(), Some(why)),
@@ -88,11 +97,17 @@ pub(super) async fn gather(
     };
     let forks = reader.forks().await;
     let lost_head = reader.lost_head().await;
+    let anchors = match &durable {
+        Some(durable) => reader.anchors(newest.as_ref(), durable).await,
+        None => None,
+    };
     let nothing_known = known == Known::default() && newest.is_some();
-    SourceFacts {
+    let facts = SourceFacts {
         name: source.name.clone(),
         unreachable: None,
         unchanged: false,
+        log: None,
+        server: None,
         shown: shown.holders.len() as u64,
         newest: newest.map(|summary| summary.seen),
         durable: durable.map(|summary| summary.seen),
@@ -106,7 +121,8 @@ pub(super) async fn gather(
         refused: reader.refused,
         foreign_log: foreign_log(settings, repository, &source.name),
         policy,
-    }
+    };
+    (facts, anchors)
 }
 
 /// What was refused as the log of a source on this host.
@@ -184,8 +200,9 @@ impl Reader<'_> {
                         held_by: self.shown.held_by(id, self.known),
                         sealed_to: inventory.recipients.into_iter().collect(),
                     };
+                    let log = inventory.log;
                     let runs = inventory.uses.iter().map(|used| used.run).collect();
-                    summary = Some(Summary { seen, kind: inventory.kind, parents: inventory.parents, runs });
+                    summary = Some(Summary { seen, kind: inventory.kind, parents: inventory.parents, runs, log });
                     break;
                 }
                 Err(why) => refused.push((self.shown.names[*at].clone(), why)),
@@ -246,6 +263,18 @@ impl Reader<'_> {
             }
         }
         LastFull::Before(current.seen.created_at)
+    }
+
+    /// The snapshots that the log is looked at with, where the newest durable one has a log.
+    async fn anchors(&mut self, newest: Option<&Summary>, durable: &Summary) -> Option<Anchors> {
+        let range = durable.log.clone()?;
+        let oldest = match self.shown.holders.keys().next().copied() {
+            Some(oldest) => self.read(oldest).await,
+            None => None,
+        };
+        let all = [oldest.as_ref(), Some(durable), newest].into_iter().flatten().filter_map(Summary::anchor);
+        let all: BTreeMap<SnapshotId, Anchor> = all.map(|anchor| (anchor.snapshot, anchor)).collect();
+        Some(Anchors { all: all.into_values().collect(), durable: range })
     }
 
     async fn later_parents(&mut self, newest: &Summary) -> Vec<(SnapshotId, crate::core::time::Timestamp)> {

@@ -25,10 +25,15 @@ mod summaries;
 mod view;
 pub mod wal;
 mod walk;
+mod watch;
 
 use super::{LastCapture, LogShipping, Source, View, ViewFacts};
 use crate::{
-    core::{failure::Failure, log::HistoryId},
+    core::{
+        failure::Failure,
+        log::{HistoryId, Lsn},
+        server::Watched,
+    },
     world::World,
 };
 use control::Control;
@@ -77,6 +82,12 @@ pub struct Rules {
     pub read_limit_bytes: Option<u64>,
     /// By how much the threads of a copy give way to others.
     pub nice: u32,
+}
+
+/// The system identifier that the fingerprint of a snapshot names.
+pub fn system_of_snapshot(fingerprint: &serde_json::Value) -> Option<u64> {
+    let history: HistoryId = fingerprint.get("history")?.as_str()?.parse().ok()?;
+    Some(history.system)
 }
 
 /// A PostgreSQL server as a source.
@@ -200,7 +211,25 @@ impl Source for Postgres {
             Ok(session) => session.archiver_trouble(),
             Err(failure) => Some(failure.to_string()),
         };
-        Some(LogShipping { patience: self.rules.archive_wait, trouble: Box::new(trouble) })
+        let (data_dir, server) = (self.data_dir.clone(), self.server.clone());
+        // Where it may not, the next segment is waited for all the same.
+        let finish_segment =
+            move || drop(Session::open(&data_dir, &server).and_then(|session| session.finish_segment()));
+        let data_dir = self.data_dir.clone();
+        Some(LogShipping {
+            patience: self.rules.archive_wait,
+            trouble: Box::new(trouble),
+            is_waiting: Box::new(move |name| watch::is_waiting(&data_dir, name)),
+            finish_segment: Box::new(finish_segment),
+        })
+    }
+
+    fn watch(&self, patience: Duration) -> Option<Watched> {
+        Some(watch::look(&self.data_dir, &self.server, patience, self.world.now()))
+    }
+
+    fn commits_between(&self, history: HistoryId, from: Lsn, to: Lsn) -> Option<u64> {
+        watch::commits_between(&self.data_dir, history, from, to)
     }
 
     fn probe(&self) -> Result<Vec<String>, Failure> {

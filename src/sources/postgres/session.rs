@@ -10,6 +10,7 @@ use crate::{
     core::{
         failure::Failure,
         log::{Lsn, ServerTime},
+        server::{ServerFacts, Slot},
     },
     world,
 };
@@ -60,6 +61,11 @@ pub(super) struct Stopped {
 impl Session {
     /// Connects to the server of a data directory.
     pub(super) fn open(data_dir: &Path, server: &Server) -> Result<Self, Failure> {
+        Session::open_within(data_dir, server, CONNECT_TIMEOUT)
+    }
+
+    /// The same, by a server that may take so long to answer.
+    pub(super) fn open_within(data_dir: &Path, server: &Server, patience: Duration) -> Result<Self, Failure> {
         let postmaster = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
         let line = |number: usize| postmaster.lines().nth(number).map(str::trim).filter(|line| !line.is_empty());
         let host = server.host.as_deref().or_else(|| line(4)).unwrap_or("/run/postgresql");
@@ -68,26 +74,32 @@ impl Session {
         let dbname = server.dbname.as_deref().unwrap_or("postgres");
         let mut config = Config::new();
         config.host(host).port(port).user(&role).dbname(dbname).application_name("recoup");
-        config.connect_timeout(CONNECT_TIMEOUT);
+        config.connect_timeout(patience);
         if let Some(password) = pgpass::find(&pgpass::Wanted { host, port, dbname, user: &role }) {
             config.password(password);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::internal(format!("no runtime for a session: {error}")))?;
         let place = format!("{host}, port {port}");
-        let connected = runtime.block_on(async { tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await });
+        let connected = runtime.block_on(async { tokio::time::timeout(patience, config.connect(NoTls)).await });
+        let too_slow = || failures::no_connection(&place, format!("it did not answer within {} s", patience.as_secs()));
         let (client, connection) = match connected {
             Ok(connected) => connected.map_err(|error| failures::no_connection(&place, said(&error)))?,
-            Err(_) => return Err(failures::no_connection(&place, "it did not answer within 10 s")),
+            Err(_) => return Err(too_slow()),
         };
         runtime.spawn(async move {
             // Whoever asks next is told that the session is gone.
             let _ = connection.await;
         });
         let session = Session { runtime, client, role };
-        let prepared = session.runtime.block_on(session.client.batch_execute(PREPARE));
+        let prepared = session.within(patience, session.client.batch_execute(PREPARE)).ok_or_else(too_slow)?;
         prepared.map_err(|error| session.failed("prepare the session", &error))?;
         Ok(session)
+    }
+
+    /// What comes of something in time.
+    fn within<T>(&self, patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(async { tokio::time::timeout(patience, work).await.ok() })
     }
 
     fn failed(&self, what: &str, error: &tokio_postgres::Error) -> Failure {
@@ -120,16 +132,7 @@ impl Session {
             EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)";
         let row = self.row("tell its settings", sql, &[&receive::APPLICATION])?;
         let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
-        let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-        let theirs = PathBuf::from(text(0));
-        if place(&theirs).is_none_or(|theirs| Some(theirs) != place(data_dir)) {
-            return Err(foreign(data_dir, &format!("the server's data directory is {}", theirs.display())));
-        }
-        let system = row.try_get::<_, i64>(9).unwrap_or_default().cast_unsigned();
-        if system != control.system {
-            let cause = format!("the server's system identifier is {system}, the directory's is {}", control.system);
-            return Err(foreign(data_dir, &cause));
-        }
+        check_identity(data_dir, control.system, &text(0), row.try_get(9).unwrap_or_default())?;
         let in_recovery: bool = row.try_get(2).unwrap_or_default();
         // The log of a standby is shipped by its primary, and that of a server that is followed by whoever follows it.
         let is_shipped = in_recovery || row.try_get(10).unwrap_or_default();
@@ -165,6 +168,54 @@ impl Session {
         })
     }
 
+    /// What it says to whoever watches over it.
+    pub(super) fn facts(&self, data_dir: &Path, system: u64, patience: Duration) -> Result<ServerFacts, Failure> {
+        let sql = "SELECT current_setting('data_directory'), (SELECT system_identifier FROM pg_control_system()), \
+            pg_is_in_recovery(), \
+            CASE WHEN pg_is_in_recovery() THEN '0/0' ELSE pg_current_wal_insert_lsn()::text END, \
+            current_setting('archive_mode'), current_setting('archive_command'), \
+            coalesce(current_setting('archive_library', true), ''), \
+            (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
+            (SELECT last_archived_wal FROM pg_stat_archiver WHERE last_archived_time > pg_conf_load_time()), \
+            EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)";
+        let slots = "SELECT slot_name::text, active, coalesce(wal_status, ''), coalesce(pg_wal_lsn_diff( \
+            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+            restart_lsn), 0)::bigint FROM pg_replication_slots WHERE NOT temporary ORDER BY 1";
+        let both = async {
+            tokio::try_join!(self.client.query_one(sql, &[&receive::APPLICATION]), self.client.query(slots, &[]))
+        };
+        let answered = self.within(patience, both).ok_or_else(|| {
+            failures::unfit("PostgreSQL does not answer").cause(format!("asked for {} s", patience.as_secs()))
+        })?;
+        let (row, slots) = answered.map_err(|error| self.failed("tell how it is", &error))?;
+        let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        check_identity(data_dir, system, &text(0), row.try_get(1).unwrap_or_default())?;
+        let keep_megabytes: i64 = row.try_get(7).unwrap_or(-1);
+        let slot = |row: &Row| Slot {
+            name: row.try_get(0).unwrap_or_default(),
+            is_active: row.try_get(1).unwrap_or_default(),
+            wal_status: row.try_get(2).unwrap_or_default(),
+            held_bytes: u64::try_from(row.try_get::<_, i64>(3).unwrap_or_default()).unwrap_or(0),
+        };
+        Ok(ServerFacts {
+            in_recovery: row.try_get(2).unwrap_or_default(),
+            insert: lsn(&row, 3)?,
+            archive_mode: text(4),
+            archive_command: text(5),
+            archive_library: text(6),
+            archiver_trouble: self.within(patience, self.archiver()).flatten(),
+            last_archived: row.try_get(8).unwrap_or_default(),
+            slots_keep_bytes: u64::try_from(keep_megabytes).ok().map(|megabytes| megabytes << 20),
+            is_followed: row.try_get(9).unwrap_or_default(),
+            slots: slots.iter().map(slot).collect(),
+        })
+    }
+
+    /// Makes a primary finish the segment that it writes.
+    pub(super) fn finish_segment(&self) -> Result<(), Failure> {
+        self.row("finish a segment of its log", "SELECT pg_switch_wal()::text", &[]).map(drop)
+    }
+
     /// Begins the copy. Gives where replay begins.
     pub(super) fn start(&self) -> Result<Lsn, Failure> {
         let row = self.row("begin a backup", "SELECT pg_backup_start('recoup', true)::text", &[])?;
@@ -193,10 +244,14 @@ impl Session {
 
     /// What the archiver's last failure was, if it has not succeeded since.
     pub(super) fn archiver_trouble(&self) -> Option<String> {
+        self.runtime.block_on(self.archiver())
+    }
+
+    async fn archiver(&self) -> Option<String> {
         let sql = "SELECT failed_count, last_failed_wal, last_failed_time::text, \
             coalesce(last_archived_wal, 'nothing') FROM pg_stat_archiver \
             WHERE last_failed_time > coalesce(last_archived_time, '-infinity')";
-        let row = self.runtime.block_on(self.client.query_opt(sql, &[])).ok()??;
+        let row = self.client.query_opt(sql, &[]).await.ok()??;
         let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
         let count: i64 = row.try_get(0).unwrap_or_default();
         Some(format!(
@@ -228,6 +283,21 @@ fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, is_shipped: 
         return Err(failures::unfit("PostgreSQL does not archive its log")
             .cause("neither archive_command nor archive_library is set")
             .next_step(archive));
+    }
+    Ok(())
+}
+
+/// Whether the server that answers is the one whose data directory this is.
+fn check_identity(data_dir: &Path, system: u64, directory: &str, identifier: i64) -> Result<(), Failure> {
+    let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let theirs = PathBuf::from(directory);
+    if place(&theirs).is_none_or(|theirs| Some(theirs) != place(data_dir)) {
+        return Err(foreign(data_dir, &format!("the server's data directory is {}", theirs.display())));
+    }
+    let identifier = identifier.cast_unsigned();
+    if identifier != system {
+        let cause = format!("the server's system identifier is {identifier}, the directory's is {system}");
+        return Err(foreign(data_dir, &cause));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::{
         manifest::{Entry, EntryKind},
         path::StoredPath,
     },
-    sources::{READ_BYTES, Sink, Suspects, View, ViewFacts},
+    sources::{LogBeginning, READ_BYTES, Sink, Suspects, View, ViewFacts},
     world::Stopwatch,
 };
 use std::{
@@ -345,6 +345,13 @@ impl View for PostgresView {
         let damaged = past.damaged.iter().filter(|(damaged, block)| damaged == path && *block < again.length());
         damaged.map(|(_, block)| *block).collect::<Vec<_>>().into_iter().for_each(|block| again.insert(block));
         Suspects::Blocks(again)
+    }
+
+    fn log_begins(&self) -> Option<LogBeginning> {
+        let history = HistoryId { system: self.control.system, timeline: self.control.timeline };
+        let beginning = LogBeginning { history, segment_bytes: self.control.wal_segment_bytes, start: self.start };
+        // A standby finishes no segments itself.
+        (!self.in_recovery).then_some(beginning)
     }
 
     fn late(&self) -> &[usize] {

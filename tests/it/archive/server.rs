@@ -140,12 +140,8 @@ impl Server {
     }
 
     pub(super) async fn push_on(&self, name: &str) -> Result<Pushed, Failure> {
-        let request = PushRequest {
-            source: LEDGER.parse().unwrap(),
-            path: self.wal().join(name),
-            copies: Copies::default(),
-            known_system: None,
-        };
+        let request =
+            PushRequest { source: LEDGER.parse().unwrap(), path: self.wal().join(name), copies: Copies::default() };
         archive::push(&self.host, &request).await
     }
 

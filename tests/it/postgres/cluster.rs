@@ -36,8 +36,13 @@ impl Drop for Cluster {
 impl Cluster {
     /// A running cluster of the version that `program` is a link to, such as `postgres15`.
     pub(crate) fn new(program_name: &str) -> Self {
+        Cluster::with(program_name, &[])
+    }
+
+    /// The same, made with options of initdb.
+    pub(crate) fn with(program_name: &str, options: &[&str]) -> Self {
         let mut cluster = Cluster::empty(program_name);
-        cluster.make("data", &[]);
+        cluster.make("data", options);
         cluster.found();
         cluster.start("data");
         cluster

@@ -109,7 +109,7 @@ impl Following<'_> {
         if kept.is_new {
             way.relearn(&mut kept, &usable).await;
         }
-        way.check_system(&mut kept, (header.system, file), None)?;
+        way.check_system(&mut kept, (header.system, file))?;
         let history = HistoryId { system: header.system, timeline: file.timeline() };
         let label = Label { history, segment_bytes: header.segment_bytes, run };
         let sealing = sealing(host);

@@ -1,0 +1,187 @@
+//! How a server and the directory of its log look to whoever watches over them. Nothing here waits for long, and nothing
+//! is changed.
+
+use super::{
+    Server,
+    control::Control,
+    session::Session,
+    wal::{self, SegmentHeader},
+};
+use crate::{
+    core::{
+        log::{HistoryId, LogFacts, LogFile, Lsn, SegmentName},
+        server::{LogDirectory, Watched},
+        time::Timestamp,
+    },
+    world::files,
+};
+use chrono::{DateTime, Utc};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+    time::Duration,
+};
+
+/// The most names of `archive_status` that are looked at.
+const NAMES_MAX: usize = 1_000_000;
+/// The most of the log that is read to find out whether something was committed.
+const READ_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the largest page that a server may be built with.
+const PAGE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of the headers of a segment's first page and of every other.
+const PAGE_HEADERS: [u64; 2] = [40, 24];
+
+/// Looks at the directory, then asks the server.
+pub(super) fn look(data_dir: &Path, server: &Server, patience: Duration, now: Timestamp) -> Watched {
+    let control = Control::read(data_dir).map(|(control, _)| control);
+    let directory = directory(data_dir, control.as_ref().ok(), now);
+    let asked = control.and_then(|control| {
+        let session = Session::open_within(data_dir, server, patience)?;
+        session.facts(data_dir, control.system, patience)
+    });
+    let server = asked.map_err(|failure| match &failure.cause {
+        Some(cause) => format!("{}: {cause}", failure.message),
+        None => failure.message.clone(),
+    });
+    Watched { directory, server }
+}
+
+fn directory(data_dir: &Path, control: Option<&Control>, now: Timestamp) -> LogDirectory {
+    let wal = data_dir.join("pg_wal");
+    let status = wal.join("archive_status");
+    let entries = fs::read_dir(&status).into_iter().flatten().take(NAMES_MAX).flatten();
+    let (mut waiting, mut oldest) = (0, None::<LogFile>);
+    for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(Ok(file)) = name.strip_suffix(".ready").map(str::parse) else { continue };
+        waiting += 1;
+        oldest = Some(oldest.map_or(file, |oldest| oldest.min(file)));
+    }
+    let since = oldest.and_then(|file| fs::metadata(status.join(format!("{file}.ready"))).ok()?.modified().ok());
+    let age = since.map(|since| now.seconds_since(Timestamp::new(DateTime::<Utc>::from(since))));
+    LogDirectory {
+        history: control.map(|control| HistoryId { system: control.system, timeline: control.timeline }),
+        segment_bytes: control.map_or(0, |control| control.wal_segment_bytes),
+        waiting,
+        oldest_seconds: age.map(|seconds| seconds.max(0.0) as u64),
+        free_bytes: files::free_bytes(&wal).ok(),
+    }
+}
+
+/// How many transactions the log in a directory commits from the end of a record at `from` up to `to`; `None` where that
+/// is not certain: something was removed, is not written yet, or would be too much to read.
+pub(super) fn commits_between(data_dir: &Path, history: HistoryId, from: Lsn, to: Lsn) -> Option<u64> {
+    let (control, _) = Control::read(data_dir).ok()?;
+    let bytes = control.wal_segment_bytes;
+    let to = end_of_records(to, bytes);
+    if to <= from {
+        return Some(0);
+    }
+    if to.0 - from.0 > READ_BYTES_MAX {
+        return None;
+    }
+    let mut commits = 0;
+    for number in from.0 / bytes..=(to.0 - 1) / bytes {
+        let name = SegmentName::of_number(history.timeline, number, bytes);
+        let end = Lsn((number + 1) * bytes).min(to);
+        let content = read(&data_dir.join("pg_wal").join(name.to_string()), bytes, end.0 - number * bytes)?;
+        let (header, facts) = behind(content, name, from.0.saturating_sub(number * bytes))?;
+        // What begins in one segment and ends in the next would be counted in neither.
+        if header.system != history.system || header.segment_bytes != bytes || facts.ends? < end {
+            return None;
+        }
+        commits += facts.commits;
+    }
+    Some(commits)
+}
+
+/// What a segment holds behind an offset, at which a record must end; the caller says so, and is not believed.
+fn behind(content: Vec<u8>, name: SegmentName, offset: u64) -> Option<(SegmentHeader, LogFacts)> {
+    let (header, facts, _) = wal::read_growing(&content, name, offset).ok()?;
+    if offset > 0 {
+        let mut before = content;
+        before.get_mut(usize::try_from(offset).ok()?..)?.fill(0);
+        let (_, _, written) = wal::read_growing(&before, name, 0).ok()?;
+        return (written == offset).then_some((header, facts));
+    }
+    Some((header, facts))
+}
+
+/// Where the records before a place end: a server that has filled a page says where the next record would begin.
+fn end_of_records(at: Lsn, segment_bytes: u64) -> Lsn {
+    const PAGE_BYTES: u64 = 8192;
+    let [first, other] = PAGE_HEADERS;
+    if at.0 % segment_bytes == first {
+        Lsn(at.0 - first)
+    } else if at.0 % PAGE_BYTES == other && at.0 % segment_bytes > PAGE_BYTES {
+        Lsn(at.0 - other)
+    } else {
+        at
+    }
+}
+
+/// The pages of a segment up to an offset: segments may be large, and what is written of one may be little.
+fn read(path: &Path, segment_bytes: u64, until: u64) -> Option<Vec<u8>> {
+    let file = File::open(path).ok()?;
+    let is_whole = file.metadata().is_ok_and(|found| found.is_file() && found.len() == segment_bytes);
+    let most = until.next_multiple_of(PAGE_BYTES_MAX).min(segment_bytes);
+    let mut content = Vec::new();
+    file.take(most).read_to_end(&mut content).ok()?;
+    (is_whole && content.len() as u64 == most).then_some(content)
+}
+
+/// Whether a segment waits to be archived.
+pub(super) fn is_waiting(data_dir: &Path, name: SegmentName) -> bool {
+    data_dir.join("pg_wal/archive_status").join(format!("{name}.ready")).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_at_the_beginning_of_a_page_are_the_end_of_the_one_before() {
+        const SEGMENT: u64 = 1 << 24;
+        for (at, end) in [
+            (3 * SEGMENT + 40, 3 * SEGMENT),
+            (3 * SEGMENT + 8192 + 24, 3 * SEGMENT + 8192),
+            (3 * SEGMENT + 24, 3 * SEGMENT + 24),
+            (3 * SEGMENT + 8192 + 40, 3 * SEGMENT + 8192 + 40),
+            (3 * SEGMENT + 1000, 3 * SEGMENT + 1000),
+        ] {
+            assert_eq!(end_of_records(Lsn(at), SEGMENT), Lsn(end), "{at:x}");
+        }
+    }
+
+    #[test]
+    fn commits_are_counted_where_that_is_certain() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = HistoryId { system: 7, timeline: 1 };
+        // Without a control file nobody knows whose directory it is.
+        assert_eq!(commits_between(dir.path(), history, Lsn(1 << 20), Lsn(2 << 20)), None);
+        let path = dir.path().join("segment");
+        fs::write(&path, vec![7; 1 << 20]).unwrap();
+        assert_eq!(read(&path, 1 << 20, 1).map(|content| content.len()), Some(64 << 10));
+        assert_eq!(read(&path, 1 << 20, 1 << 20).map(|content| content.len()), Some(1 << 20));
+        assert_eq!(read(&path, 2 << 20, 1), None);
+        assert_eq!(read(&dir.path().join("gone"), 1 << 20, 1), None);
+    }
+
+    #[test]
+    fn the_oldest_file_that_waits_says_how_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = dir.path().join("pg_wal/archive_status");
+        fs::create_dir_all(&status).unwrap();
+        let names = ["000000010000000000000003.ready", "000000010000000000000002.ready", "x.ready", "1.done"];
+        for name in names.iter().chain(&["000000010000000000000001.done"]) {
+            fs::write(status.join(name), "").unwrap();
+        }
+        let since = fs::metadata(status.join(names[1])).unwrap().modified().unwrap();
+        let now = Timestamp::new(DateTime::<Utc>::from(since + Duration::from_secs(90)));
+        let found = directory(dir.path(), None, now);
+        assert_eq!((found.waiting, found.oldest_seconds), (2, Some(90)));
+        assert!(found.free_bytes.is_some());
+        assert!(is_waiting(dir.path(), "000000010000000000000003".parse().unwrap()));
+        assert!(!is_waiting(dir.path(), "000000010000000000000001".parse().unwrap()));
+    }
+}
