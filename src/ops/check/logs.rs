@@ -140,7 +140,9 @@ fn collected(
             if let LogFile::Piece(..) = file {
                 // Each has a record of its own, though many are of one run.
                 let id = LogRecordId { history, first: file, run };
-                own.get(&id).into_iter().for_each(|id| drop(pieces.entry(*id).or_default().insert(at)));
+                if own.contains(&id) {
+                    pieces.entry(id).or_default().insert(at);
+                }
                 continue;
             }
             let Some(id) = recorded.get(&(history, run)) else { continue };

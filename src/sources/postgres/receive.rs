@@ -265,10 +265,10 @@ impl Receiving {
     }
 }
 
-/// The last complaint in what the program said, else its last line.
+/// The first complaint in what the program said, from which the others follow; else its last line.
 fn last_words(text: &str) -> Option<String> {
-    let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines().find(|line| line.contains("error:")).or_else(|| lines().next())?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines.clone().find(|line| line.contains("error:")).or_else(|| lines.next_back())?;
     let line = line.strip_prefix("pg_receivewal: ").unwrap_or(line);
     Some(line.strip_prefix("error: ").unwrap_or(line).chars().take(SAID_CHARACTERS).collect())
 }
@@ -293,7 +293,7 @@ mod tests {
         for (text, words) in [
             ("", None),
             (
-                "pg_receivewal: error: connection failed: FATAL: x\npg_receivewal: disconnected\n",
+                "pg_receivewal: error: connection failed: FATAL: x\npg_receivewal: error: disconnected\n",
                 Some("connection failed: FATAL: x"),
             ),
             ("\nall is well\n\n", Some("all is well")),

@@ -273,10 +273,10 @@ fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, is_shipped: 
         return Ok(());
     }
     let archive = "ALTER SYSTEM SET archive_mode = on; ALTER SYSTEM SET archive_command = 'recoup --config ... archive \
-        push SOURCE %p'; then restart the server";
+        push SOURCE %p'; then restart the server, or keep recoup archive follow SOURCE running";
     if archive_mode == "off" {
         return Err(failures::unfit("PostgreSQL does not archive its log")
-            .cause("archive_mode is off, and no recoup archive follow receives its log")
+            .cause("archive_mode is off, and nobody follows its log")
             .next_step(archive));
     }
     if !ships {

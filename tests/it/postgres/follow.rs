@@ -126,7 +126,7 @@ fn numbers(cluster: &mut Cluster, target: &str, extra: &[&str]) -> String {
 fn quiet_servers_are_followed(program: &str) {
     let mut cluster = quiet(program);
     let refused = cluster.backup(&[]).expect_code(13);
-    assert!(refused.stderr.contains("no recoup archive follow"), "{refused:?}");
+    assert!(refused.stderr.contains("nobody follows its log"), "{refused:?}");
     let follower = Follower::start(&cluster, &["--create-slot"]);
     cluster.wait_for("data", "SELECT count(*) FROM pg_stat_replication", "1");
     // Its log is shipped by whoever follows.
@@ -135,6 +135,18 @@ fn quiet_servers_are_followed(program: &str) {
     let (_, first) = commit(&cluster, "data", 1);
     let (place, _) = commit(&cluster, "data", 2);
     durable(&cluster, 1, place);
+    // Who watches knows that nothing would be lost, and no setting is wrong.
+    let exposure = || {
+        let checked = run(&mut cluster.recoup(["check", "--json"])).json();
+        let findings = checked["findings"].to_string();
+        assert!(!findings.contains("archive-off"), "{findings}");
+        checked["sources"][0]["exposure_seconds"].as_f64()
+    };
+    eventually("nothing would be lost", || exposure() == Some(0.0));
+    let points = run(&mut cluster.recoup(["points", "--json"])).json();
+    let window = &points["sources"][0]["log"][0]["windows"][0];
+    let shown: Lsn = window["to_position"].as_str().unwrap_or_else(|| panic!("{points}")).parse().unwrap();
+    assert!(shown >= place, "{points}");
     // And nobody had to finish a segment for that.
     let current = cluster.sql("data", "ledger", &["SELECT pg_walfile_name(pg_current_wal_insert_lsn())"]);
     let (names, _) = stored(&cluster, "a", 1);

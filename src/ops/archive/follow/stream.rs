@@ -35,8 +35,8 @@ pub(super) struct Stream {
     /// When it may be started again, and how long after the next failure.
     next: Instant,
     delay: Duration,
-    /// Whether it was ever let in.
-    has_settled: bool,
+    /// Whether it was ever let in: it has run for a while, or brought something.
+    pub(super) has_settled: bool,
     /// Whether the server was asked since it ended.
     is_checked: bool,
     is_held: bool,
