@@ -11,12 +11,13 @@ use crate::{
         time::parse_duration,
     },
     ops::{
-        archive::{self, FetchRequest, Fetched, FollowRequest, OpenRequest, Opened, PushRequest, Pushed},
+        archive::{
+            self, FetchRequest, Fetched, FollowRequest, OpenRequest, Opened, PushRequest, Pushed, SlotName, Terms,
+        },
         evidence::Recorder,
         open::{self, open_access},
         runs,
     },
-    sources::postgres::receive::{SlotName, Terms},
 };
 use clap::{Args, Subcommand};
 use std::{

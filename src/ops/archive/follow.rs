@@ -111,7 +111,7 @@ pub async fn follow(
     let receiver = Arc::new(request.receiver.clone());
     let asked = receiver.clone();
     on_thread(move || asked.check()).await??;
-    let now = Instant::now();
+    let now = tokio::time::Instant::now();
     let mut following = Following {
         host,
         request,
@@ -176,7 +176,7 @@ impl Following<'_> {
             }
         }
         self.stream.end().await?;
-        (self.piece_at, self.retry_at) = (Instant::now(), Instant::now());
+        (self.piece_at, self.retry_at) = (tokio::time::Instant::now(), tokio::time::Instant::now());
         // What is left on this host is shipped when it is followed again.
         let _ = tokio::time::timeout(LAST_WORDS, self.ship()).await;
         Ok(())
@@ -184,7 +184,7 @@ impl Following<'_> {
 
     /// Ships what is there; what the stores do not take is tried again later.
     async fn ship(&mut self) -> Result<(), Failure> {
-        if Instant::now() < self.retry_at {
+        if tokio::time::Instant::now() < self.retry_at {
             return Ok(());
         }
         let shipped = self.ship_all().await;
@@ -202,7 +202,7 @@ impl Following<'_> {
                     (self.tell)(&format!("{}, which is tried again and again: {why}", failure.message));
                 }
                 self.trouble = Some(format!("{}: {why}", failure.message));
-                self.retry_at = Instant::now() + self.delay;
+                self.retry_at = tokio::time::Instant::now() + self.delay;
                 self.delay = (self.delay * 2).min(LONGEST_DELAY);
             }
         }
@@ -221,12 +221,12 @@ impl Following<'_> {
                 done.extend(self.ship_whole(file, &inbox).await?);
             }
         }
-        if Instant::now() < self.piece_at {
+        if tokio::time::Instant::now() < self.piece_at {
             return Ok(());
         }
         let inbox = self.list()?;
         self.ship_growing(&inbox).await?;
-        self.piece_at = Instant::now() + self.request.every;
+        self.piece_at = tokio::time::Instant::now() + self.request.every;
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl Following<'_> {
     /// Notes how it goes.
     fn note(&mut self) {
         let trouble = self.stream.trouble.as_ref().or(self.trouble.as_ref());
-        if Instant::now() < self.note_at && trouble == self.noted_trouble.as_ref() {
+        if tokio::time::Instant::now() < self.note_at && trouble == self.noted_trouble.as_ref() {
             return;
         }
         let state = FollowState {
@@ -273,6 +273,6 @@ impl Following<'_> {
         let path = note_in(&self.host.source_state_dir(&self.request.source));
         // Whoever watches takes an old note for what it is.
         drop(serde_json::to_vec(&state).map(|bytes| files::write_atomic(&path, &bytes, 0o600)));
-        (self.note_at, self.noted_trouble) = (Instant::now() + NOTE_EVERY, state.trouble);
+        (self.note_at, self.noted_trouble) = (tokio::time::Instant::now() + NOTE_EVERY, state.trouble);
     }
 }

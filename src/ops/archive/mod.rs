@@ -21,6 +21,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::sources::postgres::receive::{SlotName, Terms};
 pub use fetch::{FetchRequest, Fetched, fetch, open_file, open_served, read_plan};
 pub use follow::{FollowRequest, FollowState, follow, follow_state};
 pub use push::{PushRequest, Pushed, push};

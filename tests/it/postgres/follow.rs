@@ -176,8 +176,8 @@ fn quiet_servers_are_followed(program: &str) {
     durable(&cluster, 1, place);
     let (last, _) = commit(&cluster, "data", 7);
     let inbox = cluster.path("R/state/sources/ledger/follow");
-    assert_eq!(follower.end(), 0);
     durable(&cluster, 1, last);
+    assert_eq!(follower.end(), 0);
     let left: Vec<String> =
         fs::read_dir(&inbox).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| name.ends_with(".partial")), "{left:?}");

@@ -50,7 +50,7 @@ impl Stream {
     /// A stream that does not run yet. The server was asked a moment ago.
     pub(super) fn new(receiver: Arc<Receiver>, directory: &Path, inbox: &Path, world: &World) -> Self {
         remove_leftovers(directory);
-        let (now, delay) = (Instant::now(), FIRST_DELAY);
+        let (now, delay) = (tokio::time::Instant::now(), FIRST_DELAY);
         Stream {
             receiver,
             inbox: inbox.to_owned(),
@@ -74,7 +74,7 @@ impl Stream {
         match has_ended {
             Some(false) => self.settle(tell),
             Some(true) => self.ended(tell).await?,
-            None if self.is_held || Instant::now() < self.next => {}
+            None if self.is_held || tokio::time::Instant::now() < self.next => {}
             None => self.start(tell).await?,
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Stream {
             tell(&format!("the log is not received, which is tried again and again: {why}"));
         }
         self.trouble = Some(why.to_owned());
-        (self.next, self.is_checked) = (Instant::now() + self.delay, false);
+        (self.next, self.is_checked) = (tokio::time::Instant::now() + self.delay, false);
         self.delay = (self.delay * 2).min(LONGEST_DELAY);
     }
 
@@ -126,7 +126,7 @@ impl Stream {
         let (receiver, inbox) = (self.receiver.clone(), self.inbox.clone());
         let scratch = self.directory.join(format!("{SCRATCH}{}", self.world.new_id()));
         match on_thread(move || receiver.start(&inbox, &scratch)).await? {
-            Ok(running) => (self.running, self.started) = (Some(running), Instant::now()),
+            Ok(running) => (self.running, self.started) = (Some(running), tokio::time::Instant::now()),
             Err(failure) if !self.has_settled => return Err(failure),
             Err(failure) => self.fail(failure.cause.as_deref().unwrap_or(&failure.message), tell),
         }
