@@ -143,7 +143,8 @@ pub async fn open_served(
     let written = bytes.len() as u64;
     bytes.resize(usize::try_from(plan.segment_bytes).unwrap_or(bytes.len()).max(bytes.len()), 0);
     // Only what one server wrote in one go reads as one.
-    if is_in_pieces && !wal::read_growing(&bytes, name, 0).is_ok_and(|(_, _, whole)| whole == written) {
+    let reads_as_one = || wal::read_growing(&bytes, name, 0).is_ok_and(|(_, _, whole)| whole == written);
+    if written > plan.segment_bytes || is_in_pieces && !reads_as_one() {
         return Err(Failure::new(
             Code::Damaged,
             format!("the pieces of {name} of {} do not fit together", plan.source),

@@ -20,6 +20,8 @@ const SHORT_HEADER_BYTES: usize = 24;
 /// The first of these in a page's flags: the page begins with the rest of a record.
 const CONTINUES: u16 = 1;
 const LONG_HEADER: u16 = 2;
+/// The page begins with a record in place of the rest of one that a server which was killed never finished.
+const OVERWRITES: u16 = 8;
 const FLAGS: u16 = 15;
 
 /// Which major version writes which magic number.

@@ -165,6 +165,8 @@ fn quiet_servers_are_followed(program: &str) {
     // The server goes, and comes back.
     cluster.stop("data");
     eventually("it notices", || follower.said().contains("tried again and again"));
+    // From now on the archiver ships the same segments.
+    cluster.configure("data", "archive_mode = on\n");
     cluster.start("data");
     let (place, _) = commit(&cluster, "data", 5);
     durable(&cluster, 1, place);
@@ -174,7 +176,16 @@ fn quiet_servers_are_followed(program: &str) {
     cluster.sql("data", "ledger", &["SELECT pg_switch_wal()"]);
     let (place, _) = commit(&cluster, "data", 6);
     durable(&cluster, 1, place);
+    // Stores that are gone are waited for; what was received meanwhile is shipped when they are back.
+    for store in ["a", "b"] {
+        fs::rename(cluster.path(store), cluster.path(&format!("gone-{store}"))).unwrap();
+    }
     let (last, _) = commit(&cluster, "data", 7);
+    cluster.sql("data", "ledger", &["SELECT pg_switch_wal()"]);
+    eventually("it says so", || follower.said().contains("is not on enough stores"));
+    for store in ["a", "b"] {
+        fs::rename(cluster.path(&format!("gone-{store}")), cluster.path(store)).unwrap();
+    }
     let inbox = cluster.path("R/state/sources/ledger/follow");
     durable(&cluster, 1, last);
     assert_eq!(follower.end(), 0);

@@ -72,6 +72,22 @@ fn what_grows_is_told_from_where_it_was() {
 }
 
 #[test]
+fn a_record_that_a_killed_server_never_finished_is_passed_over() {
+    for bytes in [9_000, 40_000] {
+        let before = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
+        let torn = before.clone().torn(&vec![7; bytes]);
+        assert_eq!(facts(&torn, 3).ends, Some(before.place()), "{bytes}");
+        let after = torn.record(10, 0, &[1; 10_000]).commit(time("10:00:01"));
+        let found = facts(&after, 3);
+        assert_eq!((found.commits, found.ends), (2, Some(after.place())), "{bytes}");
+    }
+    // Without the mark, what stands on the next page is nothing that follows.
+    let mut plain = Synthetic::new(SYSTEM, name(3), BYTES).torn(&[7; 9_000]).commit(time("10:00:01")).bytes().to_vec();
+    plain[8192 + 2] &= !8;
+    assert_eq!(read_segment(&plain, name(3)).unwrap().1.commits, 0);
+}
+
+#[test]
 fn the_rest_of_an_earlier_record_is_passed_over() {
     for remaining in [1, 8, 100, 8152, 8153, 20_000] {
         let segment = Synthetic::new(SYSTEM, name(3), BYTES).continuing(remaining).commit(time("10:00:00"));
