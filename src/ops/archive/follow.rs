@@ -211,6 +211,8 @@ impl Following<'_> {
 
     async fn ship_all(&mut self) -> Result<(), Failure> {
         let inbox = self.list()?;
+        // Something was received, now or earlier: a server that goes away then comes back.
+        self.stream.has_settled |= !inbox.growing.is_empty() || !inbox.segments.is_empty();
         let limit = self.host.spool_limit_bytes;
         let whole = inbox.segments.len() as u64;
         let most = limit.max(WAITING_MIN * inbox.bytes / whole.max(1));

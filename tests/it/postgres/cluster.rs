@@ -146,6 +146,14 @@ impl Cluster {
         self.running.retain(|running| *running != data);
     }
 
+    /// Ends a server at once, without a checkpoint.
+    #[track_caller]
+    pub(crate) fn crash(&mut self, name: &str) {
+        let data = self.path(name);
+        run(self.program("pg_ctl").arg("-D").arg(&data).args(["-m", "immediate", "-w", "stop"])).expect_code(0);
+        self.running.retain(|running| *running != data);
+    }
+
     /// Runs statements, each by itself; the output of the last without decoration.
     #[track_caller]
     pub(crate) fn sql(&self, name: &str, dbname: &str, statements: &[&str]) -> String {

@@ -1,6 +1,6 @@
 //! A server whose log is followed: what was committed is in the stores within seconds, whatever is killed.
 
-use super::cluster::Cluster;
+use super::cluster::{BALANCED, Cluster};
 use crate::{needs::needs, support::run};
 use recoup::{core::log::Lsn, world::Stopwatch};
 use rustix::process::{Pid, Signal, kill_process};
@@ -259,6 +259,45 @@ fn a_lost_slot_is_a_gap_and_never_silence() {
     durable(&cluster, 1, place);
     assert_eq!(follower.end(), 0);
     assert_eq!(numbers(&mut cluster, "latest", &[]), "8");
+}
+
+/// Servers that are killed while they write, and whoever follows them too.
+#[test]
+fn what_a_killed_server_committed_is_there() {
+    if !needs("postgres18") {
+        return;
+    }
+    let mut cluster = quiet("postgres18");
+    let mut follower = Follower::start(&cluster, &["--create-slot"]);
+    cluster.wait_for("data", "SELECT count(*) FROM pg_stat_replication", "1");
+    let taken = cluster.backup(&[]);
+    assert!(taken.code < 2, "{taken:?}");
+    for round in 0..3 {
+        let traffic = cluster.traffic();
+        let before: u64 = cluster.sql("data", "ledger", &["SELECT count(*) FROM posting"]).parse().unwrap();
+        let more = || cluster.sql("data", "ledger", &["SELECT count(*) FROM posting"]).parse::<u64>().unwrap();
+        eventually("it goes on", || more() > before + 200);
+        if round == 1 {
+            follower.kill();
+            follower = Follower::start(&cluster, &[]);
+            // One that begins while the server is down ends at once, for a service manager to start it again.
+            let (place, _) = commit(&cluster, "data", 100);
+            durable(&cluster, 1, place);
+        }
+        cluster.crash("data");
+        drop(traffic);
+        cluster.start("data");
+        let (place, _) = commit(&cluster, "data", round);
+        assert!(follower.child.try_wait().unwrap().is_none(), "{}", follower.said());
+        durable(&cluster, 1, place);
+    }
+    let postings = cluster.sql("data", "ledger", &["SELECT count(*) FROM posting"]);
+    assert_eq!(follower.end(), 0);
+    let restored = cluster.restore_to("restored", "latest", &["--fetch-log"]);
+    assert!(restored.code < 2, "{restored:?}");
+    cluster.start_restored("restored");
+    assert_eq!(cluster.sql("restored", "ledger", &["SELECT count(*) FROM posting"]), postings);
+    assert_eq!(cluster.sql("restored", "ledger", &[BALANCED]), "t");
 }
 
 #[test]

@@ -83,7 +83,6 @@ impl Following<'_> {
         match shipped {
             Ok(()) => {
                 (tail.to, tail.pieces) = (span.to.into(), tail.pieces + 1);
-                self.stream.has_settled = true;
                 let end = name.start(header.segment_bytes).map(|start| Lsn(start.0 + u64::from(span.to)));
                 self.durable_to = self.durable_to.max(end);
                 Ok(true)
