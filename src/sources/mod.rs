@@ -100,6 +100,8 @@ pub trait Source: Send + Sync {
 pub struct LogShipping {
     /// How long to wait while nothing of it arrives.
     pub patience: Duration,
+    /// Where the server keeps its log.
+    pub log_dir: PathBuf,
     /// What the server says of its last failure to ship, if that is newer than its last success.
     pub trouble: Box<dyn Fn() -> Option<String> + Send>,
     /// Whether a segment waits for the server to ship it.

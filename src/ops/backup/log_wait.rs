@@ -5,17 +5,21 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{HistoryId, LogFile, LogRange, SegmentName},
+        log::{FIRST_TIMELINE, HistoryId, LogFile, LogRange, SegmentName},
         policy::is_durable,
         time::format_duration,
     },
-    ops::host::{Host, Protected},
+    ops::{
+        archive::{self, PushRequest},
+        host::{Host, Protected},
+    },
     repository::{Repository, layout},
     sources::{LogBeginning, LogShipping},
 };
 use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -26,8 +30,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Waits until enough stores hold every file of a range. Each one that arrives begins the source's patience anew.
 pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &LogRange) -> Result<(), Failure> {
+    refuse_foreign(host, protected, range.history.system)?;
     let needed = needed(range);
     let mut shipping = protected.source.log_shipping();
+    if let Some(shipping) = &shipping {
+        ship_history(host, protected, range, &shipping.log_dir).await;
+    }
     let patience = shipping.as_ref().map_or(Duration::from_secs(60), |shipping| shipping.patience);
     let mut waited = tokio::time::Instant::now();
     let mut least = usize::MAX;
@@ -45,6 +53,36 @@ pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &Lo
         tokio::time::sleep(pause.min(patience.saturating_sub(waited.elapsed()))).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// A server that was made anew archives nothing until somebody says that it replaces the other: no use to wait for it.
+fn refuse_foreign(host: &Host, protected: &Protected, system: u64) -> Result<(), Failure> {
+    let source = &protected.name;
+    let kept = archive::peek(&host.source_state_dir(source), host.repository.id);
+    let Some(known) = kept.and_then(|kept| kept.system).filter(|known| *known != system) else { return Ok(()) };
+    Err(Failure::new(Code::Refused, format!("the server of {source} is another one than that whose log is archived"))
+        .cause(format!("its system identifier is {system}, that of the log is {known}"))
+        .safe("nothing of this snapshot is committed; everything archived before is untouched")
+        .next_step(format!(
+            "if this server was made anew (initdb, pg_upgrade): recoup archive open {source} --reason TEXT, then the same \
+             command again"
+        )))
+}
+
+/// Ships what the timeline grew out of, where it is missing. A server does that only once, when it begins the timeline;
+/// one that was restored does it never, for its archiving is off then.
+async fn ship_history(host: &Host, protected: &Protected, range: &LogRange, log_dir: &Path) {
+    let history = LogFile::History(range.history.timeline);
+    let path = log_dir.join(history.to_string());
+    if range.history.timeline == FIRST_TIMELINE
+        || missing(host, protected, range, &[history]).await.is_empty()
+        || !path.exists()
+    {
+        return;
+    }
+    let copies = protected.policy.copies.clone();
+    // Where it fails, it is waited for like the rest, and named.
+    let _ = archive::push(host, &PushRequest { source: protected.name.clone(), path, copies }).await;
 }
 
 /// The most patience with a log that does not arrive while the copy goes on.
@@ -72,6 +110,9 @@ pub(super) async fn unshipped(
 
 async fn prove(host: &Host, protected: &Protected, begins: LogBeginning, shipping: LogShipping) -> Option<Failure> {
     let number = begins.start.0 / begins.segment_bytes;
+    if let Err(failure) = refuse_foreign(host, protected, begins.history.system) {
+        return Some(failure);
+    }
     let name = |number| SegmentName::of_number(begins.history.timeline, number, begins.segment_bytes);
     let before = name(number.checked_sub(1)?);
     let patience = shipping.patience.min(PROOF_PATIENCE);

@@ -170,8 +170,11 @@ impl Replay {
         });
         let last = plan.end.last_commit.map_or_else(String::new, |last| format!(", its last commit is of {last}"));
         let goes_on = if end.is_none() { ", and what comes after them" } else { "" };
-        let count = plan.served().len();
-        notes.push(format!("{count} files of the log are replayed, up to {}{last}{goes_on}", plan.end.at));
+        let files = match plan.served().len() {
+            1 => "1 file of the log is replayed".to_owned(),
+            count => format!("{count} files of the log are replayed"),
+        };
+        notes.push(format!("{files}, up to {}{last}{goes_on}", plan.end.at));
         let recovery = Recovery {
             end,
             timeline: plan.end.history.timeline,

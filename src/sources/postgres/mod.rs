@@ -218,6 +218,7 @@ impl Source for Postgres {
         let data_dir = self.data_dir.clone();
         Some(LogShipping {
             patience: self.rules.archive_wait,
+            log_dir: self.data_dir.join("pg_wal"),
             trouble: Box::new(trouble),
             is_waiting: Box::new(move |name| watch::is_waiting(&data_dir, name)),
             finish_segment: Box::new(finish_segment),

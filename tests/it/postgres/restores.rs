@@ -275,3 +275,41 @@ fn passwords_come_from_files_and_the_environment() {
     fs::set_permissions(&right, PermissionsExt::from_mode(0o644)).unwrap();
     backup("PGPASSFILE", right.to_str().unwrap()).expect_code(13);
 }
+
+/// What was restored becomes the ledger: its archiving is turned on after its timeline began, and nobody else ships what
+/// that grew out of. A server that was made anew is refused at once, and not waited for.
+#[test]
+fn a_restored_server_is_protected_again() {
+    if !needs("postgres15") || !needs("setpriv") {
+        return;
+    }
+    let mut cluster = super::ledger("postgres15");
+    cluster.backup(&[]).expect_code(0);
+    cluster.stop("data");
+    cluster.restore_to("restored", "latest", &["--fetch-log"]).expect_code(0);
+    cluster.start_restored("restored");
+    cluster.sql("restored", "postgres", &["ALTER SYSTEM SET archive_mode = on"]);
+    cluster.stop("restored");
+    cluster.start("restored");
+    let config = fs::read_to_string(cluster.path("R/recoup.toml")).unwrap();
+    let moved = |cluster: &Cluster, name: &str| {
+        let path = |name: &str| cluster.path(name).display().to_string();
+        let config = config.replace(&path("data.socket"), &path(&format!("{name}.socket")));
+        let config = config.replace(&format!("{}\"", path("data")), &format!("{}\"", path(name)));
+        fs::write(cluster.path("R/recoup.toml"), config).unwrap();
+    };
+    moved(&cluster, "restored");
+    let taken = cluster.backup(&[]).expect_code(0).json();
+    assert_eq!(taken["snapshots"][0]["durable"], true, "{taken}");
+    cluster.stop("restored");
+
+    cluster.make("anew", &[]);
+    cluster.start("anew");
+    moved(&cluster, "anew");
+    let refused = cluster.backup(&[]).expect_code(17);
+    for word in ["its system identifier is", "archive open ledger --reason"] {
+        assert!(refused.stderr.contains(word), "{refused:?}");
+    }
+    run(&mut cluster.recoup(["archive", "open", "ledger", "--reason", "made anew"])).expect_code(0);
+    cluster.backup(&[]).expect_code(0);
+}
