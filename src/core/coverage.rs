@@ -3,7 +3,7 @@
 
 use super::{
     id::SnapshotId,
-    log::{Ancestor, HistoryId, LogFacts, LogFile, LogRange, Lsn, SegmentName, ServerTime},
+    log::{self, Ancestor, HistoryId, LogFacts, LogFile, LogObject, LogRange, Lsn, SegmentName, ServerTime},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +122,31 @@ pub struct Covered {
 type Chain = Vec<(u32, Lsn)>;
 
 impl StoredLog {
+    /// Adds what pieces of segments hold together: it counts as the beginning of a segment of which there is no more.
+    pub fn add_pieces(&mut self, pieces: &[(LogObject, StoredFile)]) {
+        let mut by_segment: BTreeMap<SegmentName, Vec<(LogObject, LogFacts)>> = BTreeMap::new();
+        for (object, stored) in pieces {
+            if let LogFile::Piece(name, _) = object.file {
+                by_segment.entry(name).or_default().push((*object, stored.facts.clone()));
+            }
+        }
+        for (name, known) in by_segment {
+            let partial = self.files.get(&LogFile::Partial(name)).map(|stored| stored.facts.ends);
+            let is_more = |chain: &log::Chain| partial.is_none_or(|ends| ends < chain.facts.ends);
+            let Some(chain) = log::Chain::longest(&known).filter(is_more) else { continue };
+            let mut parts =
+                pieces.iter().filter(|(object, _)| chain.objects.contains(object)).map(|(_, stored)| stored);
+            let Some(first) = parts.next().cloned() else { continue };
+            // A store holds it that holds all of them.
+            let together = parts.fold(first, |all, part| StoredFile {
+                stores: all.stores.intersection(&part.stores).cloned().collect(),
+                durable: all.durable && part.durable,
+                facts: all.facts,
+            });
+            self.files.insert(LogFile::Partial(name), StoredFile { facts: chain.facts, ..together });
+        }
+    }
+
     fn timelines(&self) -> BTreeSet<u32> {
         self.files.keys().map(LogFile::timeline).collect()
     }
@@ -218,7 +243,9 @@ impl StoredLog {
         let name = SegmentName::of_number(covered.timeline, number, self.segment_bytes);
         let partial = self.files.get(&LogFile::Partial(name)).filter(|stored| stored.durable);
         if let (Some(stored), None) = (partial, self.segment(chain, number)) {
-            covered.at = covered.at.max(stored.facts.ends.unwrap_or(covered.at));
+            if let Some(ends) = stored.facts.ends.filter(|ends| *ends > covered.at) {
+                (covered.at, covered.is_whole) = (ends, true);
+            }
             covered.time = covered.time.max(stored.facts.last_time.unwrap_or(covered.time));
         }
     }

@@ -214,13 +214,16 @@ pub enum LogFile {
     History(u32),
     /// The note of a backup that was taken: the segment and the place in it where it began.
     BackupNote(SegmentName, u32),
+    /// What was received of a segment that is still being written, from one place in it to another.
+    Piece(SegmentName, Span),
 }
 
 impl LogFile {
     /// The timeline that it belongs to.
     pub fn timeline(&self) -> u32 {
         match self {
-            LogFile::Segment(name) | LogFile::Partial(name) | LogFile::BackupNote(name, _) => name.timeline,
+            LogFile::Segment(name) | LogFile::Partial(name) => name.timeline,
+            LogFile::BackupNote(name, _) | LogFile::Piece(name, _) => name.timeline,
             LogFile::History(timeline) => *timeline,
         }
     }
@@ -233,6 +236,7 @@ impl fmt::Display for LogFile {
             LogFile::Partial(name) => write!(formatter, "{name}.partial"),
             LogFile::History(timeline) => write!(formatter, "{timeline:08X}.history"),
             LogFile::BackupNote(name, offset) => write!(formatter, "{name}.{offset:08X}.backup"),
+            LogFile::Piece(name, span) => write!(formatter, "{name}.{span}.piece"),
         }
     }
 }
@@ -253,6 +257,7 @@ impl FromStr for LogFile {
                 number(name).filter(|timeline| *timeline > 0).map(LogFile::History).ok_or_else(wrong)
             }
             Some((offset, "backup")) => Ok(LogFile::BackupNote(name.parse()?, number(offset).ok_or_else(wrong)?)),
+            Some((span, "piece")) => Ok(LogFile::Piece(name.parse()?, Span::read(span).ok_or_else(wrong)?)),
             _ => Err(wrong()),
         }
     }
@@ -267,13 +272,12 @@ impl LogFile {
     /// The file of such a name.
     pub fn from_key(key: &str) -> Option<Self> {
         let upper = key.to_ascii_uppercase();
-        let name = [("PARTIAL", "partial"), ("HISTORY", "history"), ("BACKUP", "backup")].iter().fold(
-            upper,
-            |name, (ending, right)| match name.strip_suffix(ending) {
-                Some(stem) => format!("{stem}{right}"),
+        let name = ["partial", "history", "backup", "piece"].iter().fold(upper, |name, ending| {
+            match name.strip_suffix(&ending.to_ascii_uppercase()) {
+                Some(stem) => format!("{stem}{ending}"),
                 None => name,
-            },
-        );
+            }
+        });
         name.parse().ok().filter(|file: &LogFile| file.key() == key)
     }
 }
@@ -510,7 +514,9 @@ pub fn forks<'r>(records: impl IntoIterator<Item = &'r LogRecord>) -> Vec<LogFor
         let runs: BTreeSet<RunId> = copies.iter().map(|(run, _)| *run).collect();
         let certain = tags.iter().flatten().count() > 1;
         let equal = tags.len() == 1 && !tags.contains(&None);
-        (runs.len() > 1 && !equal).then(|| LogFork { history, file, runs: runs.into_iter().collect(), certain })
+        // Whoever begins again stores the same pieces again: only what certainly differs is no such thing.
+        let is_fork = if matches!(file, LogFile::Piece(..)) { certain } else { !equal };
+        (runs.len() > 1 && is_fork).then(|| LogFork { history, file, runs: runs.into_iter().collect(), certain })
     };
     stored.into_iter().filter_map(fork).collect()
 }
@@ -563,6 +569,11 @@ impl LogRecord {
             LogFile::Partial(name) => {
                 entry.bytes_raw <= self.segment_bytes && name.number(self.segment_bytes).is_some()
             }
+            LogFile::Piece(name, span) => {
+                entry.bytes_raw == span.bytes()
+                    && u64::from(span.to) <= self.segment_bytes
+                    && name.number(self.segment_bytes).is_some()
+            }
             LogFile::History(FIRST_TIMELINE) => false,
             LogFile::History(_) | LogFile::BackupNote(..) => entry.bytes_raw <= HISTORY_BYTES_MAX,
         };
@@ -573,5 +584,8 @@ impl LogRecord {
     }
 }
 
+mod pieces;
 #[cfg(test)]
 mod tests;
+
+pub use pieces::{Chain, Span, superseded};

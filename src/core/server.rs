@@ -45,6 +45,8 @@ pub struct ServerFacts {
     pub last_archived: Option<String>,
     /// How much its slots may keep from being removed; `None` is without limit.
     pub slots_keep_bytes: Option<u64>,
+    /// Whether recoup archive follow receives its log now.
+    pub is_followed: bool,
     /// Its replication slots.
     pub slots: Vec<Slot>,
 }

@@ -174,9 +174,28 @@ pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBu
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
 }
 
-fn open_postgres(source: &SourceSettings, settings: &PostgresSettings, world: &World) -> postgres::Postgres {
+fn server_of(settings: &PostgresSettings) -> postgres::Server {
     let url = settings.server.clone();
-    let server = postgres::Server { host: url.host, port: url.port, user: url.user, dbname: url.dbname };
+    postgres::Server { host: url.host, port: url.port, user: url.user, dbname: url.dbname }
+}
+
+/// What receives the log of a source; nothing is looked at yet.
+pub fn open_receiver(
+    settings: &Settings,
+    name: &SourceName,
+    slot: postgres::receive::SlotName,
+    terms: postgres::receive::Terms,
+) -> Result<postgres::receive::Receiver, Failure> {
+    let source = settings.source(name.as_str());
+    let Some((source, found)) = source.and_then(|source| Some((source, source.postgres.as_ref()?))) else {
+        return Err(Failure::new(Code::Usage, format!("there is no source named {name} whose log can be received")));
+    };
+    let (data_dir, server, bin_dir) = (source.path.clone(), server_of(found), found.bin_dir.clone());
+    Ok(postgres::receive::Receiver { source: name.clone(), data_dir, server, bin_dir, slot, terms })
+}
+
+fn open_postgres(source: &SourceSettings, settings: &PostgresSettings, world: &World) -> postgres::Postgres {
+    let server = server_of(settings);
     let rules = postgres::Rules {
         archive_wait: settings.archive_wait,
         read_limit_bytes: settings.read_limit_bytes,

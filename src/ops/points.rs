@@ -6,10 +6,10 @@
 use crate::{
     config::Settings,
     core::{
-        coverage::{Anchor, LogHistory, StoredLog},
+        coverage::{Anchor, LogHistory, StoredFile, StoredLog},
         failure::Failure,
         id::SourceName,
-        log::{LogEntry, LogRecordId},
+        log::{LogEntry, LogFile, LogObject, LogRecordId},
         policy::{Copies, is_durable},
         result::{Gap, ListResult, Point, PointsResult, PointsSchema, SnapshotEntry, SourcePoints, Window},
         time::Timestamp,
@@ -91,12 +91,16 @@ impl LogListing {
         {
             logs.entry(system).or_insert_with(|| StoredLog { system, segment_bytes, files: BTreeMap::new() });
         }
+        let mut pieces: BTreeMap<u64, Vec<(LogObject, StoredFile)>> = BTreeMap::new();
         for held in self.survey.records.values() {
             let record = &held.signed.record;
             let Some(log) = logs.get_mut(&record.history.system) else { continue };
             for entry in &record.files {
                 let stores = self.holding(repository, held, entry);
-                if !stores.is_empty() {
+                if let (LogFile::Piece(..), false) = (entry.file, stores.is_empty()) {
+                    let stored = StoredFile { stores, durable: false, facts: entry.facts.clone() };
+                    pieces.entry(log.system).or_default().push((record.object(entry), stored));
+                } else if !stores.is_empty() {
                     let stored = log.files.entry(entry.file).or_default();
                     stored.facts = entry.facts.clone();
                     stored.stores.extend(stores);
@@ -106,10 +110,17 @@ impl LogListing {
         let silent = std::iter::zip(&repository.stores, &self.names).filter(|(_, names)| names.is_none());
         let silent: BTreeSet<String> = silent.map(|(store, _)| store.name().to_owned()).collect();
         let places = repository.places();
-        for stored in logs.values_mut().flat_map(|log| log.files.values_mut()) {
-            // What does not answer may hold it.
+        // What does not answer may hold it.
+        let is_durable = |stored: &StoredFile| {
             let at_most = stored.stores.union(&silent).cloned().collect();
-            stored.durable = copies.is_none_or(|copies| is_durable(copies, &places, &at_most));
+            copies.is_none_or(|copies| is_durable(copies, &places, &at_most))
+        };
+        for stored in logs.values_mut().flat_map(|log| log.files.values_mut()) {
+            stored.durable = is_durable(stored);
+        }
+        for (system, mut pieces) in pieces {
+            pieces.iter_mut().for_each(|(_, stored)| stored.durable = is_durable(stored));
+            logs.entry(system).and_modify(|log| log.add_pieces(&pieces));
         }
         logs.values().flat_map(|log| log.histories(anchors)).collect()
     }

@@ -285,9 +285,19 @@ pub struct Kept {
 impl Kept {
     /// Starts it; its output goes to `log` in `scratch`, which belongs to it from now on.
     pub fn start(path: &Path, arguments: &[OsString], scratch: &Path) -> io::Result<Self> {
+        Kept::start_with(path, arguments, &[], scratch)
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(
+        path: &Path,
+        arguments: &[OsString],
+        environment: &[(&'static str, OsString)],
+        scratch: &Path,
+    ) -> io::Result<Self> {
         let mut all = vec!["-c".into(), KEEPER.into(), "sh".into(), scratch.into(), path.into()];
         all.extend(arguments.iter().cloned());
-        let mut command = command(Path::new("/bin/sh"), &all, &[]);
+        let mut command = command(Path::new("/bin/sh"), &all, environment);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let orders = keeper.stdin.take();
         Ok(Kept { scratch: scratch.to_owned(), keeper: Running(keeper), orders })

@@ -3,6 +3,7 @@
 mod care;
 pub(crate) mod cluster;
 mod delta;
+mod follow;
 mod moments;
 mod restores;
 mod server;

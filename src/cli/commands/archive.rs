@@ -8,9 +8,12 @@ use crate::{
         id::SourceName,
         log::LogFile,
         policy::Copies,
+        time::parse_duration,
     },
     ops::{
-        archive::{self, FetchRequest, Fetched, OpenRequest, Opened, PushRequest, Pushed},
+        archive::{
+            self, FetchRequest, Fetched, FollowRequest, OpenRequest, Opened, PushRequest, Pushed, SlotName, Terms,
+        },
         evidence::Recorder,
         open::{self, open_access},
         runs,
@@ -20,6 +23,7 @@ use clap::{Args, Subcommand};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Help beyond the flags.
@@ -83,6 +87,33 @@ pub const HELP_FETCH: Help = Help {
     ],
 };
 
+/// Help beyond the flags of `follow`.
+pub const HELP_FOLLOW: Help = Help {
+    command: "archive follow",
+    description: "Receives the log of a PostgreSQL server while it is written, through a replication slot and with the \
+        server's own pg_receivewal, and ships it: each segment when it is finished, as archive push does, and of the one \
+        that is being written every few seconds what is new. So what was committed is in the stores within seconds, on \
+        a quiet server, too, and a restore has it.\n\
+        It runs until SIGTERM or SIGINT, for a service manager to keep alive. A server that goes away and stores that \
+        fail are tried again, and said once. Where the stores fall behind, no more is received, and the server keeps its \
+        log for the slot; so a server without max_slot_wal_keep_size is refused. A slot from which the server has \
+        removed log is a gap: it ends with 17, and says how to go on.\n\
+        archive_command may ship the same log at the same time: what is stored once is not stored again.",
+    examples: &[
+        ("the first time: make the slot", "recoup archive follow ledger --create-slot"),
+        ("with at most 5 seconds to lose", "recoup archive follow ledger --every 5s"),
+    ],
+    exit_codes: &[
+        (0, "it was asked to end, and has"),
+        (2, "failed"),
+        (11, "the source is followed already"),
+        (13, "the server does not answer, or does not give its log"),
+        (17, "the slot is lost, the server's log has no limit, or it is of another system"),
+        (64, "there is no such source"),
+        (78, "the configuration is wrong, or the server's programs are not there"),
+    ],
+};
+
 /// Help beyond the flags of `open`.
 pub const HELP_OPEN: Help = Help {
     command: "archive open",
@@ -111,6 +142,8 @@ pub struct Arguments {
 pub enum Action {
     /// Archive a file of the write-ahead log, for archive_command
     Push(PushArguments),
+    /// Receive a server's log while it is written, and ship it
+    Follow(FollowArguments),
     /// Give a recovering server a file of the write-ahead log, for restore_command
     Fetch(FetchArguments),
     /// Say that the log is from now on that of another server
@@ -122,6 +155,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Action::Push(_) => "archive push",
+            Action::Follow(_) => "archive follow",
             Action::Fetch(_) => "archive fetch",
             Action::Open(_) => "archive open",
         }
@@ -133,7 +167,7 @@ impl Action {
     pub(super) fn access(&self) -> Option<(&StoreArguments, Option<&Path>)> {
         match self {
             Action::Fetch(arguments) => Some((&arguments.stores, arguments.identity.as_deref())),
-            Action::Push(_) | Action::Open(_) => None,
+            Action::Push(_) | Action::Follow(_) | Action::Open(_) => None,
         }
     }
 }
@@ -147,6 +181,34 @@ pub struct PushArguments {
     /// Archive this file: %p of archive_command
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+}
+
+/// What `archive follow` is told.
+#[derive(Args, Debug)]
+pub struct FollowArguments {
+    /// Follow the log of this source
+    #[arg(value_name = "SOURCE")]
+    pub source: SourceName,
+    /// Ship what is new of an unfinished segment so often
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = interval)]
+    pub every: Duration,
+    /// Receive through this replication slot [default: recoup_SOURCE]
+    #[arg(long, value_name = "NAME")]
+    pub slot: Option<SlotName>,
+    /// Make the slot where there is none
+    #[arg(long)]
+    pub create_slot: bool,
+    /// Take a server that keeps its log for the slot until its disk is full
+    #[arg(long)]
+    pub unbounded: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it is no time at all; the least is 1s".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What `archive fetch` is told.
@@ -184,6 +246,7 @@ pub struct OpenArguments {
 pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
     match &arguments.action {
         Action::Push(arguments) => push(arguments, context),
+        Action::Follow(arguments) => follow(arguments, context),
         Action::Fetch(arguments) => fetch(arguments, context),
         Action::Open(arguments) => open_history(arguments, context),
     }
@@ -203,6 +266,22 @@ fn push(arguments: &PushArguments, context: &Context) -> Result<Code, Failure> {
         context.output().warning(&format!("store {store} does not have it: {why}"));
     }
     context.output().notes(&pushed.notes);
+    Ok(Code::Done)
+}
+
+fn follow(arguments: &FollowArguments, context: &Context) -> Result<Code, Failure> {
+    let settings = context.settings()?;
+    let copies = copies(&settings, &arguments.source)?;
+    let terms = Terms { create: arguments.create_slot, unbounded: arguments.unbounded };
+    let slot = arguments.slot.clone().unwrap_or_else(|| SlotName::of_source(&arguments.source));
+    let receiver = open::open_receiver(&settings, &arguments.source, slot, terms)?;
+    context.run(async |job: Job| {
+        let host = open::open_host(&settings, &job.world)?;
+        open::provide_state_dir(&settings)?;
+        let request = FollowRequest { source: arguments.source.clone(), copies, receiver, every: arguments.every };
+        let tell = |text: &str| context.output().warning(text);
+        archive::follow(&host, &request, &job.cancellation, &tell).await
+    })?;
     Ok(Code::Done)
 }
 

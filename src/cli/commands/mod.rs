@@ -83,6 +83,7 @@ pub const HELP: &[Help] = &[
     backup::HELP,
     archive::HELP,
     archive::HELP_PUSH,
+    archive::HELP_FOLLOW,
     archive::HELP_FETCH,
     archive::HELP_OPEN,
     list::HELP,

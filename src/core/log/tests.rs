@@ -22,6 +22,7 @@ fn names_of_files() {
         "00000001.history",
         "00000002.history",
         "000000010000000000000002.00000028.backup",
+        "0000000A0000000000000002.00000000-00012000.piece",
     ] {
         let file: LogFile = text.parse().unwrap();
         assert_eq!((file.to_string().as_str(), LogFile::from_key(&file.key())), (text, Some(file)));
@@ -39,6 +40,8 @@ fn names_of_files() {
         "000000010000000000000001.gz",
         "000000010000000000000001.partial.gz",
         "000000010000000000000001.28.backup",
+        "000000010000000000000001.00000010-00000010.piece",
+        "000000010000000000000001.piece",
         "../00000001000000000000",
         "archive_status",
     ] {

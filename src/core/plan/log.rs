@@ -3,7 +3,7 @@
 use crate::core::{
     id::{RepositoryId, RunId, SourceName},
     log::ServerTime,
-    log::{HistoryId, LogFacts, LogFile, LogObject, LogRecord, Lsn, SegmentName, forks},
+    log::{Chain, HistoryId, LogFacts, LogFile, LogObject, LogRecord, Lsn, SegmentName, forks},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -59,12 +59,12 @@ pub struct PlanEnd {
 }
 
 /// What a plan says of a file that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planned<'p> {
     /// It is needed.
     Needed(&'p LogObject),
-    /// Its beginning is all there is of it; the rest is empty.
-    Beginning(&'p LogObject),
+    /// Its beginning is all there is of it, in so many parts; the rest is empty.
+    Beginning(Vec<&'p LogObject>),
     /// It is past the end, or of no timeline that leads to it.
     Past,
     /// It lies inside of what the plan covers, and is not in it.
@@ -85,9 +85,38 @@ impl LogPlan {
             .any(|object| object.bytes_raw > size || object.history.system != self.end.history.system)
         {
             Some("one of its files cannot belong to it")
+        } else if !self.pieces_follow() {
+            Some("its pieces do not follow each other")
         } else {
             None
         }
+    }
+
+    /// Whether the pieces of every segment begin where it does, and go on where the one before ends.
+    fn pieces_follow(&self) -> bool {
+        let mut ends: BTreeMap<SegmentName, u32> = BTreeMap::new();
+        self.files.iter().all(|object| match object.file {
+            LogFile::Piece(name, span) => {
+                let end = ends.entry(name).or_default();
+                let follows = *end == span.from && span.bytes() == object.bytes_raw;
+                *end = span.to;
+                follows && u64::from(span.to) <= self.segment_bytes
+            }
+            _ => true,
+        })
+    }
+
+    /// The files as a server asks for them, each with what it is put together from.
+    pub fn served(&self) -> BTreeMap<LogFile, Vec<&LogObject>> {
+        let mut served: BTreeMap<LogFile, Vec<&LogObject>> = BTreeMap::new();
+        for object in &self.files {
+            let file = match object.file {
+                LogFile::Partial(name) | LogFile::Piece(name, _) => LogFile::Segment(name),
+                file => file,
+            };
+            served.entry(file).or_default().push(object);
+        }
+        served
     }
 
     /// What it says of a file.
@@ -96,11 +125,18 @@ impl LogPlan {
             return Planned::Needed(object);
         }
         let LogFile::Segment(name) = file else { return Planned::Past };
-        if let Some(object) = self.files.iter().find(|object| object.file == LogFile::Partial(name)) {
-            return Planned::Beginning(object);
+        let is_part = |object: &&LogObject| match object.file {
+            LogFile::Partial(of) | LogFile::Piece(of, _) => of == name,
+            _ => false,
+        };
+        let parts: Vec<&LogObject> = self.files.iter().filter(is_part).collect();
+        if !parts.is_empty() {
+            return Planned::Beginning(parts);
         }
         let numbers = self.files.iter().filter_map(|object| match object.file {
-            LogFile::Segment(name) | LogFile::Partial(name) => Some((name.timeline, name.number(self.segment_bytes)?)),
+            LogFile::Segment(name) | LogFile::Partial(name) | LogFile::Piece(name, _) => {
+                Some((name.timeline, name.number(self.segment_bytes)?))
+            }
             _ => None,
         });
         let (Some(number), Some(first)) =
@@ -124,7 +160,9 @@ impl LogPlan {
 
     fn number(&self, file: LogFile) -> Option<u64> {
         match file {
-            LogFile::Segment(name) | LogFile::Partial(name) => name.number(self.segment_bytes),
+            LogFile::Segment(name) | LogFile::Partial(name) | LogFile::Piece(name, _) => {
+                name.number(self.segment_bytes)
+            }
             _ => None,
         }
     }
@@ -212,6 +250,8 @@ impl fmt::Display for Gap {
 #[derive(Clone, Debug, Default)]
 pub struct LogFiles {
     files: BTreeMap<LogFile, (LogObject, LogFacts)>,
+    /// Of several copies of one piece each counts for itself: it goes on what its own run stored.
+    pieces: BTreeMap<SegmentName, Vec<(LogObject, LogFacts)>>,
     forked: BTreeMap<LogFile, Vec<RunId>>,
 }
 
@@ -226,7 +266,10 @@ impl LogFiles {
         for record in records {
             for entry in &record.files {
                 let known = (record.object(entry), entry.facts.clone());
-                all.files.entry(entry.file).or_insert(known);
+                match entry.file {
+                    LogFile::Piece(name, _) => all.pieces.entry(name).or_default().push(known),
+                    file => drop(all.files.entry(file).or_insert(known)),
+                }
             }
         }
         all
@@ -330,10 +373,9 @@ impl Planning<'_> {
         let bytes = self.wanted.segment_bytes;
         let mut number = self.wanted.start.0 / bytes;
         loop {
-            let Some((name, facts)) = self.choose_segment(number)? else {
+            let Some((whole, facts)) = self.choose_segment(number)? else {
                 return self.ended_before(number);
             };
-            let whole = matches!(name, LogFile::Segment(_));
             let begins = Lsn(number.saturating_mul(bytes));
             let next = Lsn(begins.0.saturating_add(bytes));
             self.at = self.at.max(facts.ends.unwrap_or(begins));
@@ -342,15 +384,15 @@ impl Planning<'_> {
             if self.is_reached(&facts, begins, next, whole) {
                 return Ok(true);
             }
-            number += 1;
             if !whole {
-                return self.ended_before(number);
+                return self.ended_within(number);
             }
+            number += 1;
         }
     }
 
-    /// A segment of the newest timeline that has it.
-    fn choose_segment(&mut self, number: u64) -> Result<Option<(LogFile, LogFacts)>, Gap> {
+    /// A segment of the newest timeline that has it; says whether it is whole.
+    fn choose_segment(&mut self, number: u64) -> Result<Option<(bool, LogFacts)>, Gap> {
         let bytes = self.wanted.segment_bytes;
         let candidates: Vec<(usize, SegmentName)> = self
             .chain
@@ -365,14 +407,29 @@ impl Planning<'_> {
             .collect();
         for (_, name) in candidates.iter().rev() {
             if let Some(facts) = self.choose(LogFile::Segment(*name))? {
-                return Ok(Some((LogFile::Segment(*name), facts)));
+                return Ok(Some((true, facts)));
             }
         }
         // The beginning of a segment counts where it is the last of its log: only there nothing follows it.
         let last = self.chain.len() - 1;
         let Some((_, name)) = candidates.iter().rev().find(|(at, _)| *at == last) else { return Ok(None) };
-        let facts = self.choose(LogFile::Partial(*name))?;
-        Ok(facts.map(|facts| (LogFile::Partial(*name), facts)))
+        Ok(self.choose_beginning(*name)?.map(|facts| (false, facts)))
+    }
+
+    /// The beginning of a segment, or the pieces of it, whichever reaches further.
+    fn choose_beginning(&mut self, name: SegmentName) -> Result<Option<LogFacts>, Gap> {
+        let pieces = self.files.pieces.get(&name).and_then(Chain::longest);
+        let partial = self.files.get(LogFile::Partial(name)).map(|(_, facts)| facts.ends);
+        let Some(chain) = pieces.filter(|chain| partial.is_none_or(|ends| ends < chain.facts.ends)) else {
+            return self.choose(LogFile::Partial(name));
+        };
+        for object in &chain.objects {
+            if let Some(runs) = self.files.forked.get(&object.file) {
+                return Err(Gap::Forked { file: object.file, runs: runs.clone() });
+            }
+            self.chosen.insert(object.file, *object);
+        }
+        Ok(Some(chain.facts))
     }
 
     fn is_reached(&self, facts: &LogFacts, begins: Lsn, next: Lsn, whole: bool) -> bool {
@@ -391,8 +448,19 @@ impl Planning<'_> {
 
     /// There is no segment of this number. That is the end, or a gap.
     fn ended_before(&self, number: u64) -> Result<bool, Gap> {
-        let bytes = self.wanted.segment_bytes;
+        let begins = Lsn(number.saturating_mul(self.wanted.segment_bytes));
         let last_begins = self.chain.last().map_or(Lsn(0), |(_, begins)| *begins);
+        let is_short = begins.0 / self.wanted.segment_bytes < last_begins.0 / self.wanted.segment_bytes;
+        self.ended(number, is_short || begins < self.wanted.consistent_at)
+    }
+
+    /// There is only the beginning of the segment of this number. That is the end, or a gap.
+    fn ended_within(&self, number: u64) -> Result<bool, Gap> {
+        self.ended(number, self.at < self.wanted.consistent_at)
+    }
+
+    fn ended(&self, number: u64, is_too_early: bool) -> Result<bool, Gap> {
+        let bytes = self.wanted.segment_bytes;
         let timeline = match self.chain.iter().rev().find(|(_, begins)| begins.0 / bytes <= number) {
             Some((timeline, _)) => *timeline,
             None => self.wanted.from.timeline,
@@ -409,8 +477,7 @@ impl Planning<'_> {
             LogFile::Segment(name) => name.number(bytes),
             _ => None,
         });
-        let begins = Lsn(number.saturating_mul(bytes));
-        if next.is_some() || begins.0 / bytes < last_begins.0 / bytes || begins < self.wanted.consistent_at {
+        if next.is_some() || is_too_early {
             return Err(Gap::Missing { file, next });
         }
         match &self.wanted.goal {

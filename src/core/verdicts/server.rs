@@ -67,7 +67,9 @@ fn files_wait(waiting: u64) -> String {
 /// Whether the server's settings bring its log here.
 fn judge_archiving(source: &SourceFacts, server: &ServerFacts, findings: &mut Findings) {
     let arrives = source.log.as_ref().and_then(|log| log.last).map(|last| last.to_string());
-    let message = if server.archive_mode == "off" {
+    let message = if server.is_followed {
+        return;
+    } else if server.archive_mode == "off" {
         "archive_mode is off: nothing of its log is archived".to_owned()
     } else if server.archive_command.is_empty() && server.archive_library.is_empty() {
         "neither archive_command nor archive_library is set: its log waits for ever".to_owned()
@@ -85,8 +87,10 @@ fn judge_archiving(source: &SourceFacts, server: &ServerFacts, findings: &mut Fi
             server.archive_library
         )
     };
-    let next_step =
-        format!("set archive_mode = on and archive_command = 'recoup --config ... archive push {} %p'", source.name);
+    let next_step = format!(
+        "set archive_mode = on and archive_command = 'recoup --config ... archive push {0} %p', or run recoup archive follow {0}",
+        source.name
+    );
     findings.add(FindingId::ArchiveOff, Severity::Critical, Concerns::source(&source.name), message, next_step);
 }
 

@@ -302,6 +302,7 @@ fn server(facts: &mut Facts, change: impl FnOnce(&mut Watched)) {
         archive_mode: "on".to_owned(),
         archive_command: "recoup --config /etc/recoup/recoup.toml archive push ledger %p".to_owned(),
         slots_keep_bytes: Some(1 << 30),
+        is_followed: false,
         ..ServerFacts::default()
     };
     let mut watched = Watched { directory, server: Ok(answer) };

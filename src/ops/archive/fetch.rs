@@ -126,6 +126,36 @@ pub async fn open_file(
     }
 }
 
+/// A file as a server asks for it, put together from its parts; what there is not of a segment is empty.
+pub async fn open_served(
+    repository: &Repository,
+    identities: &Arc<Identities>,
+    plan: &LogPlan,
+    (file, parts): (LogFile, &[&LogObject]),
+    detours: &Detours,
+) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend(open_file(repository, identities, &plan.source, part, detours).await?);
+    }
+    let LogFile::Segment(name) = file else { return Ok(bytes) };
+    let is_in_pieces = parts.iter().any(|part| matches!(part.file, LogFile::Piece(..)));
+    let written = bytes.len() as u64;
+    bytes.resize(usize::try_from(plan.segment_bytes).unwrap_or(bytes.len()).max(bytes.len()), 0);
+    // Only what one server wrote in one go reads as one.
+    let reads_as_one = || wal::read_growing(&bytes, name, 0).is_ok_and(|(_, _, whole)| whole == written);
+    if written > plan.segment_bytes || is_in_pieces && !reads_as_one() {
+        return Err(Failure::new(
+            Code::Damaged,
+            format!("the pieces of {name} of {} do not fit together", plan.source),
+        )
+        .cause(format!("their records do not go on to byte {written}"))
+        .safe("nothing of them was used")
+        .next_step("restore to a moment before them"));
+    }
+    Ok(bytes)
+}
+
 struct Fetching<'a> {
     repository: &'a Repository,
     identities: Arc<Identities>,
@@ -148,9 +178,14 @@ impl Fetching<'_> {
             }
             Planned::Needed(object) => {
                 let ahead = plan.after(self.request.file).take(AHEAD_FILES).copied().collect();
-                self.bring(object, None, ahead).await
+                self.bring(object, ahead).await
             }
-            Planned::Beginning(object) => self.bring(object, Some(plan.segment_bytes), Vec::new()).await,
+            Planned::Beginning(parts) => {
+                let detours = Detours::default();
+                let served = (self.request.file, parts.as_slice());
+                let opened = open_served(self.repository, &self.identities, plan, served, &detours).await;
+                self.put(&opened.map_err(|failure| self.retold(failure))?)
+            }
         }
     }
 
@@ -181,7 +216,7 @@ impl Fetching<'_> {
             return Err(self.failed("it was stored with different contents; a plan must say which", Code::Refused));
         }
         let ahead = self.next(&names, object, segment_bytes(&survey, object)).await;
-        self.bring(object, None, ahead).await
+        self.bring(object, ahead).await
     }
 
     /// Nothing was found that is believed. Whether that is certain depends on who answered.
@@ -264,10 +299,10 @@ impl Fetching<'_> {
         objects
     }
 
-    /// Brings the file, and fetches the next ones ahead. `padded` is the size to fill up to with zeros.
-    async fn bring(&self, object: &LogObject, padded: Option<u64>, ahead: Vec<LogObject>) -> Result<Fetched, Failure> {
+    /// Brings the file, and fetches the next ones ahead.
+    async fn bring(&self, object: &LogObject, ahead: Vec<LogObject>) -> Result<Fetched, Failure> {
         let target = &self.request.target;
-        if let (Some(prefetched), None) = (&self.prefetched, padded)
+        if let Some(prefetched) = &self.prefetched
             && let Some(bytes) = prefetched.take(object.history, object.file, Some(object.run), target)
         {
             // Its size is checked again: a disk that was full may have lost its end.
@@ -277,15 +312,16 @@ impl Fetching<'_> {
             drop(fs::remove_file(target));
         }
         let ahead = self.within_bounds(ahead);
-        let own = async {
-            let mut bytes = self.opened(object).await?;
-            if let Some(size) = padded {
-                bytes.resize(usize::try_from(size).unwrap_or(bytes.len()), 0);
-            }
-            put(target, &bytes).map_err(|error| self.failed(&format!("{}: {error}", target.display()), Code::Failed))
-        };
+        let own = async { self.put(&self.opened(object).await?) };
         let (own, ()) = tokio::join!(own, self.fetch_ahead(ahead));
-        own.map(|()| Fetched::Here)
+        own
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<Fetched, Failure> {
+        let target = &self.request.target;
+        let written = put(target, bytes);
+        written.map_err(|error| self.failed(&format!("{}: {error}", target.display()), Code::Failed))?;
+        Ok(Fetched::Here)
     }
 
     fn within_bounds(&self, ahead: Vec<LogObject>) -> Vec<LogObject> {
@@ -316,10 +352,15 @@ impl Fetching<'_> {
     async fn opened(&self, object: &LogObject) -> Result<Vec<u8>, Failure> {
         let (source, detours) = (&self.request.source, Detours::default());
         let opened = open_file(self.repository, &self.identities, source, object, &detours).await;
-        opened.map_err(|failure| match failure.code {
+        opened.map_err(|failure| self.retold(failure))
+    }
+
+    /// A failure as the server's log is to have it.
+    fn retold(&self, failure: Failure) -> Failure {
+        match failure.code {
             Code::Internal => failure,
             code => self.failed(&failure.cause.clone().unwrap_or_default(), code),
-        })
+        }
     }
 
     fn failed(&self, cause: &str, code: Code) -> Failure {
@@ -349,8 +390,12 @@ fn check(raw: &[u8], file: LogFile) -> Result<(), String> {
         LogFile::Segment(name) | LogFile::Partial(name) => {
             SegmentHeader::read(raw).and_then(|header| header.check_name(name))
         }
+        LogFile::Piece(name, span) if span.from == 0 => {
+            SegmentHeader::read(raw).and_then(|header| header.check_name(name))
+        }
         LogFile::History(timeline) => wal::read_history(raw, timeline).map(drop),
-        LogFile::BackupNote(..) => Ok(()),
+        // Whether a piece goes on what is before it shows when they are put together.
+        LogFile::BackupNote(..) | LogFile::Piece(..) => Ok(()),
     };
     checked.map_err(|error| error.to_string())
 }

@@ -8,6 +8,7 @@
 //! certain.
 
 mod fetch;
+mod follow;
 mod known;
 mod prefetch;
 mod push;
@@ -20,7 +21,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use fetch::{FetchRequest, Fetched, fetch, open_file, read_plan};
+pub use crate::sources::postgres::receive::{SlotName, Terms};
+pub use fetch::{FetchRequest, Fetched, fetch, open_file, open_served, read_plan};
+pub use follow::{FollowRequest, FollowState, follow, follow_state};
 pub use push::{PushRequest, Pushed, push};
 pub use start::{OpenRequest, Opened, open};
 pub use state::{ArchiveState, Foreign, peek};

@@ -54,6 +54,15 @@ pub struct Pushed {
 
 /// Archives a file. When this returns without a failure, the policy's stores hold it on stable storage.
 pub async fn push(host: &Host, request: &PushRequest) -> Result<Pushed, Failure> {
+    push_with(host, request, None).await
+}
+
+/// The same, with what waits beside it where the server's own notes do not tell.
+pub(super) async fn push_with(
+    host: &Host,
+    request: &PushRequest,
+    beside: Option<BTreeSet<LogFile>>,
+) -> Result<Pushed, Failure> {
     let file = file_of(&request.path)?;
     let mut kept = Kept::lock(&host.source_state_dir(&request.source), host.repository.id).await?;
     let sealing = sealing(host);
@@ -66,7 +75,7 @@ pub async fn push(host: &Host, request: &PushRequest) -> Result<Pushed, Failure>
         };
     }
     let way = Way { host, source: &request.source, copies: &request.copies };
-    Pushing { request, way, file, header, sealing }.run(&mut kept, content).await
+    Pushing { request, way, file, header, sealing, beside }.run(&mut kept, content).await
 }
 
 fn file_of(path: &Path) -> Result<LogFile, Failure> {
@@ -105,6 +114,7 @@ struct Pushing<'a> {
     file: LogFile,
     header: SegmentHeader,
     sealing: Sealing,
+    beside: Option<BTreeSet<LogFile>>,
 }
 
 impl Pushing<'_> {
@@ -119,7 +129,7 @@ impl Pushing<'_> {
         if kept.is_new {
             self.way.relearn(kept, &usable).await;
         }
-        self.check_system(kept)?;
+        self.way.check_system(kept, (self.header.system, self.file))?;
         let history = HistoryId { system: self.header.system, timeline: self.file.timeline() };
         let mut pushed = Pushed::default();
         if kept.state.may_be_stored(self.file) {
@@ -137,9 +147,11 @@ impl Pushing<'_> {
             }
         }
         let known = &kept.state;
-        let batch = ready::waiting(&self.request.path, self.file, |file| {
-            known.acknowledged.contains_key(&file) || known.may_be_stored(file)
-        });
+        let is_known = |file| known.acknowledged.contains_key(&file) || known.may_be_stored(file);
+        let batch = match &self.beside {
+            Some(beside) => ready::batch(self.file, beside.iter().copied(), is_known),
+            None => ready::waiting(&self.request.path, self.file, is_known),
+        };
         let label = Label { history, segment_bytes: self.header.segment_bytes, run: self.way.host.world.new_id() };
         let (mut shipped, tags) = self.way.ship(&stores, &label, self.prepare(content, batch)).await?;
         for (store, why) in behind {
@@ -166,28 +178,6 @@ impl Pushing<'_> {
         }
     }
 
-    /// Refuses the log of another system, and notes that for whoever watches.
-    fn check_system(&self, kept: &mut Kept) -> Result<(), Failure> {
-        let of_snapshots = || self.way.system_of_snapshots();
-        let Some(known) = kept.state.system.or_else(of_snapshots) else { return Ok(()) };
-        if known == self.header.system {
-            return Ok(());
-        }
-        let at = self.way.host.world.now();
-        kept.state.system = Some(known);
-        kept.state.foreign = Some(Foreign { system: self.header.system, file: self.file, at });
-        // The refusal stands, noted or not.
-        drop(kept.save());
-        let source = &self.request.source;
-        Err(Failure::new(Code::Refused, format!("{} is of another system than the log of {source}", self.file))
-            .cause(format!("its system identifier is {}, that of the log is {known}", self.header.system))
-            .safe("the server keeps the file and asks again; everything archived before is untouched")
-            .next_step(format!(
-                "if this server was made anew (initdb, pg_upgrade): recoup archive open {source} --reason TEXT; \
-                 if it is another one, it must archive elsewhere"
-            )))
-    }
-
     /// The files, read and sealed several at once; the given one comes first.
     fn prepare(
         &self,
@@ -211,6 +201,30 @@ impl Pushing<'_> {
             async move { work.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string()))) }
         });
         Box::pin(stream::iter(jobs).buffered(at_once))
+    }
+}
+
+impl Way<'_> {
+    /// Refuses the log of another system, and notes that for whoever watches.
+    pub(super) fn check_system(&self, kept: &mut Kept, (system, file): (u64, LogFile)) -> Result<(), Failure> {
+        let of_snapshots = || self.system_of_snapshots();
+        let Some(known) = kept.state.system.or_else(of_snapshots) else { return Ok(()) };
+        if known == system {
+            return Ok(());
+        }
+        let at = self.host.world.now();
+        kept.state.system = Some(known);
+        kept.state.foreign = Some(Foreign { system, file, at });
+        // The refusal stands, noted or not.
+        drop(kept.save());
+        let source = self.source;
+        Err(Failure::new(Code::Refused, format!("{file} is of another system than the log of {source}"))
+            .cause(format!("its system identifier is {system}, that of the log is {known}"))
+            .safe("the server keeps the file and asks again; everything archived before is untouched")
+            .next_step(format!(
+                "if this server was made anew (initdb, pg_upgrade): recoup archive open {source} --reason TEXT; \
+                 if it is another one, it must archive elsewhere"
+            )))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     core::{
         failure::{Code, Failure},
-        log::{HISTORY_BYTES_MAX, LogEntry, LogFacts, LogFile, SEGMENT_BYTES, SegmentName},
+        log::{HISTORY_BYTES_MAX, LogEntry, LogFacts, LogFile, SEGMENT_BYTES, SegmentName, Span},
     },
     format::{
         log::{self as log_format, FRAME_BYTES, Tagger},
@@ -17,6 +17,9 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
 };
+
+/// As many zeros at the beginning of a segment mean that nothing was written to it yet.
+const EMPTY_BYTES: usize = 64;
 
 /// What sealing needs to know.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub(super) struct Content {
     pub(super) file: LogFile,
     pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
+    /// What was found in it, where its bytes alone do not tell.
+    facts: Option<LogFacts>,
 }
 
 /// A file ready for the stores.
@@ -51,7 +56,7 @@ pub(super) fn read(path: &Path, file: LogFile) -> Result<Content, Failure> {
             .next_step("run recoup as the user who owns the server's data directory")
     };
     let most = match file {
-        LogFile::Segment(_) | LogFile::Partial(_) => *SEGMENT_BYTES.end(),
+        LogFile::Segment(_) | LogFile::Partial(_) | LogFile::Piece(..) => *SEGMENT_BYTES.end(),
         LogFile::History(_) | LogFile::BackupNote(..) => HISTORY_BYTES_MAX,
     };
     let opened = File::open(path).map_err(|error| failed(&error))?;
@@ -64,7 +69,29 @@ pub(super) fn read(path: &Path, file: LogFile) -> Result<Content, Failure> {
     if bytes.len() as u64 != metadata.len() {
         return Err(failed(&"its size changed while it was read"));
     }
-    Ok(Content { file, path: path.to_owned(), bytes })
+    Ok(Content { file, path: path.to_owned(), bytes, facts: None })
+}
+
+/// What is new behind an offset of a segment that is being received, in whole records, and whose it is; `None` where
+/// there is nothing.
+pub(super) fn read_piece(
+    path: &Path,
+    name: SegmentName,
+    from: u64,
+) -> Result<Option<(SegmentHeader, Span, Content)>, Failure> {
+    let mut content = read(path, LogFile::Partial(name))?;
+    // It is made before anything is written to it.
+    if content.bytes.iter().take(EMPTY_BYTES).all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let found = wal::read_growing(&content.bytes, name, from).map_err(|error| unfit(path, &error))?;
+    let (header, facts, to) = found;
+    let Some(span) = Span::new(from, to) else { return Ok(None) };
+    content.bytes.truncate(span.to as usize);
+    content.bytes.drain(..span.from as usize);
+    content.bytes.shrink_to_fit();
+    (content.file, content.facts) = (LogFile::Piece(name, span), Some(facts));
+    Ok(Some((header, span, content)))
 }
 
 /// A file that is not what its name says.
@@ -80,7 +107,7 @@ impl Content {
     pub(super) fn header(&self) -> Result<SegmentHeader, Failure> {
         let segment = match self.file {
             LogFile::Segment(name) | LogFile::Partial(name) => Some(name),
-            LogFile::History(_) | LogFile::BackupNote(..) => None,
+            LogFile::History(_) | LogFile::BackupNote(..) | LogFile::Piece(..) => None,
         };
         match segment {
             Some(name) => {
@@ -100,6 +127,7 @@ impl Content {
             LogFile::History(timeline) => wal::read_history(&self.bytes, timeline)
                 .map(|history| LogFacts { grew_from: history.ancestors.last().copied(), ..LogFacts::default() }),
             LogFile::BackupNote(..) => Ok(LogFacts::default()),
+            LogFile::Piece(..) => Ok(self.facts.clone().unwrap_or_default()),
         }
     }
 
@@ -137,7 +165,9 @@ fn header_beside(path: &Path) -> Result<SegmentHeader, Failure> {
     let directory = parent(path);
     let found = std::fs::read_dir(directory).ok().and_then(|entries| {
         entries.filter_map(Result::ok).find_map(|entry| {
-            entry.file_name().to_str()?.parse::<SegmentName>().ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            // One that is being received says as well whose it is.
+            name.strip_suffix(".partial").unwrap_or(&name).parse::<SegmentName>().ok()?;
             let mut start = Vec::new();
             File::open(entry.path()).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
             SegmentHeader::read(&start).ok()

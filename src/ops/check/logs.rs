@@ -5,7 +5,7 @@ use crate::{
     core::{
         coverage::{Anchor, Covered, StoredFile, StoredLog},
         id::{RunId, SourceName},
-        log::{HistoryId, LogFile, LogRange, LogRecordId},
+        log::{HistoryId, LogFile, LogRange, LogRecordId, SegmentName},
         policy::{Copies, is_durable},
         verdicts::LogState,
     },
@@ -41,6 +41,8 @@ pub(super) struct Safe {
 }
 
 type Records = BTreeMap<LogFile, BTreeMap<LogRecordId, BTreeSet<usize>>>;
+/// Of pieces, each with the stores that have it.
+type Pieces = BTreeMap<LogRecordId, BTreeSet<usize>>;
 
 impl LogSeen {
     /// Judges it, by the timeline that the server is on where that is known.
@@ -78,14 +80,26 @@ pub(super) async fn gather(
         .filter(|(_, names)| names.is_none())
         .map(|(store, _)| store.name().to_owned())
         .collect();
-    let (mut log, records) = collected(repository, &names, system, anchors.durable.segment_bytes);
+    let (mut log, records, mut pieces) = collected(repository, &names, system, anchors.durable.segment_bytes);
     for (file, stored) in &mut log.files {
         let was_durable = archived.is_some_and(|state| state.acknowledged.contains_key(file));
         let at_most = || stored.stores.union(&silent).cloned().collect();
         stored.durable =
             is_durable(copies, &places, &stored.stores) || was_durable && is_durable(copies, &places, &at_most());
     }
+    let names_of = |stores: &BTreeSet<usize>| -> BTreeSet<String> {
+        stores.iter().map(|at| repository.stores[*at].name().to_owned()).collect()
+    };
+    pieces.retain(|_, stores| is_durable(copies, &places, &names_of(stores)));
+    add_pieces(repository, source, &mut log, pieces, names_of).await;
     let mut reader = Reader { repository, source, records, read: BTreeSet::new() };
+    // What they hold together was read already.
+    reader.read.extend(
+        log.files
+            .keys()
+            .filter(|file| matches!(file, LogFile::Partial(_)))
+            .filter(|file| !reader.records.contains_key(file)),
+    );
     reader.read_histories(&mut log).await;
     reader.read_end(&mut log, &anchors.durable, timeline).await;
     LogSeen { log, anchors, all_asked: silent.is_empty() }
@@ -114,21 +128,56 @@ fn collected(
     names: &[Option<Vec<String>>],
     system: u64,
     segment_bytes: u64,
-) -> (StoredLog, Records) {
+) -> (StoredLog, Records, Pieces) {
     let mut log = StoredLog { system, segment_bytes, files: BTreeMap::new() };
-    let mut records = Records::new();
+    let (mut records, mut pieces) = (Records::new(), Pieces::new());
     for (at, names) in names.iter().enumerate() {
         let ids = || names.iter().flatten().filter_map(|name| layout::log_record_of(name));
         let recorded: BTreeMap<(HistoryId, RunId), LogRecordId> = ids().map(|id| ((id.history, id.run), id)).collect();
         let payloads = names.iter().flatten().filter_map(|name| layout::log_file_of(name));
+        let own: BTreeSet<LogRecordId> = ids().collect();
         for (history, file, run) in payloads.filter(|(history, _, _)| history.system == system) {
+            if let LogFile::Piece(..) = file {
+                // Each has a record of its own, though many are of one run.
+                let id = LogRecordId { history, first: file, run };
+                if own.contains(&id) {
+                    pieces.entry(id).or_default().insert(at);
+                }
+                continue;
+            }
             let Some(id) = recorded.get(&(history, run)) else { continue };
             let stored: &mut StoredFile = log.files.entry(file).or_default();
             stored.stores.insert(repository.stores[at].name().to_owned());
             records.entry(file).or_default().entry(*id).or_default().insert(at);
         }
     }
-    (log, records)
+    (log, records, pieces)
+}
+
+/// Adds what pieces hold together of the last segment of each timeline.
+async fn add_pieces(
+    repository: &Repository,
+    source: &SourceName,
+    log: &mut StoredLog,
+    mut pieces: Pieces,
+    names_of: impl Fn(&BTreeSet<usize>) -> BTreeSet<String>,
+) {
+    let segment = |file: LogFile| if let LogFile::Piece(name, _) = file { Some(name) } else { None };
+    let mut last: BTreeMap<u32, SegmentName> = BTreeMap::new();
+    for name in pieces.keys().filter_map(|id| segment(id.first)) {
+        let newest = last.entry(name.timeline).or_insert(name);
+        *newest = (*newest).max(name);
+    }
+    last.retain(|_, name| !log.files.contains_key(&LogFile::Segment(*name)));
+    pieces.retain(|id, _| segment(id.first).is_some_and(|name| last.get(&name.timeline) == Some(&name)));
+    let survey = repository.read_log_records(source, pieces).await;
+    let stored = survey.records.values().flat_map(|held| {
+        let record = &held.signed.record;
+        let stores = names_of(&held.stores);
+        let stored = move |facts| StoredFile { stores: stores.clone(), durable: true, facts };
+        record.files.iter().map(move |entry| (record.object(entry), stored(entry.facts.clone())))
+    });
+    log.add_pieces(&stored.collect::<Vec<_>>());
 }
 
 struct Reader<'a> {

@@ -6,7 +6,7 @@ use crate::{
     core::{
         failure::{Code, Failure, shell_word},
         inventory::Inventory,
-        log::{LogFile, LogObject, LogRange, ServerTime},
+        log::{LogFile, LogRange, ServerTime},
         plan::log::{Gap, Goal, LogFiles, LogPlan, PlanEnd, TimelineHistory, Wanted, plan},
         target::Target,
     },
@@ -170,7 +170,7 @@ impl Replay {
         });
         let last = plan.end.last_commit.map_or_else(String::new, |last| format!(", its last commit is of {last}"));
         let goes_on = if end.is_none() { ", and what comes after them" } else { "" };
-        let files = match plan.files.len() {
+        let files = match plan.served().len() {
             1 => "1 file of the log is replayed".to_owned(),
             count => format!("{count} files of the log are replayed"),
         };
@@ -199,7 +199,7 @@ impl Replay {
     /// Bytes that it needs besides the snapshot's files.
     pub(super) fn bytes(&self) -> u64 {
         match self.access {
-            LogAccess::Beforehand => self.plan.files.len() as u64 * self.plan.segment_bytes,
+            LogAccess::Beforehand => self.plan.served().len() as u64 * self.plan.segment_bytes,
             LogAccess::Command(_) => 0,
         }
     }
@@ -216,14 +216,9 @@ impl Replay {
             return Ok(());
         }
         files.make_top(LOG)?;
-        for object in &self.plan.files {
-            let source = &self.plan.source;
-            let mut bytes = archive::open_file(repository, identities, source, object, detours).await?;
-            let file = whole_name(object);
-            if file != object.file {
-                // The rest of what was begun is empty.
-                bytes.resize(usize::try_from(self.plan.segment_bytes).unwrap_or(bytes.len()), 0);
-            }
+        for (file, parts) in self.plan.served() {
+            let served = (file, parts.as_slice());
+            let bytes = archive::open_served(repository, identities, &self.plan, served, detours).await?;
             files.put_top(&format!("{LOG}/{file}"), &bytes)?;
         }
         files.sync_top(LOG)
@@ -253,14 +248,6 @@ impl Replay {
             }
         }
         Ok(notes)
-    }
-}
-
-/// The name under which the server asks for a file.
-fn whole_name(object: &LogObject) -> LogFile {
-    match object.file {
-        LogFile::Partial(name) => LogFile::Segment(name),
-        file => file,
     }
 }
 

@@ -16,6 +16,7 @@ mod pgpass;
 pub mod programs;
 mod psql;
 mod query;
+pub mod receive;
 pub mod server;
 mod session;
 pub mod settings;

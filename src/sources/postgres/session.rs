@@ -4,7 +4,7 @@ use super::{
     Server,
     about::{About, Collation, Tablespace},
     control::Control,
-    failures, pgpass,
+    failures, pgpass, receive,
 };
 use crate::{
     core::{
@@ -112,7 +112,7 @@ impl Session {
         }
     }
 
-    fn row(&self, what: &str, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
+    pub(super) fn row(&self, what: &str, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
         let row = self.runtime.block_on(self.client.query_one(sql, parameters));
         row.map_err(|error| self.failed(what, &error))
     }
@@ -128,12 +128,15 @@ impl Session {
             pg_is_in_recovery(), current_setting('wal_level'), current_setting('archive_mode'), \
             current_setting('archive_command') <> '' OR coalesce(current_setting('archive_library', true), '') <> '', \
             current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'), \
-            (SELECT system_identifier FROM pg_control_system())";
-        let row = self.row("tell its settings", sql, &[])?;
+            (SELECT system_identifier FROM pg_control_system()), \
+            EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)";
+        let row = self.row("tell its settings", sql, &[&receive::APPLICATION])?;
         let text = |at: usize| row.try_get::<_, String>(at).unwrap_or_default();
         check_identity(data_dir, control.system, &text(0), row.try_get(9).unwrap_or_default())?;
         let in_recovery: bool = row.try_get(2).unwrap_or_default();
-        unfit_settings(&text(3), &text(4), row.try_get(5).unwrap_or_default(), in_recovery)?;
+        // The log of a standby is shipped by its primary, and that of a server that is followed by whoever follows it.
+        let is_shipped = in_recovery || row.try_get(10).unwrap_or_default();
+        unfit_settings(&text(3), &text(4), row.try_get(5).unwrap_or_default(), is_shipped)?;
         let files = [("postgresql.conf", 6), ("pg_hba.conf", 7), ("pg_ident.conf", 8)];
         let files = files.into_iter().map(|(name, at)| (name, PathBuf::from(text(at)))).collect();
         Ok(Facts { version: row.try_get(1).unwrap_or_default(), in_recovery, files })
@@ -173,11 +176,14 @@ impl Session {
             current_setting('archive_mode'), current_setting('archive_command'), \
             coalesce(current_setting('archive_library', true), ''), \
             (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
-            (SELECT last_archived_wal FROM pg_stat_archiver WHERE last_archived_time > pg_conf_load_time())";
+            (SELECT last_archived_wal FROM pg_stat_archiver WHERE last_archived_time > pg_conf_load_time()), \
+            EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1)";
         let slots = "SELECT slot_name::text, active, coalesce(wal_status, ''), coalesce(pg_wal_lsn_diff( \
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
             restart_lsn), 0)::bigint FROM pg_replication_slots WHERE NOT temporary ORDER BY 1";
-        let both = async { tokio::try_join!(self.client.query_one(sql, &[]), self.client.query(slots, &[])) };
+        let both = async {
+            tokio::try_join!(self.client.query_one(sql, &[&receive::APPLICATION]), self.client.query(slots, &[]))
+        };
         let answered = self.within(patience, both).ok_or_else(|| {
             failures::unfit("PostgreSQL does not answer").cause(format!("asked for {} s", patience.as_secs()))
         })?;
@@ -200,6 +206,7 @@ impl Session {
             archiver_trouble: self.within(patience, self.archiver()).flatten(),
             last_archived: row.try_get(8).unwrap_or_default(),
             slots_keep_bytes: u64::try_from(keep_megabytes).ok().map(|megabytes| megabytes << 20),
+            is_followed: row.try_get(9).unwrap_or_default(),
             slots: slots.iter().map(slot).collect(),
         })
     }
@@ -256,21 +263,20 @@ impl Session {
     }
 }
 
-fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, in_recovery: bool) -> Result<(), Failure> {
+fn unfit_settings(wal_level: &str, archive_mode: &str, ships: bool, is_shipped: bool) -> Result<(), Failure> {
     if wal_level == "minimal" {
         return Err(failures::unfit("PostgreSQL writes too little log for backups")
             .cause("wal_level is minimal")
             .next_step("set wal_level = replica in postgresql.conf and restart the server"));
     }
-    // A standby's log is shipped by its primary.
-    if in_recovery {
+    if is_shipped {
         return Ok(());
     }
     let archive = "ALTER SYSTEM SET archive_mode = on; ALTER SYSTEM SET archive_command = 'recoup --config ... archive \
-        push SOURCE %p'; then restart the server";
+        push SOURCE %p'; then restart the server, or keep recoup archive follow SOURCE running";
     if archive_mode == "off" {
         return Err(failures::unfit("PostgreSQL does not archive its log")
-            .cause("archive_mode is off")
+            .cause("archive_mode is off, and nobody follows its log")
             .next_step(archive));
     }
     if !ships {

@@ -20,6 +20,8 @@ const SHORT_HEADER_BYTES: usize = 24;
 /// The first of these in a page's flags: the page begins with the rest of a record.
 const CONTINUES: u16 = 1;
 const LONG_HEADER: u16 = 2;
+/// The page begins with a record in place of the rest of one that a server which was killed never finished.
+const OVERWRITES: u16 = 8;
 const FLAGS: u16 = 15;
 
 /// Which major version writes which magic number.
@@ -157,12 +159,20 @@ pub fn read_segment(bytes: &[u8], name: SegmentName) -> Result<(SegmentHeader, L
 
 /// Reads the beginning of a segment.
 pub fn read_partial(bytes: &[u8], name: SegmentName) -> Result<(SegmentHeader, LogFacts), WalError> {
+    read_growing(bytes, name, 0).map(|(header, facts, _)| (header, facts))
+}
+
+/// Reads a segment that is being written, as far as there are whole records: to where they go, and what those tell that
+/// end behind `from`. What stands behind them may be anything.
+pub fn read_growing(bytes: &[u8], name: SegmentName, from: u64) -> Result<(SegmentHeader, LogFacts, u64), WalError> {
     let header = SegmentHeader::read(bytes)?;
     header.check_name(name)?;
     if bytes.len() as u64 > header.segment_bytes {
         return Err(WalError::Size { found: bytes.len() as u64, expected: header.segment_bytes });
     }
-    Ok((header, walk::facts(bytes, &header, name.timeline)))
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    let (facts, written) = walk::facts_behind(bytes, &header, name.timeline, from);
+    Ok((header, facts, written as u64))
 }
 
 /// Reads what a timeline grew out of.

@@ -146,6 +146,14 @@ impl Cluster {
         self.running.retain(|running| *running != data);
     }
 
+    /// Ends a server at once, without a checkpoint.
+    #[track_caller]
+    pub(crate) fn crash(&mut self, name: &str) {
+        let data = self.path(name);
+        run(self.program("pg_ctl").arg("-D").arg(&data).args(["-m", "immediate", "-w", "stop"])).expect_code(0);
+        self.running.retain(|running| *running != data);
+    }
+
     /// Runs statements, each by itself; the output of the last without decoration.
     #[track_caller]
     pub(crate) fn sql(&self, name: &str, dbname: &str, statements: &[&str]) -> String {
@@ -169,6 +177,12 @@ impl Cluster {
         run(&mut init).expect_code(0);
         let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
         fs::write(self.path("R/recoup.toml"), format!("{config}archive_wait = \"30s\"\n")).unwrap();
+    }
+
+    /// Names the server's programs in the configuration.
+    pub(crate) fn name_programs(&self) {
+        let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
+        fs::write(self.path("R/recoup.toml"), format!("{config}bin_dir = \"{}\"\n", self.bin.display())).unwrap();
     }
 
     /// Makes snapshots wait for the archive no longer than a second, or again as long as it takes.

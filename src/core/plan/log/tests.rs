@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     id::Sha256,
-    log::{LogEntry, NamedPoint},
+    log::{LogEntry, NamedPoint, Span},
 };
 
 const BYTES: u64 = 1 << 20;
@@ -16,11 +16,12 @@ fn time(minute: u64) -> ServerTime {
 /// Each segment ends with a commit in the minute of its number.
 fn entry(file: LogFile) -> LogEntry {
     let number = match file {
-        LogFile::Segment(name) | LogFile::Partial(name) => name.number(BYTES),
+        LogFile::Segment(name) | LogFile::Partial(name) | LogFile::Piece(name, _) => name.number(BYTES),
         _ => None,
     };
     let ends = number.map(|number| match file {
         LogFile::Partial(_) => Lsn(number * BYTES + 1000),
+        LogFile::Piece(_, span) => Lsn(number * BYTES + u64::from(span.to)),
         _ => Lsn((number + 1) * BYTES),
     });
     let facts = LogFacts {
@@ -35,7 +36,8 @@ fn entry(file: LogFile) -> LogEntry {
             .collect(),
         ..LogFacts::default()
     };
-    LogEntry { file, bytes_raw: BYTES, size: 9, sha256: Sha256([1; 32]), content_tag: Some("t".into()), facts }
+    let bytes_raw = if let LogFile::Piece(_, span) = file { span.bytes() } else { BYTES };
+    LogEntry { file, bytes_raw, size: 9, sha256: Sha256([1; 32]), content_tag: Some("t".into()), facts }
 }
 
 fn record(file: &str, run: u8) -> LogRecord {
@@ -58,14 +60,21 @@ fn records(files: &str) -> Vec<LogRecord> {
     files.split_whitespace().map(|short| record(&long(short), 1)).collect()
 }
 
-/// `2:5` for segment 5 of timeline 2, `2:5p` for its beginning, `2h` for the history.
+/// `2:5` for segment 5 of timeline 2, `2:5p` for its beginning, `2:5@0-8` for a piece of it, `2h` for the history.
 fn long(short: &str) -> String {
     if let Some(timeline) = short.strip_suffix('h') {
         return format!("{:08X}.history", timeline.parse::<u32>().unwrap());
     }
     let (timeline, number) = short.split_once(':').unwrap();
-    let ending = if number.ends_with('p') { ".partial" } else { "" };
-    let number: u64 = number.trim_end_matches('p').parse().unwrap();
+    let (number, ending) = match number.split_once('@') {
+        Some((number, span)) => {
+            let (from, to) = span.split_once('-').unwrap();
+            (number, format!(".{}.piece", Span::new(from.parse().unwrap(), to.parse().unwrap()).unwrap()))
+        }
+        None if number.ends_with('p') => (number.trim_end_matches('p'), ".partial".to_owned()),
+        None => (number, String::new()),
+    };
+    let number: u64 = number.parse().unwrap();
     format!("{}{ending}", SegmentName::of_number(timeline.parse().unwrap(), number, BYTES))
 }
 
@@ -107,6 +116,16 @@ fn plans_list_exactly_what_is_replayed() {
         (all, wanted(2, Goal::Point("p6".into())), "1:3 1:4 2:5 2:6 2h", true),
         ("1:3 1:4 1:5p", wanted(1, Goal::Latest), "1:3 1:4 1:5p", true),
         ("1:3 1:4 2h 2:5p", wanted(2, Goal::Latest), "1:3 1:4 2:5p 2h", true),
+        // Pieces end a log where the whole segment is not there, and nothing reaches further.
+        ("1:3 1:4 1:5@0-800 1:5@800-2000", wanted(1, Goal::Latest), "1:3 1:4 1:5@0-800 1:5@800-2000", true),
+        ("1:3 1:4 1:5@0-800 1:5@808-2000", wanted(1, Goal::Latest), "1:3 1:4 1:5@0-800", true),
+        ("1:3 1:4 1:5p 1:5@0-800", wanted(1, Goal::Latest), "1:3 1:4 1:5p", true),
+        ("1:3 1:4 1:5p 1:5@0-2000", wanted(1, Goal::Latest), "1:3 1:4 1:5@0-2000", true),
+        ("1:3 1:4 1:5 1:5@0-2000", wanted(1, Goal::Latest), "1:3 1:4 1:5", true),
+        ("1:3 1:4 1:5@0-800 2h 2:5@0-900", wanted(2, Goal::Latest), "1:3 1:4 2:5@0-900 2h", true),
+        ("1:3 1:4 1:5@0-800", wanted(1, Goal::Time(time(4))), "1:3 1:4 1:5@0-800", true),
+        ("1:3 1:4 1:5@0-800", wanted(1, Goal::At(Lsn(5 * BYTES + 600))), "1:3 1:4 1:5@0-800", true),
+        ("1:3 1:4 1:5@0-800 1:6", wanted(1, Goal::Point("p5".into())), "1:3 1:4 1:5@0-800", true),
         // The child's copy is not there yet: the parent's whole segment has the same beginning.
         ("1:3 1:4 1:5 2h 2:6", wanted(2, Goal::Latest), "1:3 1:4 1:5 2:6 2h", true),
     ] {
@@ -132,6 +151,11 @@ fn gaps_are_named() {
         ("1:3 1:4", wanted(1, Goal::Time(time(9))), "its last commit is of 2026-11-22T10:04:00.000000Z"),
         ("1:3 1:4", wanted(1, Goal::Point("p9".into())), "ends at 0/500000"),
         ("1:3", wanted(3, Goal::Latest), "did not grow"),
+        // What there is of a segment is no bridge to the next one.
+        ("1:3 1:4@0-800 1:5", wanted(1, Goal::Latest), "000000010000000000000004 is on no store; the next"),
+        ("1:3 1:4p 1:5", wanted(1, Goal::Latest), "000000010000000000000004 is on no store; the next"),
+        ("1:3@0-392", wanted(1, Goal::Latest), "000000010000000000000003 is on no store"),
+        ("1:3 1:4@0-800", wanted(1, Goal::At(Lsn(4 * BYTES + 900))), "ends at 0/400320"),
     ] {
         let gap = planned(files, &wanted).map(|plan| names(&plan)).unwrap_err().to_string();
         assert!(gap.contains(said), "{said}: {gap}");
@@ -181,6 +205,16 @@ fn a_plan_answers_for_every_file() {
     ] {
         assert_eq!(answer(short), expected, "{short}");
     }
+    let pieces = planned("1:3 1:4 1:5@0-800 1:5@800-2000", &wanted(1, Goal::Latest)).unwrap();
+    let parts = |plan: &LogPlan, short: &str| match plan.find(long(short).parse().unwrap()) {
+        Planned::Beginning(parts) => parts.len(),
+        _ => 0,
+    };
+    assert_eq!((parts(&plan, "2:7"), parts(&pieces, "1:5"), parts(&pieces, "1:4")), (1, 2, 0));
+    assert_eq!(pieces.served().values().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2]);
+    let mut torn = pieces.clone();
+    torn.files.remove(2);
+    assert_eq!(torn.contradiction(), Some("its pieces do not follow each other"));
     let mut holed = plan.clone();
     holed.files.retain(|object| object.file.to_string() != long("2:6"));
     assert!(matches!(holed.find(long("2:6").parse().unwrap()), Planned::Inside));

@@ -1,6 +1,6 @@
 //! Segments as a server writes them, made for tests and simulations.
 
-use super::{CONTINUES, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, record::HEADER_BYTES};
+use super::{CONTINUES, LONG_HEADER, LONG_HEADER_BYTES, OVERWRITES, SHORT_HEADER_BYTES, record::HEADER_BYTES};
 use crate::{
     core::log::{Lsn, SegmentName, ServerTime},
     format::crc32c::crc32c,
@@ -112,6 +112,18 @@ impl Synthetic {
             }
             self.begin_page(rest.len());
         }
+    }
+
+    /// A record of which a server that was killed wrote only one page; what comes then begins with the next page.
+    #[must_use]
+    pub fn torn(self, data: &[u8]) -> Self {
+        let (previous, next) = (self.previous, (self.at / PAGE_BYTES + 1) * PAGE_BYTES);
+        let mut torn = self.record(10, 0, data);
+        torn.bytes[next..].fill(0);
+        (torn.at, torn.previous) = (next, previous);
+        torn.begin_page(0);
+        torn.bytes[next + 2] |= OVERWRITES as u8;
+        torn
     }
 
     /// A transaction was committed at a time.

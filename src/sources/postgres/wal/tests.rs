@@ -1,6 +1,6 @@
 //! Segments, whole and cut short, and bytes that are none.
 
-use super::{WalError, read_history, read_partial, read_segment, synthetic::Synthetic};
+use super::{WalError, read_growing, read_history, read_partial, read_segment, synthetic::Synthetic};
 use crate::core::{
     log::ServerTime,
     log::{LogFacts, Lsn, SegmentName},
@@ -45,6 +45,46 @@ fn times_commits_and_points_are_found() {
 fn a_switch_ends_the_segment() {
     let segment = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00")).switch();
     assert_eq!(facts(&segment, 3).ends, Some(Lsn(4 * BYTES)));
+}
+
+#[test]
+fn what_grows_is_told_from_where_it_was() {
+    let first = Synthetic::new(SYSTEM, name(3), BYTES).record(10, 0, &[7; 30_000]).commit(time("10:00:00"));
+    let middle = first.place();
+    let second = first.clone().commit(time("10:00:01")).record(10, 0, &[7; 9_000]);
+    let offset = |place: Lsn| place.0 - 3 * BYTES;
+    let told = |bytes: &[u8], from| read_growing(bytes, name(3), from).map(|(_, facts, to)| (facts, to)).unwrap();
+    let (facts, to) = told(first.bytes(), 0);
+    assert_eq!((facts.commits, facts.ends, to), (1, Some(middle), offset(middle)));
+    let (facts, to) = told(second.bytes(), offset(middle));
+    assert_eq!((facts.commits, facts.first_time, to), (1, Some(time("10:00:01")), offset(second.place())));
+    assert!(facts.last_begins.is_some_and(|last| last > middle));
+    // Nothing new, and a last record of which the end is not there yet.
+    assert_eq!(told(first.bytes(), offset(middle)), (LogFacts::default(), offset(middle)));
+    let mut torn = second.bytes().to_vec();
+    torn[offset(second.place()) as usize - 100..].fill(0);
+    let (facts, to) = told(&torn, offset(middle));
+    assert!(facts.commits == 1 && to < offset(second.place()) - 100, "{to}");
+    // A switch is a record like others; what it leaves empty is no part of a piece.
+    let switched = first.switch();
+    let (facts, to) = told(switched.bytes(), offset(middle));
+    assert!(facts.ends == Some(Lsn(4 * BYTES)) && to < BYTES, "{to}");
+}
+
+#[test]
+fn a_record_that_a_killed_server_never_finished_is_passed_over() {
+    for bytes in [9_000, 40_000] {
+        let before = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
+        let torn = before.clone().torn(&vec![7; bytes]);
+        assert_eq!(facts(&torn, 3).ends, Some(before.place()), "{bytes}");
+        let after = torn.record(10, 0, &[1; 10_000]).commit(time("10:00:01"));
+        let found = facts(&after, 3);
+        assert_eq!((found.commits, found.ends), (2, Some(after.place())), "{bytes}");
+    }
+    // Without the mark, what stands on the next page is nothing that follows.
+    let mut plain = Synthetic::new(SYSTEM, name(3), BYTES).torn(&[7; 9_000]).commit(time("10:00:01")).bytes().to_vec();
+    plain[8192 + 2] &= !8;
+    assert_eq!(read_segment(&plain, name(3)).unwrap().1.commits, 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The walk over the records of a segment, page by page.
 
 use super::{
-    CONTINUES, FLAGS, LONG_HEADER, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader,
+    CONTINUES, FLAGS, LONG_HEADER, LONG_HEADER_BYTES, OVERWRITES, SHORT_HEADER_BYTES, SegmentHeader,
     record::{self, HEADER_BYTES, Told},
     u16_at, u32_at, u64_at,
 };
@@ -23,20 +23,28 @@ struct Page {
     header_bytes: usize,
     /// Bytes of the record that began before it; `None` where it begins with a record.
     remaining: Option<usize>,
+    /// Whether it begins with a record in place of the rest of one that was never finished.
+    overwrites: bool,
 }
 
-/// What the whole records of a segment tell.
-pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogFacts {
+/// What the whole records of a segment tell that end behind an offset, and the offset up to which there are such records:
+/// 0 where there is none.
+pub(super) fn facts_behind(bytes: &[u8], header: &SegmentHeader, timeline: u32, from: usize) -> (LogFacts, usize) {
     let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
     let mut facts = LogFacts::default();
-    let Some(mut at) = walk.first_record() else { return facts };
+    let mut written = 0;
+    let Some(mut at) = walk.first_record() else { return (facts, written) };
     let mut previous: Option<Lsn> = None;
-    while let Some((start, record, next)) = walk.record(at) {
+    while let Some((start, record, next)) = walk.record(at).or_else(|| walk.record(walk.overwritten(at)?)) {
         if previous.is_some_and(|previous| record::previous(&record) != Some(previous)) {
             break; // what a recycled file held before
         }
         previous = Some(walk.place(start));
         let end = walk.place(next);
+        (at, written) = (next, next.min(bytes.len()));
+        if next <= from {
+            continue;
+        }
         facts.last_begins = Some(walk.place(start));
         facts.ends = Some(end);
         match record::told(&record, end) {
@@ -59,9 +67,8 @@ pub(super) fn facts(bytes: &[u8], header: &SegmentHeader, timeline: u32) -> LogF
                 }
             }
         }
-        at = next;
     }
-    facts
+    (facts, written)
 }
 
 fn note(facts: &mut LogFacts, time: crate::core::log::ServerTime) {
@@ -91,7 +98,8 @@ impl<'b> Walk<'b> {
             && u64_at(page, 8)? == self.place(at).0;
         let remaining = usize::try_from(u32_at(page, 16)?).ok()?;
         let header_bytes = if is_first { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES };
-        fits.then_some(Page { header_bytes, remaining: (flags & CONTINUES != 0).then_some(remaining) })
+        let remaining = (flags & CONTINUES != 0).then_some(remaining);
+        fits.then_some(Page { header_bytes, remaining, overwrites: flags & OVERWRITES != 0 })
     }
 
     /// Where the first record begins: behind the rest of one that began in the segment before.
@@ -107,9 +115,25 @@ impl<'b> Walk<'b> {
             remaining -= room;
             page_at += self.page_bytes;
             page = self.page(page_at)?;
+            if page.overwrites {
+                return Some(page_at + page.header_bytes);
+            }
             if page.remaining != Some(remaining) {
                 return None;
             }
+        }
+    }
+
+    /// Where the log goes on after a record at an offset of which a server that was killed wrote only some pages.
+    fn overwritten(&self, at: usize) -> Option<usize> {
+        let mut page_at = (at / self.page_bytes + 1) * self.page_bytes;
+        loop {
+            let page = self.page(page_at)?;
+            if page.overwrites {
+                return Some(page_at + page.header_bytes);
+            }
+            page.remaining?;
+            page_at += self.page_bytes;
         }
     }
 
