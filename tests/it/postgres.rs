@@ -207,8 +207,8 @@ fn another_server_is_no_base() {
     let planned = run(&mut cluster.recoup(["backup", "ledger", "--dry-run"])).expect_code(0);
     assert!(planned.stdout.contains("another server begins a new history"), "{planned:?}");
     let taken = cluster.backup(&[]);
-    assert_eq!(taken.code, 13, "{taken:?}");
-    assert!(taken.stderr.contains("is not durable"), "{taken:?}");
+    assert_eq!(taken.code, 17, "{taken:?}");
+    assert!(taken.stderr.contains("another one than that whose log is archived"), "{taken:?}");
     let foreign = || -> Vec<String> {
         let checked = run(&mut cluster.recoup(["check", "--json"])).json();
         let findings = checked["findings"].as_array().unwrap().iter();

@@ -217,6 +217,9 @@ fn what_is_missing_is_said() {
     let site = site();
     drill(&site, Drilled::Passed);
     drill(&site, Drilled::NoEnd);
+    // What enough stores show is remembered.
+    let checked = run(&mut site.command(&["check", "--json"])).json();
+    assert_eq!(checked["schema"], "recoup.check/1");
     // A store is down: the report is made all the same.
     fs::rename(site.store("b"), site.path().join("away")).unwrap();
     let made = report(&site, "down", 1).json();
