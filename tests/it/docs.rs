@@ -9,6 +9,7 @@ mod world;
 
 use crate::{
     needs::needs,
+    postgres::cluster::programs,
     support::{program, recoup, run},
 };
 use recoup::{
@@ -33,6 +34,7 @@ const PAGES: &[(&str, usize)] = &[
     ("recoup-policy.5", 1),
     ("recoup-report.5", 4),
     ("recoup-repository.7", 3),
+    ("recoup-runbook-postgres.7", 25),
     ("recoup-runbook.7", 25),
     ("recoup-source-log.7", 7),
     ("recoup-source-postgres.7", 0),
@@ -64,11 +66,16 @@ fn items(page: &str) -> BTreeSet<String> {
 
 /// Follows the examples of a page; `least` guards against blocks that are not recognised any more.
 fn try_page(name: &str) {
+    try_page_with(name, None);
+}
+
+/// The same; with the programs of a server that refuses root, by another user.
+fn try_page_with(name: &str, server: Option<&Path>) {
     let (_, least) = PAGES.iter().find(|(page, _)| *page == name).expect("the page is in the list");
     let steps = steps(&page(name));
     let shown = steps.iter().filter(|step| step.is_shown).count();
     assert!(shown >= *least, "man/{name} shows {shown} commands, not {least}");
-    follow(name, &steps);
+    follow(name, &steps, server);
 }
 
 #[test]
@@ -78,7 +85,7 @@ fn the_session_in_the_readme_is_real() {
     }
     let steps = steps(&text_of("README.md"));
     assert!(steps.iter().filter(|step| step.is_shown).count() >= 5, "the README shows a session");
-    follow("README.md", &steps);
+    follow("README.md", &steps, None);
 }
 
 #[test]
@@ -87,6 +94,14 @@ fn the_runbook_is_real() {
         return;
     }
     try_page("recoup-runbook.7");
+}
+
+#[test]
+fn the_runbook_of_servers_is_real() {
+    if !needs("script") || !needs("jq") || !needs("postgres15") || !needs("setpriv") {
+        return;
+    }
+    try_page_with("recoup-runbook-postgres.7", Some(&programs("postgres15")));
 }
 
 #[test]
@@ -103,7 +118,10 @@ fn the_examples_of_the_other_pages_are_real() {
     if !needs("script") || !needs("sqlite3") || !needs("jq") {
         return;
     }
-    for (name, _) in PAGES.iter().filter(|(name, _)| !matches!(*name, "recoup-runbook.7" | "recoup-repository.7")) {
+    for (name, _) in PAGES
+        .iter()
+        .filter(|(name, _)| !matches!(*name, "recoup-runbook.7" | "recoup-runbook-postgres.7" | "recoup-repository.7"))
+    {
         try_page(name);
     }
 }

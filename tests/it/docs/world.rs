@@ -1,6 +1,9 @@
 //! A host of its own for examples: what they call `/data`, `/mnt` and so on lies in a temporary directory.
 
-use crate::support::{Run, program, recoup, run};
+use crate::{
+    postgres::cluster::{as_owner, own},
+    support::{Run, program, recoup, run},
+};
 use std::{
     collections::BTreeMap,
     fs,
@@ -127,6 +130,20 @@ impl Step {
 pub(super) struct World {
     dir: tempfile::TempDir,
     root: PathBuf,
+    /// The programs of a server that refuses root; then another user does everything.
+    server: Option<PathBuf>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let Some(server) = &self.server else { return };
+        for data in fs::read_dir(self.root.join("data")).into_iter().flatten().flatten() {
+            if data.path().join("postmaster.pid").exists() {
+                let mut stop = as_owner(&self.root, server.join("pg_ctl"));
+                let _ = stop.arg("-D").arg(data.path()).args(["-m", "immediate", "-w", "stop"]).output();
+            }
+        }
+    }
 }
 
 impl World {
@@ -136,7 +153,17 @@ impl World {
         for place in ["data", "mnt", "etc/recoup", "media/key", "srv"] {
             fs::create_dir_all(root.join(place)).unwrap();
         }
-        World { dir, root }
+        World { dir, root, server: None }
+    }
+
+    /// The same, for the user who runs servers with these programs.
+    fn of_server(server: &Path) -> Self {
+        let mut world = World::new();
+        fs::create_dir(world.root.join("bin")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_recoup"), world.root.join("bin/recoup")).unwrap();
+        own(&world.root, ".");
+        world.server = Some(server.to_owned());
+        world
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -178,11 +205,21 @@ impl World {
             command = command.replace(place, &format!("{}{place}", self.root.display()));
         }
         fs::write(self.root.join("command"), command).unwrap();
-        let mut terminal = program("script", &self.root);
+        let mut terminal = match &self.server {
+            None => program("script", &self.root),
+            Some(_) => as_owner(&self.root, "script"),
+        };
         terminal.args(["-qec", "sh ./command 2>messages", "/dev/null"]);
-        let recoup = Path::new(env!("CARGO_BIN_EXE_recoup")).parent().unwrap();
-        let path = recoup::world::environment("PATH").unwrap_or_default();
-        terminal.env("PATH", format!("{}:{path}", recoup.display())).env("TERM", "dumb").env("NO_COLOR", "1");
+        let built = Path::new(env!("CARGO_BIN_EXE_recoup")).parent().unwrap();
+        let mut path = recoup::world::environment("PATH").unwrap_or_default();
+        match &self.server {
+            None => path = format!("{}:{path}", built.display()),
+            Some(server) => {
+                path = format!("{}:{}:{path}", self.root.join("bin").display(), server.display());
+                terminal.env("PGHOST", self.root.join("srv")).env("PGUSER", "postgres").env("PAGER", "cat");
+            }
+        }
+        terminal.env("PATH", path).env("TERM", "dumb").env("NO_COLOR", "1");
         terminal.env("RECOUP_CONFIG", self.root.join("etc/recoup/recoup.toml")).env("SHELL", "/bin/sh");
         run(&mut terminal)
     }
@@ -207,13 +244,14 @@ fn spaced(line: &str) -> String {
 }
 
 /// Follows the steps of a document; panics at the first that does not do what it says.
-pub(super) fn follow(document: &str, steps: &[Step]) {
-    let mut world = World::new();
+pub(super) fn follow(document: &str, steps: &[Step], server: Option<&Path>) {
+    let new = || server.map_or_else(World::new, World::of_server);
+    let mut world = new();
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for step in steps {
         let place = format!("{document}:{}", step.line);
         let Some(command) = &step.command else {
-            (world, names) = (World::new(), BTreeMap::new());
+            (world, names) = (new(), BTreeMap::new());
             continue;
         };
         let command = names.iter().fold(command.clone(), |line, (name, value)| line.replace(name, value));

@@ -59,10 +59,7 @@ impl Cluster {
 
     /// Gives what lies there to the user who runs the cluster.
     pub(crate) fn own(&self, name: &str) {
-        if is_root() {
-            let owner = format!("{OWNER}:{OWNER}");
-            run(program("chown", self.dir.path()).args(["-R", "--no-dereference", &owner, name])).expect_code(0);
-        }
+        own(self.dir.path(), name);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -71,16 +68,7 @@ impl Cluster {
 
     /// Any program, as the user who runs the cluster.
     pub(crate) fn as_owner(&self, name: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = if is_root() {
-            let mut command = program("setpriv", self.dir.path());
-            let ids = [format!("--reuid={OWNER}"), format!("--regid={OWNER}")];
-            command.args(ids).args(["--clear-groups", "--no-new-privs", "--"]).arg(name);
-            command
-        } else {
-            program(name.as_ref().to_str().unwrap(), self.dir.path())
-        };
-        command.env("HOME", self.dir.path()).env("TMPDIR", self.dir.path()).env("LC_ALL", "C");
-        command
+        as_owner(self.dir.path(), name)
     }
 
     /// A program of the server's version.
@@ -292,6 +280,28 @@ pub(crate) const LEDGER: &[&str] = &[
 pub(crate) const BALANCED: &str = "SELECT (SELECT coalesce(sum(amount_minor), 0) FROM posting) = 0 AND NOT EXISTS ( \
     SELECT FROM account a WHERE balance_minor <> \
     (SELECT coalesce(sum(amount_minor), 0) FROM posting p WHERE p.account = a.id))";
+
+/// Gives what lies below a directory to the user who runs clusters.
+pub(crate) fn own(dir: &Path, name: &str) {
+    if is_root() {
+        let owner = format!("{OWNER}:{OWNER}");
+        run(program("chown", dir).args(["-R", "--no-dereference", &owner, name])).expect_code(0);
+    }
+}
+
+/// Any program, as the user who runs clusters.
+pub(crate) fn as_owner(dir: &Path, name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = if is_root() {
+        let mut command = program("setpriv", dir);
+        let ids = [format!("--reuid={OWNER}"), format!("--regid={OWNER}")];
+        command.args(ids).args(["--clear-groups", "--no-new-privs", "--"]).arg(name);
+        command
+    } else {
+        program(name.as_ref().to_str().unwrap(), dir)
+    };
+    command.env("HOME", dir).env("TMPDIR", dir).env("LC_ALL", "C");
+    command
+}
 
 fn is_root() -> bool {
     world::user_id() == 0
