@@ -1,6 +1,7 @@
 //! What a server says of itself that its files do not say: kept with each snapshot, so that a restore can name what
 //! does not fit before anything is written.
 
+use super::startup;
 use crate::world::programs::{Halt, Program};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -71,8 +72,8 @@ impl About {
     /// Adds what is so of the host: the libraries of the server that `data_dir` is of.
     pub(super) fn with_host(mut self, data_dir: &Path) -> Self {
         let pid = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-        let number = pid.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
-        self.icu = number.and_then(|number| icu_of(Path::new(&format!("/proc/{number}/exe"))));
+        let process = startup::process_and_status(&pid);
+        self.icu = process.and_then(|(number, _)| icu_of(Path::new(&format!("/proc/{number}/exe"))));
         self.libc = libc();
         self
     }

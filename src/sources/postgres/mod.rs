@@ -5,6 +5,7 @@
 //! next snapshot will want to know of this one).
 
 pub mod about;
+mod address;
 pub mod checks;
 mod control;
 mod failures;

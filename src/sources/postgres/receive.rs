@@ -1,7 +1,15 @@
 //! The log of a server while it is written, through a replication slot. The server's own `pg_receivewal` receives it:
 //! whole segments under their names, the one that is being written as `.partial`.
 
-use super::{Server, control::Control, failures, programs::Programs, session::Session};
+use super::{
+    Server,
+    address::Address,
+    control::Control,
+    failures,
+    programs::Programs,
+    server::read_end,
+    session::{Session, check_system},
+};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -14,9 +22,7 @@ use crate::{
 };
 use std::{
     ffi::OsString,
-    fmt, fs,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -103,17 +109,7 @@ impl Receiver {
         let (control, _) = Control::read(&self.data_dir)?;
         let session = Session::open(&self.data_dir, &self.server)?;
         let answer = self.ask(&session)?;
-        if answer.system != control.system {
-            return Err(failures::unfit(format!(
-                "{} is not the data directory of the server that answers",
-                self.data_dir.display()
-            ))
-            .cause(format!(
-                "the server's system identifier is {}, the directory's is {}",
-                answer.system, control.system
-            ))
-            .next_step("correct data_dir or url of the source in recoup.toml, so that both name one server"));
-        }
+        check_system(&self.data_dir, control.system, answer.system)?;
         if answer.wal_level == "minimal" {
             return Err(failures::unfit("PostgreSQL writes too little log to be followed")
                 .cause("wal_level is minimal")
@@ -210,20 +206,16 @@ impl Receiver {
     }
 
     fn conninfo(&self) -> String {
-        let postmaster = fs::read_to_string(self.data_dir.join("postmaster.pid")).unwrap_or_default();
-        let line = |number: usize| postmaster.lines().nth(number).map(str::trim).filter(|line| !line.is_empty());
-        let host = self.server.host.as_deref().or_else(|| line(4)).unwrap_or("/run/postgresql");
-        let port = self.server.port.or_else(|| line(3)?.parse().ok()).unwrap_or(5432);
-        let user = self.server.user.clone().unwrap_or_else(|| world::user_name(world::user_id()));
+        let Address { host, port, role } = self.server.address(&self.data_dir);
         let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
-        let (host, user, name) = (quoted(host), quoted(&user), quoted(APPLICATION));
+        let (host, user, name) = (quoted(&host), quoted(&role), quoted(APPLICATION));
         format!("host={host} port={port} user={user} connect_timeout=10 application_name={name}")
     }
 
     /// The program ended before it received anything.
     pub fn not_given(&self, said: &str) -> Failure {
         let failure = failures::unfit(format!("PostgreSQL does not give the log of {}", self.source)).cause(said);
-        let role = self.server.user.clone().unwrap_or_else(|| world::user_name(world::user_id()));
+        let role = self.server.role();
         if said.contains("pg_hba.conf") {
             return failure.next_step(format!(
                 "allow it in pg_hba.conf: local replication {role} peer (or host replication {role} ADDRESS \
@@ -247,16 +239,8 @@ impl Receiving {
 
     /// What it said last.
     pub fn said(&self) -> String {
-        let mut text = Vec::new();
-        let read = File::open(self.kept.log()).and_then(|mut log| {
-            let from = log.metadata()?.len().saturating_sub(SAID_BYTES_MAX);
-            log.seek(SeekFrom::Start(from))?;
-            log.take(SAID_BYTES_MAX).read_to_end(&mut text)
-        });
-        match (read, last_words(&String::from_utf8_lossy(&text))) {
-            (Ok(_), Some(words)) => words,
-            _ => format!("{PROGRAM} ended and said nothing"),
-        }
+        let words = last_words(&read_end(&self.kept.log(), SAID_BYTES_MAX));
+        words.unwrap_or_else(|| format!("{PROGRAM} ended and said nothing"))
     }
 
     /// Asks it to end in order, for at most `limit`. Blocks.

@@ -433,7 +433,7 @@ fn read_start(path: &Path) -> String {
 }
 
 /// The end of a file, at most so many bytes of it; empty where it cannot be read.
-fn read_end(path: &Path, most: u64) -> String {
+pub(super) fn read_end(path: &Path, most: u64) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();

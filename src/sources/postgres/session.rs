@@ -3,16 +3,14 @@
 use super::{
     Server,
     about::{About, Collation, Tablespace},
+    address::Address,
     control::Control,
     failures, pgpass, receive,
 };
-use crate::{
-    core::{
-        failure::Failure,
-        log::{Lsn, ServerTime},
-        server::{ServerFacts, Slot},
-    },
-    world,
+use crate::core::{
+    failure::Failure,
+    log::{Lsn, ServerTime},
+    server::{ServerFacts, Slot},
 };
 use chrono::DateTime;
 use std::{
@@ -66,16 +64,12 @@ impl Session {
 
     /// The same, by a server that may take so long to answer.
     pub(super) fn open_within(data_dir: &Path, server: &Server, patience: Duration) -> Result<Self, Failure> {
-        let postmaster = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-        let line = |number: usize| postmaster.lines().nth(number).map(str::trim).filter(|line| !line.is_empty());
-        let host = server.host.as_deref().or_else(|| line(4)).unwrap_or("/run/postgresql");
-        let port = server.port.or_else(|| line(3)?.parse().ok()).unwrap_or(5432);
-        let role = server.user.clone().unwrap_or_else(|| world::user_name(world::user_id()));
+        let Address { host, port, role } = server.address(data_dir);
         let dbname = server.dbname.as_deref().unwrap_or("postgres");
         let mut config = Config::new();
-        config.host(host).port(port).user(&role).dbname(dbname).application_name("recoup");
+        config.host(&host).port(port).user(&role).dbname(dbname).application_name("recoup");
         config.connect_timeout(patience);
-        if let Some(password) = pgpass::find(&pgpass::Wanted { host, port, dbname, user: &role }) {
+        if let Some(password) = pgpass::find(&pgpass::Wanted { host: &host, port, dbname, user: &role }) {
             config.password(password);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -294,7 +288,11 @@ fn check_identity(data_dir: &Path, system: u64, directory: &str, identifier: i64
     if place(&theirs).is_none_or(|theirs| Some(theirs) != place(data_dir)) {
         return Err(foreign(data_dir, &format!("the server's data directory is {}", theirs.display())));
     }
-    let identifier = identifier.cast_unsigned();
+    check_system(data_dir, system, identifier.cast_unsigned())
+}
+
+/// The same, by the system identifier alone.
+pub(super) fn check_system(data_dir: &Path, system: u64, identifier: u64) -> Result<(), Failure> {
     if identifier != system {
         let cause = format!("the server's system identifier is {identifier}, the directory's is {system}");
         return Err(foreign(data_dir, &cause));

@@ -9,14 +9,14 @@ mod tests;
 mod walk;
 
 use crate::core::{
-    log::{HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},
-    plan::log::{Ancestor, TimelineHistory},
+    log::{Ancestor, HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},
+    plan::log::TimelineHistory,
 };
 
 /// Bytes of the header of a segment's first page.
-const LONG_HEADER_BYTES: usize = 40;
+pub(super) const LONG_HEADER_BYTES: usize = 40;
 /// Bytes of the header of every other page.
-const SHORT_HEADER_BYTES: usize = 24;
+pub(super) const SHORT_HEADER_BYTES: usize = 24;
 /// The first of these in a page's flags: the page begins with the rest of a record.
 const CONTINUES: u16 = 1;
 const LONG_HEADER: u16 = 2;

@@ -5,7 +5,7 @@ use super::{
     Server,
     control::Control,
     session::Session,
-    wal::{self, SegmentHeader},
+    wal::{self, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader},
 };
 use crate::{
     core::{
@@ -29,8 +29,6 @@ const NAMES_MAX: usize = 1_000_000;
 const READ_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of the largest page that a server may be built with.
 const PAGE_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of the headers of a segment's first page and of every other.
-const PAGE_HEADERS: [u64; 2] = [40, 24];
 
 /// Looks at the directory, then asks the server.
 pub(super) fn look(data_dir: &Path, server: &Server, patience: Duration, now: Timestamp) -> Watched {
@@ -110,7 +108,7 @@ fn behind(content: Vec<u8>, name: SegmentName, offset: u64) -> Option<(SegmentHe
 /// Where the records before a place end: a server that has filled a page says where the next record would begin.
 fn end_of_records(at: Lsn, segment_bytes: u64) -> Lsn {
     const PAGE_BYTES: u64 = 8192;
-    let [first, other] = PAGE_HEADERS;
+    let (first, other) = (LONG_HEADER_BYTES as u64, SHORT_HEADER_BYTES as u64);
     if at.0 % segment_bytes == first {
         Lsn(at.0 - first)
     } else if at.0 % PAGE_BYTES == other && at.0 % segment_bytes > PAGE_BYTES {
