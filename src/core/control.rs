@@ -98,8 +98,6 @@ pub struct ControlState {
     /// Records that were acknowledged as lost.
     #[serde(default)]
     pub lost: LostRecords,
-    /// Signers that were revoked.
-    pub revoked_signers: BTreeSet<String>,
     /// How many stores made a snapshot of a source durable, by writer, from which of its records on.
     #[serde(default)]
     min_stores: BTreeMap<SourceName, BTreeMap<WriterId, BTreeMap<u64, u64>>>,
@@ -112,7 +110,7 @@ pub struct ControlState {
     /// The newest record of each writer that another has seen on more than half of the stores.
     #[serde(default)]
     pub seen: BTreeMap<WriterId, u64>,
-    /// Where it is recorded that a signer was revoked.
+    /// The records that a signer was revoked.
     #[serde(default)]
     revocations: BTreeMap<String, BTreeSet<(WriterId, u64)>>,
 }
@@ -132,9 +130,7 @@ impl ControlState {
             }
             _ => {}
         }
-        if let Some(control) = &record.control {
-            self.add_control(record, control);
-        }
+        self.add_change(record);
     }
 
     /// Adds what a record changes, but not the record: another one will say the same in its place.
@@ -220,7 +216,6 @@ impl ControlState {
             }
             Control::RecordsLost { .. } => self.lost.add_acknowledged(record),
             Control::SignerRevoked { signer, .. } => {
-                self.revoked_signers.insert(signer.clone());
                 self.revocations.entry(signer.clone()).or_default().insert((record.writer, record.number));
             }
             Control::RecipientAdded { .. } | Control::RecipientRemoved { .. } | Control::SignerAdded { .. } => {}
@@ -255,26 +250,25 @@ impl ControlState {
     /// Whether nothing that a writer does counts any more: who signed its newest record was revoked, and the records
     /// `since` have that in them, and all of its own.
     fn has_ended(&self, writer: WriterId, signer: &str, since: &BTreeMap<WriterId, u64>) -> bool {
-        let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
-        self.revocations.get(signer).is_some_and(|records| records.iter().any(|(of, number)| has(*of, *number)))
-            && self.heads.get(&writer).is_some_and(|head| has(writer, head.number))
+        let is_in = |(of, number): &(WriterId, u64)| has(since, *of, *number);
+        self.revocations.get(signer).is_some_and(|records| records.iter().any(is_in))
+            && self.heads.get(&writer).is_some_and(|head| has(since, writer, head.number))
     }
 
     /// Whether another writer of the same signer goes on in the place of one, as after the state directory was lost, or
     /// its chain was given up: it has seen all that the writer ever recorded, and says how many stores it wants itself;
     /// and the records `since` have all of that in them. One host has a key, and one state directory at a time.
     fn is_followed(&self, source: &SourceName, writer: WriterId, since: &BTreeMap<WriterId, u64>) -> bool {
-        let has = |of: WriterId, number: u64| since.get(&of).is_some_and(|newest| *newest >= number);
-        let Some(head) = self.heads.get(&writer).filter(|head| has(writer, head.number)) else { return false };
+        let Some(head) = self.heads.get(&writer).filter(|head| has(since, writer, head.number)) else { return false };
         let says = |of: WriterId| {
             let of_writer = self.min_stores.get(source).and_then(|of_source| of_source.get(&of));
-            of_writer.and_then(|of_writer| of_writer.keys().next()).is_some_and(|first| has(of, *first))
+            of_writer.and_then(|of_writer| of_writer.keys().next()).is_some_and(|first| has(since, of, *first))
         };
         let follows = |other: &WriterId| {
             let seen = self.seen_by.get(other).and_then(|seen| seen.get(&writer));
             *other != writer
                 && self.signers.get(other) == self.signers.get(&writer)
-                && seen.is_some_and(|(number, record)| *number >= head.number && has(*other, *record))
+                && seen.is_some_and(|(number, record)| *number >= head.number && has(since, *other, *record))
                 && says(*other)
         };
         // Of two that have seen each other to the end, which honest ones never have, neither is gone.
@@ -284,6 +278,16 @@ impl ControlState {
             seen.is_some_and(|(number, _)| *number >= end)
         };
         self.signers.keys().any(|other| follows(other) && !is_mutual(other))
+    }
+
+    /// The signers that were revoked.
+    pub fn revoked_signers(&self) -> impl Iterator<Item = &String> {
+        self.revocations.keys()
+    }
+
+    /// Whether a signer was revoked.
+    pub fn is_revoked(&self, signer: &str) -> bool {
+        self.revocations.contains_key(signer)
     }
 
     /// The holds that were not released.
@@ -328,13 +332,15 @@ impl ControlState {
     }
 }
 
+/// Whether the records up to those of `since` have one of a writer in them.
+fn has(since: &BTreeMap<WriterId, u64>, of: WriterId, number: u64) -> bool {
+    since.get(&of).is_some_and(|newest| *newest >= number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{
-        evidence::{BodyRef, SeenHead},
-        id::RunId,
-    };
+    use crate::core::{evidence::SeenHead, id::RunId};
 
     /// What a record says, whose it is, which one, and who signed it.
     fn add(state: &mut ControlState, of: (u8, u64), signer: &str, control: Control) {
@@ -354,26 +360,14 @@ mod tests {
             number: *number,
             sha256: Sha256([*number as u8; 32]),
         });
-        let at = "2026-11-22T10:00:00Z".parse().unwrap();
         let record = Record {
-            format: crate::core::evidence::FORMAT.to_owned(),
-            repository: RunId::from_random([7; 16]),
             writer: RunId::from_random([writer; 16]),
             number,
-            previous: None,
             seen: seen.collect(),
-            acknowledged: BTreeMap::new(),
             signer: signer.to_owned(),
             action: Action::Configuration,
-            phase: Phase::Whole,
-            closes: None,
-            verdict: Verdict::Passed,
-            started_at: at,
-            recorded_at: at,
-            subjects: Vec::new(),
-            measured: None,
             control: Some(control),
-            body: BodyRef { size: 0, sha256: Sha256([0; 32]) },
+            ..Record::example()
         };
         state.add(&record, Sha256([number as u8; 32]));
     }

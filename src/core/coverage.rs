@@ -131,9 +131,8 @@ impl StoredLog {
             }
         }
         for (name, known) in by_segment {
-            let partial = self.files.get(&LogFile::Partial(name)).map(|stored| stored.facts.ends);
-            let is_more = |chain: &log::Chain| partial.is_none_or(|ends| ends < chain.facts.ends);
-            let Some(chain) = log::Chain::longest(&known).filter(is_more) else { continue };
+            let partial = self.files.get(&LogFile::Partial(name)).map(|stored| &stored.facts);
+            let Some(chain) = log::Chain::beyond(&known, partial) else { continue };
             let mut parts =
                 pieces.iter().filter(|(object, _)| chain.objects.contains(object)).map(|(_, stored)| stored);
             let Some(first) = parts.next().cloned() else { continue };

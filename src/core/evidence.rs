@@ -467,10 +467,9 @@ pub struct Body {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record {
+impl Record {
+    /// One that may be, for tests to change.
+    pub(crate) fn example() -> Self {
         let at: Timestamp = "2026-11-22T09:15:00Z".parse().unwrap();
         Record {
             format: FORMAT.to_owned(),
@@ -493,11 +492,16 @@ mod tests {
             body: BodyRef { size: 3, sha256: Sha256([2; 32]) },
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn contradictions() {
-        assert_eq!(record().contradiction(), None);
-        let own = SeenHead { writer: record().writer, number: 1, sha256: Sha256([0; 32]) };
+        assert_eq!(Record::example().contradiction(), None);
+        let own = SeenHead { writer: Record::example().writer, number: 1, sha256: Sha256([0; 32]) };
         let changes: [fn(&mut Record, SeenHead); 9] = [
             |record, _| record.format = "recoup-evidence/2".to_owned(),
             |record, _| record.number = 0,
@@ -510,7 +514,7 @@ mod tests {
             |record, _| record.signer = "a\u{1b}[31m".to_owned(),
         ];
         for (at, change) in changes.iter().enumerate() {
-            let mut changed = record();
+            let mut changed = Record::example();
             change(&mut changed, own);
             assert!(changed.contradiction().is_some(), "change {at}");
         }
@@ -525,7 +529,7 @@ mod tests {
             (None, "a", NAMED_MAX + 1, false),
         ];
         for (rto_seconds, store, number, is_right) in cases {
-            let mut record = record();
+            let mut record = Record::example();
             let (disaster_at, drawn_at_random) = (record.started_at, true);
             let stores_used = vec![store.to_owned(); number];
             record.measured =

@@ -83,9 +83,8 @@ impl LostRecords {
 mod tests {
     use super::*;
     use crate::core::{
-        evidence::{Action, BodyRef, FORMAT, Phase, SeenHead, Verdict},
+        evidence::{Action, SeenHead},
         id::Sha256,
-        time::Timestamp,
     };
 
     /// What counts of an acknowledgement of 4 to 9 by record 6 of its writer.
@@ -102,26 +101,14 @@ mod tests {
     fn what_nobody_has_seen_is_not_lost() {
         for (of, seen, counts) in COUNTS {
             let (of, sha256) = (of.parse().unwrap(), Sha256([3; 32]));
-            let at: Timestamp = "2026-11-22T09:15:00Z".parse().unwrap();
             let record = Record {
-                format: FORMAT.to_owned(),
-                repository: "cccccccccccccccc".parse().unwrap(),
                 writer: "aaaaaaaaaaaaaaaa".parse().unwrap(),
                 number: 6,
                 previous: Some(sha256),
                 seen: seen.iter().map(|number| SeenHead { writer: of, number: *number, sha256 }).collect(),
-                acknowledged: BTreeMap::new(),
-                signer: "SHA256:x".to_owned(),
                 action: Action::Acknowledge,
-                phase: Phase::Whole,
-                closes: None,
-                verdict: Verdict::Passed,
-                started_at: at,
-                recorded_at: at,
-                subjects: Vec::new(),
-                measured: None,
                 control: Some(Control::RecordsLost { writer: of, first: 4, last: 9 }),
-                body: BodyRef { size: 3, sha256 },
+                ..Record::example()
             };
             assert_eq!(acknowledged_by(&record), counts.map(|last| (of, 4, last)), "{of} {seen:?}");
         }

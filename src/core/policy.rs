@@ -99,6 +99,12 @@ impl Copies {
     pub fn required_stores(&self, stores: usize) -> usize {
         self.min_stores.map_or(stores / 2 + 1, |wanted| wanted as usize)
     }
+
+    /// The same, with another number of stores.
+    #[must_use]
+    pub fn on_stores(self, stores: usize) -> Self {
+        Copies { min_stores: u32::try_from(stores).ok(), ..self }
+    }
 }
 
 /// Where a store is and who runs it, as the configuration says.

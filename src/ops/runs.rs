@@ -203,6 +203,11 @@ async fn backup_one(
     backup::backup(host, &protected, full, progress).await
 }
 
+/// This host's state directory, where it has one yet.
+fn state_dir_of(settings: &Settings) -> Option<std::path::PathBuf> {
+    Some(settings.host.state_dir.clone()).filter(|directory| directory.exists())
+}
+
 /// The failure of a snapshot that as many stores hold as the policy asks for, before every prune knows of that.
 fn not_durable_yet(outcome: &mut SourceOutcome, snapshot: &Snapshot) -> Option<Failure> {
     let because = snapshot.required_because.as_ref().filter(|_| !snapshot.durable && !snapshot.stores.is_empty())?;
@@ -292,7 +297,7 @@ pub async fn verify_stores(
     let known = settings.map(|settings| known_of(settings, repository.id, &sources)).unwrap_or_default();
     let copies = settings.map(copies_of).unwrap_or_default();
     let named = sources.clone();
-    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    let state_dir = settings.and_then(state_dir_of);
     let request = VerifyRequest { sources, all, known, copies, state_dir };
     let result = verify::verify(repository, &request, progress).await?;
     if let Some(settings) = settings {
@@ -422,6 +427,6 @@ pub async fn list_snapshots(
             *wanted = evidence::copies_now(repository, state_dir, name, wanted.clone(), known);
         }
     }
-    let state_dir = settings.map(|settings| settings.host.state_dir.clone()).filter(|directory| directory.exists());
+    let state_dir = settings.and_then(state_dir_of);
     list::list(repository, &ListRequest { source: source.cloned(), copies, known, state_dir }).await
 }

@@ -72,6 +72,14 @@ impl Chain {
         chains.max_by_key(|chain| (chain.to, std::cmp::Reverse(chain.objects.len())))
     }
 
+    /// The same, where they reach further than a file that has the beginning of the segment, too.
+    pub fn beyond<'p>(
+        pieces: impl IntoIterator<Item = &'p (LogObject, LogFacts)>,
+        partial: Option<&LogFacts>,
+    ) -> Option<Self> {
+        Chain::longest(pieces).filter(|chain| partial.is_none_or(|partial| partial.ends < chain.facts.ends))
+    }
+
     fn of_run(pieces: &BTreeMap<Span, &(LogObject, LogFacts)>) -> Option<Self> {
         let mut chain = Chain { objects: Vec::new(), to: 0, facts: LogFacts::default() };
         loop {

@@ -3,7 +3,7 @@
 use crate::core::{
     id::{RepositoryId, RunId, SourceName},
     log::ServerTime,
-    log::{Chain, HistoryId, LogFacts, LogFile, LogObject, LogRecord, Lsn, SegmentName, forks},
+    log::{Ancestor, Chain, HistoryId, LogFacts, LogFile, LogObject, LogRecord, Lsn, SegmentName, forks},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,8 +16,6 @@ pub const FORMAT: &str = "recoup-log-plan/1";
 
 /// The most bytes of a plan: enough for millions of segments.
 pub const BYTES_MAX: u64 = 1 << 30;
-
-pub use crate::core::log::Ancestor;
 
 /// What a timeline grew out of, as its history file tells: its ancestors, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,9 +416,8 @@ impl Planning<'_> {
 
     /// The beginning of a segment, or the pieces of it, whichever reaches further.
     fn choose_beginning(&mut self, name: SegmentName) -> Result<Option<LogFacts>, Gap> {
-        let pieces = self.files.pieces.get(&name).and_then(Chain::longest);
-        let partial = self.files.get(LogFile::Partial(name)).map(|(_, facts)| facts.ends);
-        let Some(chain) = pieces.filter(|chain| partial.is_none_or(|ends| ends < chain.facts.ends)) else {
+        let partial = self.files.get(LogFile::Partial(name)).map(|(_, facts)| facts);
+        let Some(chain) = self.files.pieces.get(&name).and_then(|pieces| Chain::beyond(pieces, partial)) else {
             return self.choose(LogFile::Partial(name));
         };
         for object in &chain.objects {

@@ -152,21 +152,12 @@ impl Remains {
 
     /// Moves them from what goes to what is dropped.
     #[must_use]
-    pub fn spared(&self, (goes, mut dropped): (Condemned, Condemned)) -> (Condemned, Condemned) {
-        let mut rest = Condemned::default();
-        for snapshot in goes.snapshots {
-            if self.has_folder(snapshot.id) { &mut dropped } else { &mut rest }.snapshots.push(snapshot);
-        }
-        for root in goes.roots {
-            if self.has_folder(root) { &mut dropped } else { &mut rest }.roots.push(root);
-        }
-        for folder in goes.folders {
-            if self.has_folder(folder) { &mut dropped } else { &mut rest }.folders.push(folder);
-        }
-        for run in goes.runs {
-            if self.has_run(run.run) { &mut dropped } else { &mut rest }.runs.push(run);
-        }
-        (rest, dropped)
+    pub fn spared(&self, (mut goes, mut dropped): (Condemned, Condemned)) -> (Condemned, Condemned) {
+        dropped.snapshots.extend(goes.snapshots.extract_if(.., |snapshot| self.has_folder(snapshot.id)));
+        dropped.roots.extend(goes.roots.extract_if(.., |root| self.has_folder(*root)));
+        dropped.folders.extend(goes.folders.extract_if(.., |folder| self.has_folder(*folder)));
+        dropped.runs.extend(goes.runs.extract_if(.., |run| self.has_run(run.run)));
+        (goes, dropped)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     coverage::{LogGap, ThinFiles},
-    evidence::{Action, BodyRef, Control, Phase, Record, Subject, Verdict},
+    evidence::{Action, Control, Phase, Record, Subject, Verdict},
     policy::Copies,
     result::{Status, StoreState},
     server::{LogDirectory, ServerFacts, Slot},
@@ -86,24 +86,13 @@ fn record(control: &mut ControlFacts, action: Action, change: impl FnOnce(&mut R
     let writer = control.writer.unwrap_or(RUN.parse().unwrap());
     let number = control.state.heads.get(&writer).map_or(0, |head| head.number) + 1;
     let mut record = Record {
-        format: crate::core::evidence::FORMAT.to_owned(),
-        repository: RUN.parse().unwrap(),
         writer,
         number,
-        previous: None,
-        seen: Vec::new(),
-        acknowledged: BTreeMap::new(),
-        signer: "SHA256:x".to_owned(),
         action,
-        phase: Phase::Whole,
-        closes: None,
-        verdict: Verdict::Passed,
         started_at: at("22T11:00:00"),
         recorded_at: at("22T11:00:00"),
         subjects: vec![Subject::new("ledger".parse().unwrap(), Verdict::Passed)],
-        measured: None,
-        control: None,
-        body: BodyRef { size: 0, sha256: Sha256([0; 32]) },
+        ..Record::example()
     };
     change(&mut record);
     control.state.add(&record, Sha256([0; 32]));

@@ -66,8 +66,7 @@ pub(super) fn required(
         "the policy asks for {wanted} of {stores} stores, which counts as soon as every prune knows: {why}; until then \
          {most} must hold a snapshot"
     );
-    let copies = Copies { min_stores: u32::try_from(most).ok(), ..copies };
-    Required { copies, announced: None, because: Some(because) }
+    Required { copies: copies.on_stores(most), announced: None, because: Some(because) }
 }
 
 /// How many stores have shown all of their plans.

@@ -75,6 +75,6 @@ pub fn copies_now(
     let announced = announced(repository, state_dir, source, wanted as u64, None).ok();
     match announced.is_some() && announced == known.announced {
         true => copies,
-        false => Copies { min_stores: u32::try_from(most).ok(), ..copies },
+        false => copies.on_stores(most),
     }
 }

@@ -121,7 +121,8 @@ impl Recorder {
 
     fn trust(&self, vouched: Option<&Vouched>) -> Trust {
         let named = self.host.repository.signers.fingerprints();
-        let mut revoked = control::cached(&self.host.repository, &self.journal).revoked_signers;
+        let cached = control::cached(&self.host.repository, &self.journal);
+        let mut revoked: BTreeSet<String> = cached.revoked_signers().cloned().collect();
         revoked.extend(vouched.iter().flat_map(|vouched| vouched.revoked.iter().cloned()));
         Trust {
             own: self.host.key.fingerprint().to_string(),

@@ -54,7 +54,7 @@ pub async fn list(
     // Without its key a host signs nothing; what it knows of others is shown all the same.
     let own = settings.and_then(|settings| read_host_key(&settings.host.signing_key).ok());
     let own = own.map(|key| key.fingerprint().to_string());
-    let mut revoked: BTreeSet<String> = view.state.revoked_signers.clone();
+    let mut revoked: BTreeSet<String> = view.state.revoked_signers().cloned().collect();
     revoked.extend(repository.vouched().await.revoked.iter().cloned());
     result.signers = signers(repository, &revoked, own.as_deref());
     for entry in result.signers.iter().filter(|entry| entry.trusted && entry.revoked) {

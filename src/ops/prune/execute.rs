@@ -9,7 +9,6 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        plan::prune::second_look,
         prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
         result::PrunedStore,
     },
@@ -179,7 +178,7 @@ impl Pruning<'_> {
                 keep.remove(&snapshot.id);
             }
         }
-        look.remains.spared(second_look(&plan.record.condemned, &look.snapshots(), &keep))
+        look.second_look(&plan.record.condemned, &keep)
     }
 
     async fn record_and_delete(

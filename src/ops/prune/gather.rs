@@ -10,9 +10,9 @@ use crate::{
         failure::{Code, Failure},
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
-        plan::prune::{Known as KnownSnapshot, Remains, Snapshots, writers},
+        plan::prune::{Known as KnownSnapshot, Remains, Snapshots, second_look, writers},
         policy::is_durable,
-        prune::{Because, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
+        prune::{Because, Condemned, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
         retention::{Dated, Rule, ahead, doubts, expired, interval},
         time::Timestamp,
     },
@@ -135,6 +135,11 @@ impl Gathered {
             .collect()
     }
 
+    /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
+    pub(super) fn second_look(&self, plan: &Condemned, keep: &BTreeSet<SnapshotId>) -> (Condemned, Condemned) {
+        self.remains.spared(second_look(plan, &self.snapshots(), keep))
+    }
+
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
     pub(super) fn veto(&self, id: SnapshotId) -> Option<String> {
         let proven = (self.proven == Some(id)).then(|| "it is the newest that a drill has proven".to_owned());
@@ -186,7 +191,7 @@ impl Gathered {
 
     /// Whether a key was revoked: whoever has it commits nothing any more that counts.
     pub(super) fn is_revoked(&self, signer: &str) -> bool {
-        self.vetoes.control.revoked_signers.contains(signer)
+        self.vetoes.control.is_revoked(signer)
     }
 
     /// What a pending plan must not delete: what is protected, and what the rule keeps now.

@@ -4,7 +4,6 @@ use super::{PruneRequest, gather::Gathered};
 use crate::{
     core::{
         id::SnapshotId,
-        plan::prune::second_look,
         prune::{Because, Condemned, PruneRecord},
         result::PrunedSource,
         retention::Rule,
@@ -32,8 +31,7 @@ pub(super) fn steps(
     let mut pending: Vec<_> = prunes.pending.values().map(|signed| &signed.record).collect();
     pending.sort_by_key(|record| (record.created_at, record.plan));
     for record in pending {
-        let rest = second_look(&record.condemned, &gathered.snapshots(), &gathered.kept());
-        let (condemned, dropped) = gathered.remains.spared(rest);
+        let (condemned, dropped) = gathered.second_look(&record.condemned, &gathered.kept());
         let what = condemned_text(&condemned);
         steps.push(format!("{name}: execute plan {} of {}: delete {what}", record.plan, record.created_at));
         if !dropped.snapshots.is_empty() {
