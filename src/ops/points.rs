@@ -9,7 +9,7 @@ use crate::{
         coverage::{Anchor, LogHistory, StoredFile, StoredLog},
         failure::Failure,
         id::SourceName,
-        log::{LogEntry, LogFile, LogObject, LogRecordId},
+        log::{LogFile, LogObject},
         policy::{Copies, is_durable},
         result::{Gap, ListResult, Point, PointsResult, PointsSchema, SnapshotEntry, SourcePoints, Window},
         time::Timestamp,
@@ -17,8 +17,8 @@ use crate::{
     },
     ops::runs,
     repository::{
-        Repository, layout,
-        log::{HeldLog, LogSurvey, RefusedLog},
+        Repository,
+        log::{LogNames, LogSurvey, RefusedLog},
     },
 };
 use futures_util::future::join_all;
@@ -56,22 +56,16 @@ pub async fn points(
 
 /// The log of a source. Every record is read: what nobody signed is not there.
 struct LogListing {
-    /// By position of the store; `None` where it does not answer, which is said where its snapshots were looked for.
-    names: Vec<Option<BTreeMap<String, u64>>>,
+    /// A store that does not answer is told of where its snapshots were looked for.
+    names: LogNames,
     survey: LogSurvey,
 }
 
 impl LogListing {
     async fn read(repository: &Repository, source: &SourceName) -> Self {
         let listed = join_all((0..repository.stores.len()).map(|at| repository.log_names_on(at, source, None))).await;
-        let names: Vec<_> = listed.into_iter().map(Result::ok).collect();
-        let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
-        for (at, names) in names.iter().enumerate() {
-            for id in names.iter().flatten().filter_map(|(name, _)| layout::log_record_of(name)) {
-                holders.entry(id).or_default().insert(at);
-            }
-        }
-        LogListing { survey: repository.read_log_records(source, holders).await, names }
+        let names = LogNames { stores: listed };
+        LogListing { survey: repository.read_log_records(source, names.records()).await, names }
     }
 
     fn warnings(&self, repository: &Repository, source: &SourceName) -> Vec<String> {
@@ -96,7 +90,7 @@ impl LogListing {
             let record = &held.signed.record;
             let Some(log) = logs.get_mut(&record.history.system) else { continue };
             for entry in &record.files {
-                let stores = self.holding(repository, held, entry);
+                let stores = repository.names_of(&self.names.holding(held, entry));
                 if let (LogFile::Piece(..), false) = (entry.file, stores.is_empty()) {
                     let stored = StoredFile { stores, durable: false, facts: entry.facts.clone() };
                     pieces.entry(log.system).or_default().push((record.object(entry), stored));
@@ -107,7 +101,7 @@ impl LogListing {
                 }
             }
         }
-        let silent = std::iter::zip(&repository.stores, &self.names).filter(|(_, names)| names.is_none());
+        let silent = std::iter::zip(&repository.stores, &self.names.stores).filter(|(_, names)| names.is_err());
         let silent: BTreeSet<String> = silent.map(|(store, _)| store.name().to_owned()).collect();
         let places = repository.places();
         // What does not answer may hold it.
@@ -123,17 +117,6 @@ impl LogListing {
             logs.entry(system).and_modify(|log| log.add_pieces(&pieces));
         }
         logs.values().flat_map(|log| log.histories(anchors)).collect()
-    }
-
-    /// The stores that show a record and the file in it.
-    fn holding(&self, repository: &Repository, held: &HeldLog, entry: &LogEntry) -> BTreeSet<String> {
-        let record = &held.signed.record;
-        let name = layout::log_file(record.history, entry.file, record.run);
-        let has_it = |at: &&usize| {
-            let names = self.names.get(**at).and_then(Option::as_ref);
-            names.is_some_and(|names| names.get(&name) == Some(&entry.size))
-        };
-        held.stores.iter().filter(has_it).map(|at| repository.stores[*at].name().to_owned()).collect()
     }
 }
 

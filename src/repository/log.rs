@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     core::{
-        id::{Sha256, SourceName},
-        log::{HistoryId, LogEntry, LogFork, LogObject, LogRecord, LogRecordId, forks},
+        id::{RunId, Sha256, SourceName},
+        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRecord, LogRecordId, forks},
         result::Problem,
     },
     format::{self, log as log_format, signature, signers},
@@ -117,16 +117,47 @@ impl LogNames {
         self.stores.iter().filter(|names| names.is_ok()).count()
     }
 
-    /// All names that some store shows, with the stores that show them.
-    pub fn all(&self) -> BTreeMap<&str, BTreeSet<usize>> {
-        let mut all: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    /// The records that some store shows, with the stores that show them.
+    pub fn records(&self) -> BTreeMap<LogRecordId, BTreeSet<usize>> {
+        let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
         for (at, names) in self.stores.iter().enumerate() {
-            for name in names.iter().flat_map(BTreeMap::keys) {
-                all.entry(name).or_default().insert(at);
+            for id in names.iter().flat_map(BTreeMap::keys).filter_map(|name| layout::log_record_of(name)) {
+                records.entry(id).or_default().insert(at);
             }
         }
-        all
+        records
     }
+
+    /// The sealed files that some store shows: of which history, and by which run.
+    pub fn files(&self) -> BTreeSet<(HistoryId, LogFile, RunId)> {
+        let names = self.stores.iter().flatten().flat_map(BTreeMap::keys);
+        names.filter_map(|name| layout::log_file_of(name)).collect()
+    }
+
+    /// The stores that show a record and a file of it, whole by its size.
+    pub fn holding(&self, held: &HeldLog, entry: &LogEntry) -> BTreeSet<usize> {
+        let record = &held.signed.record;
+        let name = layout::log_file(record.history, entry.file, record.run);
+        let shows = |at: &usize| {
+            let names = self.stores.get(*at).and_then(|names| names.as_ref().ok());
+            names.is_some_and(|names| names.get(&name) == Some(&entry.size))
+        };
+        held.stores.iter().copied().filter(shows).collect()
+    }
+}
+
+/// The files that are committed by the names that one store shows, each with its record: a sealed file counts once its
+/// record is there.
+pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFile, LogRecordId)> {
+    let records: BTreeSet<LogRecordId> = names.clone().filter_map(layout::log_record_of).collect();
+    let of_runs: BTreeMap<(HistoryId, RunId), LogRecordId> =
+        records.iter().map(|id| ((id.history, id.run), *id)).collect();
+    let record_of = |(history, file, run): (HistoryId, LogFile, RunId)| match file {
+        // Each has a record of its own, though many are of one run.
+        LogFile::Piece(..) => records.get(&LogRecordId { history, first: file, run }).copied(),
+        _ => of_runs.get(&(history, run)).copied(),
+    };
+    names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
 impl Repository {
@@ -137,14 +168,22 @@ impl Repository {
         source: &SourceName,
         history: Option<HistoryId>,
     ) -> Result<BTreeMap<String, u64>, String> {
-        let store = &self.stores[store];
-        if let Some(problem) = head::status(store, self.id).await.problem() {
+        if let Some(problem) = head::status(&self.stores[store], self.id).await.problem() {
             return Err(problem);
         }
+        self.list_log_on(store, source, history).await.map_err(|error| head::reason(&error))
+    }
+
+    /// The same, of a store that was asked what it holds already.
+    pub async fn list_log_on(
+        &self,
+        store: usize,
+        source: &SourceName,
+        history: Option<HistoryId>,
+    ) -> Result<BTreeMap<String, u64>, StoreError> {
         let folder = layout::source_folder(source);
         let below = history.map_or_else(|| layout::LOG.to_owned(), layout::log_folder);
-        let found = store.list(&format!("{folder}{}", below.trim_end_matches('/'))).await;
-        let found = found.map_err(|error| head::reason(&error))?;
+        let found = self.stores[store].list(&format!("{folder}{}", below.trim_end_matches('/'))).await?;
         let relative = |(key, size): (String, u64)| Some((key.strip_prefix(&folder)?.to_owned(), size));
         Ok(found.into_iter().filter_map(relative).collect())
     }
@@ -284,4 +323,26 @@ fn note(failed: &mut NowhereIntact, error: &StoreError) -> Problem {
     let problem = problem_of(error);
     failed.unreachable |= problem == Problem::Unreachable;
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_count_once_they_are_recorded() {
+        let names = [
+            "000000010000000000000001-aaaaaaaaaaaaaaaa.age",
+            "00000001000000000000000b-aaaaaaaaaaaaaaaa.age",
+            "0000000a.history-aaaaaaaaaaaaaaaa.age",
+            "000000010000000000000001-aaaaaaaaaaaaaaaa.json",
+            "000000010000000000000003-bbbbbbbbbbbbbbbb.age",
+            "0000000100000000000000zz-aaaaaaaaaaaaaaaa.age",
+            "something",
+        ]
+        .map(|name| format!("log/1-00000001/{name}"));
+        let found: Vec<String> =
+            committed(names.iter().map(String::as_str)).iter().map(|(file, _)| file.to_string()).collect();
+        assert_eq!(found, ["000000010000000000000001", "00000001000000000000000B", "0000000A.history"]);
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
     format::signers::Signers,
     stores::Store,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use vouch::Vouches;
 
 /// A repository: one id, mirrored on its stores, and the signers that are trusted for it.
@@ -39,5 +39,10 @@ impl Repository {
     /// Where each store is, by name.
     pub fn places(&self) -> BTreeMap<String, Place> {
         self.stores.iter().map(|store| (store.name().to_owned(), store.place().clone())).collect()
+    }
+
+    /// The names of stores that are given by position.
+    pub fn names_of(&self, stores: &BTreeSet<usize>) -> BTreeSet<String> {
+        stores.iter().map(|at| self.stores[*at].name().to_owned()).collect()
     }
 }

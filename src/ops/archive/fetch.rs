@@ -4,8 +4,8 @@ use super::prefetch::{Prefetched, put};
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::SourceName,
-        log::{FIRST_TIMELINE, HistoryId, LogFile, LogObject, LogRecordId, forks},
+        id::{RunId, SourceName},
+        log::{FIRST_TIMELINE, HistoryId, LogFile, LogObject, forks},
         plan::log::{BYTES_MAX, LogPlan, Planned},
         policy::Copies,
     },
@@ -13,7 +13,6 @@ use crate::{
     repository::{
         Repository,
         fetch::{Detours, NowhereIntact},
-        layout,
         log::{LogNames, LogSurvey},
     },
     sources::postgres::wal::{self, SegmentHeader},
@@ -21,7 +20,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
@@ -257,22 +256,15 @@ impl Fetching<'_> {
         }
     }
 
-    fn runs_of(
-        &self,
-        names: &LogNames,
-        wanted: impl Fn(HistoryId, LogFile) -> bool,
-    ) -> BTreeSet<(HistoryId, crate::core::id::RunId)> {
-        let all = names.all();
-        let files = all.keys().filter_map(|name| layout::log_file_of(name));
+    fn runs_of(&self, names: &LogNames, wanted: impl Fn(HistoryId, LogFile) -> bool) -> BTreeSet<(HistoryId, RunId)> {
+        let files = names.files().into_iter();
         files.filter(|(history, file, _)| wanted(*history, *file)).map(|(history, _, run)| (history, run)).collect()
     }
 
     /// The records of some runs, and those that begin with the wanted file itself.
-    async fn records_of(&self, names: &LogNames, runs: &BTreeSet<(HistoryId, crate::core::id::RunId)>) -> LogSurvey {
-        let all = names.all();
-        let records = all.iter().filter_map(|(name, stores)| Some((layout::log_record_of(name)?, stores.clone())));
-        let records: BTreeMap<LogRecordId, BTreeSet<usize>> =
-            records.filter(|(id, _)| runs.contains(&(id.history, id.run)) || id.first == self.request.file).collect();
+    async fn records_of(&self, names: &LogNames, runs: &BTreeSet<(HistoryId, RunId)>) -> LogSurvey {
+        let mut records = names.records();
+        records.retain(|id, _| runs.contains(&(id.history, id.run)) || id.first == self.request.file);
         self.repository.read_log_records(&self.request.source, records).await
     }
 

@@ -13,9 +13,8 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{LogFile, Lsn, SegmentName, segment_bytes_are_valid},
+        log::{LogFile, SegmentName, segment_bytes_are_valid},
         policy::Copies,
-        time::Timestamp,
     },
     ops::{
         cancel::Cancellation,
@@ -25,27 +24,23 @@ use crate::{
     world::files,
 };
 use inbox::Inbox;
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 use stream::{FIRST_DELAY, LONGEST_DELAY, Stream};
-use tail::{Tail, end_of, is_final};
+use tail::{Tail, is_final};
 use tokio::time::Instant;
 
 /// The time between two looks at what was received.
 const TICK: Duration = Duration::from_millis(200);
-/// How often is noted that all is well.
-const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// How long the last of the log may take to the stores when it is to end.
 const LAST_WORDS: Duration = Duration::from_millis(2500);
 /// As many whole segments may always wait, however large they are.
 const WAITING_MIN: u64 = 4;
-const FORMAT: &str = "recoup-follow/1";
 
 /// What to follow.
 pub struct FollowRequest {
@@ -59,37 +54,6 @@ pub struct FollowRequest {
     pub every: Duration,
 }
 
-/// How it goes, for whoever watches on the same host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FollowState {
-    format: String,
-    /// The slot.
-    pub slot: String,
-    /// When this was written.
-    pub at: Timestamp,
-    /// Up to where the log is durable that was received.
-    pub durable_to: Option<Lsn>,
-    /// Why nothing is received, or shipped.
-    pub trouble: Option<String>,
-}
-
-/// How the following of a source goes; `None` where nobody follows it.
-pub fn follow_state(directory: &Path) -> Option<FollowState> {
-    if !files::is_locked(&lock_in(directory)) {
-        return None;
-    }
-    let state: FollowState = serde_json::from_slice(&fs::read(note_in(directory)).ok()?).ok()?;
-    (state.format == FORMAT).then_some(state)
-}
-
-fn lock_in(directory: &Path) -> PathBuf {
-    directory.join("follow.lock")
-}
-
-fn note_in(directory: &Path) -> PathBuf {
-    directory.join("follow.json")
-}
-
 /// Follows until it is asked to stop. A failure is one that trying again does not help.
 pub async fn follow(
     host: &Host,
@@ -101,7 +65,7 @@ pub async fn follow(
     let inbox = directory.join("follow");
     let failed = |error: std::io::Error| state_failure("use", &directory, &error);
     files::create_private_directories(&inbox).map_err(failed)?;
-    let path = lock_in(&directory);
+    let path = directory.join("follow.lock");
     let Some(_lock) = files::try_lock(&path).map_err(failed)? else {
         return Err(Failure::new(Code::Locked, format!("the log of {} is being followed already", request.source))
             .cause(format!("another recoup archive follow holds {}", path.display()))
@@ -122,10 +86,7 @@ pub async fn follow(
         piece_at: now,
         retry_at: now,
         delay: FIRST_DELAY,
-        trouble: None,
-        note_at: now,
-        noted_trouble: None,
-        durable_to: None,
+        is_in_trouble: false,
     };
     let result = following.run(cancellation).await;
     following.stream.end().await?;
@@ -149,11 +110,8 @@ struct Following<'a> {
     /// When it is tried again after the stores failed, and how long after the next failure.
     retry_at: Instant,
     delay: Duration,
-    /// Why nothing is shipped.
-    trouble: Option<String>,
-    note_at: Instant,
-    noted_trouble: Option<String>,
-    durable_to: Option<Lsn>,
+    /// Whether the stores do not take it.
+    is_in_trouble: bool,
 }
 
 impl Following<'_> {
@@ -169,7 +127,6 @@ impl Following<'_> {
                 self.tails.clear();
                 break;
             }
-            self.note();
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = cancellation.cancelled() => {}
@@ -191,17 +148,16 @@ impl Following<'_> {
         match shipped {
             Ok(()) => {
                 self.delay = FIRST_DELAY;
-                if self.trouble.take().is_some() {
+                if std::mem::take(&mut self.is_in_trouble) {
                     (self.tell)("the stores take the log again");
                 }
             }
             Err(failure) if is_final(&failure) => return Err(failure),
             Err(failure) => {
-                let why = failure.cause.clone().unwrap_or_default();
-                if self.trouble.is_none() {
+                if !std::mem::replace(&mut self.is_in_trouble, true) {
+                    let why = failure.cause.unwrap_or_default();
                     (self.tell)(&format!("{}, which is tried again and again: {why}", failure.message));
                 }
-                self.trouble = Some(format!("{}: {why}", failure.message));
                 self.retry_at = tokio::time::Instant::now() + self.delay;
                 self.delay = (self.delay * 2).min(LONGEST_DELAY);
             }
@@ -250,31 +206,9 @@ impl Following<'_> {
         let pushed = push_with(self.host, &request, Some(inbox.segments.clone())).await?;
         let done: BTreeSet<LogFile> = pushed.files.into_iter().chain([file]).collect();
         for file in &done {
-            if segment_bytes_are_valid(bytes) {
-                self.durable_to = self.durable_to.max(end_of(*file, bytes));
-            }
             let path = self.inbox.join(file.to_string());
             fs::remove_file(&path).map_err(|error| state_failure("remove", &path, &error))?;
         }
         Ok(done)
-    }
-
-    /// Notes how it goes.
-    fn note(&mut self) {
-        let trouble = self.stream.trouble.as_ref().or(self.trouble.as_ref());
-        if tokio::time::Instant::now() < self.note_at && trouble == self.noted_trouble.as_ref() {
-            return;
-        }
-        let state = FollowState {
-            format: FORMAT.to_owned(),
-            slot: self.request.receiver.slot.to_string(),
-            at: self.host.world.now(),
-            durable_to: self.durable_to,
-            trouble: trouble.cloned(),
-        };
-        let path = note_in(&self.host.source_state_dir(&self.request.source));
-        // Whoever watches takes an old note for what it is.
-        drop(serde_json::to_vec(&state).map(|bytes| files::write_atomic(&path, &bytes, 0o600)));
-        (self.note_at, self.noted_trouble) = (tokio::time::Instant::now() + NOTE_EVERY, state.trouble);
     }
 }

@@ -5,13 +5,13 @@ use super::{
     state::{ArchiveState, Kept},
 };
 use crate::{
-    core::log::{HistoryId, LogFile, LogRecordId, SegmentName},
+    core::{
+        id::RunId,
+        log::{HistoryId, LogFile, LogRecordId, SegmentName},
+    },
     format::log::Tagger,
     ops::state::SourceState,
-    repository::{
-        layout,
-        log::{HeldLog, LogNames},
-    },
+    repository::log::LogNames,
     sources::postgres,
     world::Stopwatch,
 };
@@ -70,17 +70,11 @@ impl Way<'_> {
         content: (&Tagger, &[u8]),
         names: &LogNames,
     ) -> Stored {
-        let all = names.all();
-        let runs: BTreeSet<_> = all
-            .keys()
-            .filter_map(|name| layout::log_file_of(name))
-            .filter(|(of, other, _)| *of == history && *other == file)
-            .map(|(_, _, run)| run)
-            .collect();
-        let records = all.iter().filter_map(|(name, stores)| Some((layout::log_record_of(name)?, stores.clone())));
-        let records: BTreeMap<LogRecordId, BTreeSet<usize>> =
-            records.filter(|(id, _)| id.history == history && runs.contains(&id.run)).collect();
+        let files = names.files();
+        let mut records = names.records();
+        records.retain(|id, _| id.history == history && files.contains(&(history, file, id.run)));
         let survey = self.host.repository.read_log_records(self.source, records).await;
+        let is_enough = |stores: &BTreeSet<usize>| self.is_enough(&self.host.repository.names_of(stores));
         let (tagger, bytes) = content;
         let tag = (!survey.records.is_empty()).then(|| tagger.tag(bytes));
         let mut stored = Stored::No;
@@ -89,27 +83,12 @@ impl Way<'_> {
             let Some(entry) = record.files.iter().find(|entry| entry.file == file) else { continue };
             match &entry.content_tag {
                 Some(other) if Some(other) != tag.as_ref() => return Stored::Other(record.run.to_string()),
-                Some(_) if self.is_enough(&self.holding(held, file, names)) => stored = Stored::Durable,
+                Some(_) if is_enough(&names.holding(held, entry)) => stored = Stored::Durable,
                 // Whether it is the same, nobody can tell: it is stored again, and both are kept.
                 _ => {}
             }
         }
         stored
-    }
-
-    /// The stores that show a record and the file in it.
-    fn holding(&self, held: &HeldLog, file: LogFile, names: &LogNames) -> BTreeSet<String> {
-        let record = &held.signed.record;
-        let size = record.files.iter().find(|entry| entry.file == file).map(|entry| entry.size);
-        let name = layout::log_file(record.history, file, record.run);
-        let has_it = |at: &usize| {
-            names
-                .stores
-                .get(*at)
-                .is_some_and(|names| names.as_ref().is_ok_and(|names| names.get(&name).copied() == size))
-        };
-        let stores = held.stores.iter().filter(|at| has_it(at));
-        stores.map(|at| self.host.repository.stores[*at].name().to_owned()).collect()
     }
 
     /// The system whose snapshots this host has taken, where no log says whose it is.
@@ -122,10 +101,8 @@ impl Way<'_> {
     /// Learns from the stores what lost state knew: the system, and how far its log goes.
     pub(super) async fn relearn(&self, kept: &mut Kept, asked: &BTreeSet<String>) {
         let names = self.names(None, asked).await;
-        let all = names.all();
-        let records = all.iter().filter_map(|(name, stores)| Some((layout::log_record_of(name)?, stores.clone())));
         let mut newest: BTreeMap<HistoryId, (LogRecordId, BTreeSet<usize>)> = BTreeMap::new();
-        for (id, stores) in records {
+        for (id, stores) in names.records() {
             let of_history = newest.entry(id.history).or_insert_with(|| (id, stores.clone()));
             if id.first > of_history.0.first {
                 *of_history = (id, stores);
@@ -136,11 +113,9 @@ impl Way<'_> {
         // After a new history was opened, the older one goes on nowhere.
         kept.state.system = records.max_by_key(|record| record.created_at).map(|record| record.history.system);
         let system = kept.state.system;
-        let files = all.keys().filter_map(|name| layout::log_file_of(name));
-        note_highest(
-            &mut kept.state,
-            files.filter(|(history, _, _)| Some(history.system) == system).map(|(_, file, _)| file),
-        );
+        let of_system =
+            |(history, file, _): (HistoryId, LogFile, RunId)| (Some(history.system) == system).then_some(file);
+        note_highest(&mut kept.state, names.files().into_iter().filter_map(of_system));
     }
 }
 

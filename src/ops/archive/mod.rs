@@ -23,7 +23,7 @@ mod tests;
 
 pub use crate::sources::postgres::receive::{SlotName, Terms};
 pub use fetch::{FetchRequest, Fetched, fetch, open_file, open_served, read_plan};
-pub use follow::{FollowRequest, FollowState, follow, follow_state};
+pub use follow::{FollowRequest, follow};
 pub use push::{PushRequest, Pushed, push};
 pub use start::{OpenRequest, Opened, open};
 pub use state::{ArchiveState, Foreign, peek};

@@ -4,7 +4,7 @@ use super::{
     known::Stored,
     ready,
     segment::{self, Content, Prepared, Sealing},
-    ship::{Label, Shipped, Way, not_durable, remember},
+    ship::{Label, Way, not_durable},
     state::{Foreign, Kept},
 };
 use crate::{
@@ -119,21 +119,11 @@ struct Pushing<'a> {
 
 impl Pushing<'_> {
     async fn run(&self, kept: &mut Kept, content: Content) -> Result<Pushed, Failure> {
-        let now = self.way.host.world.now();
-        let (stores, behind) = self.way.usable(&kept.state, now).await;
-        let usable: BTreeSet<String> = stores.iter().map(|store| store.name().to_owned()).collect();
-        if !self.way.is_enough(&usable) {
-            let shipped = Shipped { stores: BTreeSet::new(), behind };
-            return Err(not_durable(&self.request.source, self.file, &shipped));
-        }
-        if kept.is_new {
-            self.way.relearn(kept, &usable).await;
-        }
-        self.way.check_system(kept, (self.header.system, self.file))?;
+        let reached = self.way.reach(kept, (self.header.system, self.file)).await?;
         let history = HistoryId { system: self.header.system, timeline: self.file.timeline() };
         let mut pushed = Pushed::default();
         if kept.state.may_be_stored(self.file) {
-            let names = self.way.names(Some(history), &usable).await;
+            let names = self.way.names(Some(history), &reached.names()).await;
             match self.way.stored(history, self.file, (&self.sealing.tagger, &content.bytes), &names).await {
                 Stored::Durable => {
                     kept.state.acknowledge(self.file, self.sealing.tagger.tag(&content.bytes));
@@ -153,11 +143,8 @@ impl Pushing<'_> {
             None => ready::waiting(&self.request.path, self.file, is_known),
         };
         let label = Label { history, segment_bytes: self.header.segment_bytes, run: self.way.host.world.new_id() };
-        let (mut shipped, tags) = self.way.ship(&stores, &label, self.prepare(content, batch)).await?;
-        for (store, why) in behind {
-            shipped.behind.entry(store).or_insert(why);
-        }
-        remember(&mut kept.state, self.way.host, &shipped, now);
+        let files = self.prepare(content, batch);
+        let (shipped, tags) = self.way.ship(reached, &mut kept.state, &label, files).await?;
         if !self.way.is_enough(&shipped.stores) {
             self.save(kept, &mut pushed);
             return Err(not_durable(&self.request.source, self.file, &shipped));

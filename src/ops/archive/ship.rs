@@ -4,7 +4,7 @@
 
 use super::{
     segment::Prepared,
-    state::{ArchiveState, Down},
+    state::{ArchiveState, Down, Kept},
 };
 use crate::{
     core::{
@@ -43,6 +43,21 @@ pub(super) struct Way<'a> {
     pub(super) copies: &'a Copies,
 }
 
+/// Stores that a file can go to now.
+pub(super) struct Reached {
+    stores: Vec<Store>,
+    /// Those that it cannot go to, and why.
+    behind: BTreeMap<String, String>,
+    /// When that was found out.
+    at: Timestamp,
+}
+
+impl Reached {
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.stores.iter().map(|store| store.name().to_owned()).collect()
+    }
+}
+
 /// What became of a shipment.
 #[derive(Debug, Default)]
 pub(super) struct Shipped {
@@ -64,8 +79,24 @@ impl Way<'_> {
         is_durable(self.copies, &self.host.repository.places(), stores)
     }
 
+    /// Reaches enough stores for a file, and makes sure that it is of the system whose log they hold.
+    pub(super) async fn reach(&self, kept: &mut Kept, (system, file): (u64, LogFile)) -> Result<Reached, Failure> {
+        let reached = self.usable(&kept.state).await;
+        let names = reached.names();
+        if !self.is_enough(&names) {
+            let shipped = Shipped { stores: BTreeSet::new(), behind: reached.behind };
+            return Err(not_durable(self.source, file, &shipped));
+        }
+        if kept.is_new {
+            self.relearn(kept, &names).await;
+        }
+        self.check_system(kept, (system, file))?;
+        Ok(reached)
+    }
+
     /// The stores that can be used now. One that failed a moment ago is asked only where the others are not enough.
-    pub(super) async fn usable(&self, state: &ArchiveState, now: Timestamp) -> (Vec<Store>, BTreeMap<String, String>) {
+    async fn usable(&self, state: &ArchiveState) -> Reached {
+        let now = self.host.world.now();
         let stores = &self.host.repository.stores;
         let (down, up): (Vec<&Store>, Vec<&Store>) = stores.iter().partition(|store| state.is_down(store.name(), now));
         let names = |stores: &[&Store]| stores.iter().map(|store| store.name().to_owned()).collect();
@@ -85,7 +116,7 @@ impl Way<'_> {
         let answered = self.gather(pending, |status| status.problem().map_or(Ok(()), Err)).await;
         let usable = asked.into_iter().filter(|store| answered.stores.contains(store.name())).cloned().collect();
         behind.extend(answered.behind);
-        (usable, behind)
+        Reached { stores: usable, behind, at: now }
     }
 
     /// Waits for stores until all have answered, or enough have and the others had their time.
@@ -116,10 +147,12 @@ impl Way<'_> {
         }
     }
 
-    /// Ships files as they come, then the record of them; returns which files with their tags, too.
+    /// Ships files as they come, then the record of them, and remembers which stores failed; returns which files with
+    /// their tags, too.
     pub(super) async fn ship(
         &self,
-        stores: &[Store],
+        reached: Reached,
+        state: &mut ArchiveState,
         label: &Label,
         mut files: impl Stream<Item = Result<Prepared, Failure>> + Unpin,
     ) -> Result<(Shipped, Vec<(LogFile, String)>), Failure> {
@@ -127,7 +160,7 @@ impl Way<'_> {
         let is_enough = Box::new(move |held: &BTreeSet<String>| is_durable(&copies, &places, held));
         let spool = self.host.source_state_dir(self.source).join("archive-spool").join(label.run.as_str());
         let room = Room::new(spool, self.host.spool_limit_bytes);
-        let mut shipment = Shipment::new(stores, layout::source_folder(self.source), room, is_enough);
+        let mut shipment = Shipment::new(&reached.stores, layout::source_folder(self.source), room, is_enough);
         let (sender, mut receiver) = mpsc::channel(1);
         let mut record = self.draft(label);
         let mut tags = Vec::new();
@@ -157,7 +190,12 @@ impl Way<'_> {
         let (fed, ()) = tokio::join!(feed, carry);
         fed?;
         record.files.sort_by_key(|entry| entry.file);
-        Ok((self.commit(shipment, &record).await, tags))
+        let mut shipped = self.commit(shipment, &record).await;
+        for (store, why) in reached.behind {
+            shipped.behind.entry(store).or_insert(why);
+        }
+        self.remember(state, &shipped, reached.at);
+        Ok((shipped, tags))
     }
 
     fn draft(&self, label: &Label) -> LogRecord {
@@ -206,6 +244,19 @@ impl Way<'_> {
             .collect();
         self.gather(pending, |written| written).await
     }
+
+    /// Remembers which stores failed and which did not.
+    fn remember(&self, state: &mut ArchiveState, shipped: &Shipped, now: Timestamp) {
+        for store in &self.host.repository.stores {
+            let name = store.name();
+            if shipped.stores.contains(name) {
+                state.down.remove(name);
+            } else if !state.is_down(name, now) {
+                let why = shipped.behind.get(name).cloned().unwrap_or_else(|| "it was too slow".to_owned());
+                state.down.insert(name.to_owned(), Down { since: now, why });
+            }
+        }
+    }
 }
 
 /// A store that is not waited for any more is not written to any more.
@@ -214,19 +265,6 @@ struct StopOnDrop(tokio::task::AbortHandle);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// Remembers which stores failed and which did not.
-pub(super) fn remember(state: &mut ArchiveState, host: &Host, shipped: &Shipped, now: Timestamp) {
-    for store in &host.repository.stores {
-        let name = store.name();
-        if shipped.stores.contains(name) {
-            state.down.remove(name);
-        } else if !state.is_down(name, now) {
-            let why = shipped.behind.get(name).cloned().unwrap_or_else(|| "it was too slow".to_owned());
-            state.down.insert(name.to_owned(), Down { since: now, why });
-        }
     }
 }
 

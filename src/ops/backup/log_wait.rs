@@ -5,7 +5,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::SourceName,
-        log::{FIRST_TIMELINE, HistoryId, LogFile, LogRange, SegmentName},
+        log::{HistoryId, LogFile, LogRange, SegmentName},
         policy::is_durable,
         time::format_duration,
     },
@@ -13,13 +13,13 @@ use crate::{
         archive::{self, PushRequest},
         host::{Host, Protected},
     },
-    repository::{Repository, layout},
+    repository::{Repository, log::committed},
     sources::{LogBeginning, LogShipping},
 };
 use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::PathBuf,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -33,9 +33,7 @@ pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &Lo
     refuse_foreign(host, protected, range.history.system)?;
     let needed = needed(range);
     let mut shipping = protected.source.log_shipping();
-    if let Some(shipping) = &shipping {
-        ship_history(host, protected, range, &shipping.log_dir).await;
-    }
+    let mut log_dir = shipping.as_ref().map(|shipping| shipping.log_dir.clone());
     let patience = shipping.as_ref().map_or(Duration::from_secs(60), |shipping| shipping.patience);
     let mut waited = tokio::time::Instant::now();
     let mut least = usize::MAX;
@@ -43,6 +41,10 @@ pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &Lo
     loop {
         let missing = missing(host, protected, range, &needed).await;
         let Some(first) = missing.first() else { return Ok(()) };
+        if let (LogFile::History(_), Some(log_dir)) = (first, log_dir.take()) {
+            ship_history(host, protected, log_dir.join(first.to_string())).await;
+            continue;
+        }
         if missing.len() < least {
             least = missing.len();
             waited = tokio::time::Instant::now();
@@ -69,15 +71,10 @@ fn refuse_foreign(host: &Host, protected: &Protected, system: u64) -> Result<(),
         )))
 }
 
-/// Ships what the timeline grew out of, where it is missing. A server does that only once, when it begins the timeline;
-/// one that was restored does it never, for its archiving is off then.
-async fn ship_history(host: &Host, protected: &Protected, range: &LogRange, log_dir: &Path) {
-    let history = LogFile::History(range.history.timeline);
-    let path = log_dir.join(history.to_string());
-    if range.history.timeline == FIRST_TIMELINE
-        || missing(host, protected, range, &[history]).await.is_empty()
-        || !path.exists()
-    {
+/// Ships what the timeline grew out of. A server does that only once, when it begins the timeline; one that was restored
+/// does it never, for its archiving is off then.
+async fn ship_history(host: &Host, protected: &Protected, path: PathBuf) {
+    if !path.exists() {
         return;
     }
     let copies = protected.policy.copies.clone();
@@ -211,31 +208,17 @@ async fn stores_by_file(
     source: &SourceName,
     history: HistoryId,
 ) -> BTreeMap<LogFile, BTreeSet<String>> {
-    let prefix = format!("{}log/{}/", layout::source_folder(source), history).to_lowercase();
     let mut held: BTreeMap<LogFile, BTreeSet<String>> = BTreeMap::new();
-    let listings = join_all(repository.stores.iter().map(|store| store.list(&prefix))).await;
+    let stores = 0..repository.stores.len();
+    let listings = join_all(stores.map(|at| repository.list_log_on(at, source, Some(history)))).await;
     for (store, listing) in std::iter::zip(&repository.stores, listings) {
         // A store that does not answer holds nothing for now.
-        let Ok(objects) = listing else { continue };
-        for file in files_named(objects.iter().filter_map(|(name, _)| name.strip_prefix(&prefix))) {
+        let Ok(names) = listing else { continue };
+        for (file, _) in committed(names.keys().map(String::as_str)) {
             held.entry(file).or_default().insert(store.name().to_owned());
         }
     }
     held
-}
-
-/// The files that are there by the names in a history's folder: what a run wrote counts once its record is there.
-fn files_named<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<LogFile> {
-    let parts = |name: &'a str, ending: &str| name.strip_suffix(ending)?.rsplit_once('-');
-    let recorded: BTreeSet<&str> = names.clone().filter_map(|name| Some(parts(name, ".json")?.1)).collect();
-    let payloads = names.filter_map(|name| parts(name, ".age")).filter(|(_, run)| recorded.contains(run));
-    payloads.filter_map(|(file, _)| named(file)).collect()
-}
-
-/// The file whose name in lower case this is: objects have no other.
-fn named(name: &str) -> Option<LogFile> {
-    let (stem, ending) = name.split_once('.').map_or((name, ""), |(stem, _)| (stem, &name[stem.len()..]));
-    format!("{}{ending}", stem.to_uppercase()).parse().ok()
 }
 
 async fn given_up(
@@ -261,21 +244,6 @@ async fn given_up(
 mod tests {
     use super::*;
     use crate::core::log::Lsn;
-
-    #[test]
-    fn files_count_once_they_are_recorded() {
-        let names = [
-            "000000010000000000000001-aaaaaaaaaaaaaaaa.age",
-            "00000001000000000000000b-aaaaaaaaaaaaaaaa.age",
-            "0000000a.history-aaaaaaaaaaaaaaaa.age",
-            "000000010000000000000001-aaaaaaaaaaaaaaaa.json",
-            "000000010000000000000003-bbbbbbbbbbbbbbbb.age",
-            "0000000100000000000000zz-aaaaaaaaaaaaaaaa.age",
-            "something",
-        ];
-        let found: Vec<String> = files_named(names.into_iter()).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["000000010000000000000001", "00000001000000000000000B", "0000000A.history"]);
-    }
 
     #[test]
     fn what_a_range_needs() {

@@ -4,13 +4,13 @@
 use crate::{
     core::{
         coverage::{Anchor, Covered, StoredFile, StoredLog},
-        id::{RunId, SourceName},
-        log::{HistoryId, LogFile, LogRange, LogRecordId, SegmentName},
+        id::SourceName,
+        log::{LogFile, LogRange, LogRecordId, SegmentName},
         policy::{Copies, is_durable},
         verdicts::LogState,
     },
     ops::archive::ArchiveState,
-    repository::{Repository, head::StoreStatus, layout, survey::Survey},
+    repository::{Repository, head::StoreStatus, log::committed, survey::Survey},
 };
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,11 +87,8 @@ pub(super) async fn gather(
         stored.durable =
             is_durable(copies, &places, &stored.stores) || was_durable && is_durable(copies, &places, &at_most());
     }
-    let names_of = |stores: &BTreeSet<usize>| -> BTreeSet<String> {
-        stores.iter().map(|at| repository.stores[*at].name().to_owned()).collect()
-    };
-    pieces.retain(|_, stores| is_durable(copies, &places, &names_of(stores)));
-    add_pieces(repository, source, &mut log, pieces, names_of).await;
+    pieces.retain(|_, stores| is_durable(copies, &places, &repository.names_of(stores)));
+    add_pieces(repository, source, &mut log, pieces).await;
     let mut reader = Reader { repository, source, records, read: BTreeSet::new() };
     // What they hold together was read already.
     reader.read.extend(
@@ -106,62 +103,46 @@ pub(super) async fn gather(
 }
 
 /// The names of the log on each store, relative to the source's folder; `None` where it could not be asked.
-async fn names(repository: &Repository, survey: &Survey<'_>, source: &SourceName) -> Vec<Option<Vec<String>>> {
-    let folder = layout::source_folder(source);
-    let below = format!("{folder}{}", layout::LOG.trim_end_matches('/'));
-    let listing = |(at, status): (usize, StoreStatus)| {
-        let (folder, below) = (&folder, &below);
-        async move {
-            if status != StoreStatus::Ready {
-                return None;
-            }
-            let found = repository.stores[at].list(below).await.ok()?;
-            Some(found.into_iter().filter_map(|(key, _)| key.strip_prefix(folder).map(str::to_owned)).collect())
+async fn names(
+    repository: &Repository,
+    survey: &Survey<'_>,
+    source: &SourceName,
+) -> Vec<Option<BTreeMap<String, u64>>> {
+    let listing = |(at, status): (usize, StoreStatus)| async move {
+        match status {
+            StoreStatus::Ready => repository.list_log_on(at, source, None).await.ok(),
+            _ => None,
         }
     };
     join_all(survey.statuses().into_iter().enumerate().map(listing)).await
 }
 
-/// The files of a system by name: what a run wrote counts on a store once its record is there.
+/// The files of a system by name.
 fn collected(
     repository: &Repository,
-    names: &[Option<Vec<String>>],
+    names: &[Option<BTreeMap<String, u64>>],
     system: u64,
     segment_bytes: u64,
 ) -> (StoredLog, Records, Pieces) {
     let mut log = StoredLog { system, segment_bytes, files: BTreeMap::new() };
     let (mut records, mut pieces) = (Records::new(), Pieces::new());
     for (at, names) in names.iter().enumerate() {
-        let ids = || names.iter().flatten().filter_map(|name| layout::log_record_of(name));
-        let recorded: BTreeMap<(HistoryId, RunId), LogRecordId> = ids().map(|id| ((id.history, id.run), id)).collect();
-        let payloads = names.iter().flatten().filter_map(|name| layout::log_file_of(name));
-        let own: BTreeSet<LogRecordId> = ids().collect();
-        for (history, file, run) in payloads.filter(|(history, _, _)| history.system == system) {
+        let files = committed(names.iter().flat_map(BTreeMap::keys).map(String::as_str));
+        for (file, id) in files.into_iter().filter(|(_, id)| id.history.system == system) {
             if let LogFile::Piece(..) = file {
-                // Each has a record of its own, though many are of one run.
-                let id = LogRecordId { history, first: file, run };
-                if own.contains(&id) {
-                    pieces.entry(id).or_default().insert(at);
-                }
+                pieces.entry(id).or_default().insert(at);
                 continue;
             }
-            let Some(id) = recorded.get(&(history, run)) else { continue };
             let stored: &mut StoredFile = log.files.entry(file).or_default();
             stored.stores.insert(repository.stores[at].name().to_owned());
-            records.entry(file).or_default().entry(*id).or_default().insert(at);
+            records.entry(file).or_default().entry(id).or_default().insert(at);
         }
     }
     (log, records, pieces)
 }
 
 /// Adds what pieces hold together of the last segment of each timeline.
-async fn add_pieces(
-    repository: &Repository,
-    source: &SourceName,
-    log: &mut StoredLog,
-    mut pieces: Pieces,
-    names_of: impl Fn(&BTreeSet<usize>) -> BTreeSet<String>,
-) {
+async fn add_pieces(repository: &Repository, source: &SourceName, log: &mut StoredLog, mut pieces: Pieces) {
     let segment = |file: LogFile| if let LogFile::Piece(name, _) = file { Some(name) } else { None };
     let mut last: BTreeMap<u32, SegmentName> = BTreeMap::new();
     for name in pieces.keys().filter_map(|id| segment(id.first)) {
@@ -173,7 +154,7 @@ async fn add_pieces(
     let survey = repository.read_log_records(source, pieces).await;
     let stored = survey.records.values().flat_map(|held| {
         let record = &held.signed.record;
-        let stores = names_of(&held.stores);
+        let stores = repository.names_of(&held.stores);
         let stored = move |facts| StoredFile { stores: stores.clone(), durable: true, facts };
         record.files.iter().map(move |entry| (record.object(entry), stored(entry.facts.clone())))
     });

@@ -42,8 +42,8 @@ pub(super) struct Stream {
     is_held: bool,
     /// Whether a slot was made: what lies before it was not kept by it.
     pub(super) is_anew: bool,
-    /// Why nothing is received.
-    pub(super) trouble: Option<String>,
+    /// Whether nothing is received.
+    is_in_trouble: bool,
 }
 
 impl Stream {
@@ -64,7 +64,7 @@ impl Stream {
             is_checked: true,
             is_held: false,
             is_anew: true,
-            trouble: None,
+            is_in_trouble: false,
         }
     }
 
@@ -85,7 +85,7 @@ impl Stream {
             return;
         }
         (self.has_settled, self.delay) = (true, FIRST_DELAY);
-        if self.trouble.take().is_some() {
+        if std::mem::take(&mut self.is_in_trouble) {
             tell("PostgreSQL gives its log again");
         }
     }
@@ -103,10 +103,9 @@ impl Stream {
     }
 
     fn fail(&mut self, why: &str, tell: &(dyn Fn(&str) + Sync)) {
-        if self.trouble.is_none() {
+        if !std::mem::replace(&mut self.is_in_trouble, true) {
             tell(&format!("the log is not received, which is tried again and again: {why}"));
         }
-        self.trouble = Some(why.to_owned());
         (self.next, self.is_checked) = (tokio::time::Instant::now() + self.delay, false);
         self.delay = (self.delay * 2).min(LONGEST_DELAY);
     }

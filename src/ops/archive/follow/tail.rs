@@ -5,19 +5,19 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::RunId,
-        log::{HistoryId, LogFile, Lsn, SegmentName},
+        log::{HistoryId, SegmentName},
     },
     ops::archive::{
         follow::{inbox::Inbox, on_thread},
         push::sealing,
         segment::{self, Content},
-        ship::{Label, Shipped, Way, not_durable, remember},
+        ship::{Label, Way, not_durable},
         state::Kept,
     },
     sources::postgres::wal::SegmentHeader,
 };
 use futures_util::stream;
-use std::{collections::BTreeSet, fs, time::SystemTime};
+use std::{fs, time::SystemTime};
 
 /// The most pieces that follow each other: then a new one holds all there is, so that a restore has few to fetch.
 const PIECES_MAX: u32 = 64;
@@ -83,8 +83,6 @@ impl Following<'_> {
         match shipped {
             Ok(()) => {
                 (tail.to, tail.pieces) = (span.to.into(), tail.pieces + 1);
-                let end = name.start(header.segment_bytes).map(|start| Lsn(start.0 + u64::from(span.to)));
-                self.durable_to = self.durable_to.max(end);
                 Ok(true)
             }
             Err(failure) => {
@@ -99,27 +97,13 @@ impl Following<'_> {
         let (host, request, file) = (self.host, self.request, content.file);
         let way = Way { host, source: &request.source, copies: &request.copies };
         let mut kept = Kept::lock(&host.source_state_dir(&request.source), host.repository.id).await?;
-        let now = host.world.now();
-        let (stores, behind) = way.usable(&kept.state, now).await;
-        let usable: BTreeSet<String> = stores.iter().map(|store| store.name().to_owned()).collect();
-        if !way.is_enough(&usable) {
-            let shipped = Shipped { stores: BTreeSet::new(), behind };
-            return Err(not_durable(&request.source, file, &shipped));
-        }
-        if kept.is_new {
-            way.relearn(&mut kept, &usable).await;
-        }
-        way.check_system(&mut kept, (header.system, file))?;
+        let reached = way.reach(&mut kept, (header.system, file)).await?;
         let history = HistoryId { system: header.system, timeline: file.timeline() };
         let label = Label { history, segment_bytes: header.segment_bytes, run };
         let sealing = sealing(host);
         let prepared = on_thread(move || content.prepare(&sealing)).await?;
         let pieces = Box::pin(stream::once(async { prepared }));
-        let (mut shipped, _) = way.ship(&stores, &label, pieces).await?;
-        for (store, why) in behind {
-            shipped.behind.entry(store).or_insert(why);
-        }
-        remember(&mut kept.state, host, &shipped, now);
+        let (shipped, _) = way.ship(reached, &mut kept.state, &label, pieces).await?;
         kept.state.system = Some(header.system);
         let saved = kept.save();
         if way.is_enough(&shipped.stores) { saved } else { Err(not_durable(&request.source, file, &shipped)) }
@@ -148,12 +132,4 @@ impl Following<'_> {
 /// Whether trying again is of no use.
 pub(super) fn is_final(failure: &Failure) -> bool {
     matches!(failure.code, Code::Refused | Code::NoKey | Code::Internal)
-}
-
-/// Where a whole segment ends.
-pub(super) fn end_of(file: LogFile, segment_bytes: u64) -> Option<Lsn> {
-    match file {
-        LogFile::Segment(name) => name.start(segment_bytes).map(|start| Lsn(start.0 + segment_bytes)),
-        _ => None,
-    }
 }
