@@ -1,5 +1,6 @@
 //! Evidence: what commands leave, and that nothing done to it goes unnoticed.
 
+mod accused;
 mod forks;
 mod left;
 mod lost;

@@ -21,6 +21,8 @@ impl Copying<'_> {
         }
         for (at, listed) in &examined.listed {
             let mut brought: BTreeMap<WriterId, u64> = BTreeMap::new();
+            // A store that has a record has all before it: what cannot be brought now stands before the rest.
+            let mut waiting: BTreeSet<WriterId> = BTreeSet::new();
             let brought_before = self.stores[*at].seeded || self.stores[*at].copied_objects > 0;
             for (place, (signed, stores)) in &examined.records {
                 let has_it = stores.contains(at) && !examined.bad.contains(&(*at, *place));
@@ -28,11 +30,13 @@ impl Copying<'_> {
                 let has_another = !has_it
                     && listed.get(place).is_some_and(|objects| objects.envelope)
                     && !examined.bad.contains(&(*at, *place));
-                if has_it || has_another || self.stopped.contains_key(at) {
+                if has_it || has_another || self.stopped.contains_key(at) || waiting.contains(&place.0) {
                     continue;
                 }
                 if self.bring_record(*at, *place, signed).await {
                     *brought.entry(place.0).or_default() += 1;
+                } else if !examined.is_ruined(*place) {
+                    waiting.insert(place.0);
                 }
             }
             for (writer, number) in brought {

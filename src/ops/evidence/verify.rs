@@ -336,11 +336,11 @@ impl Examined {
         for at in self.listed.keys().copied().collect::<Vec<_>>() {
             let name = repository.stores[at].name().to_owned();
             for writer in self.newest().into_keys() {
-                let last = self.acknowledged(&name, at, writer, own);
+                let had = self.had(&name, at, writer, own);
                 let lacks =
                     |number: &u64| !self.listed[&at].get(&(writer, *number)).copied().unwrap_or_default().envelope;
                 let lacking = self.numbers(writer).into_iter().filter(lacks);
-                let (removed, behind): (Vec<u64>, Vec<u64>) = lacking.partition(|number| *number <= last);
+                let (removed, behind): (Vec<u64>, Vec<u64>) = lacking.partition(|number| had.contains(number));
                 for number in removed {
                     let message = "the store had it, and has it no more; others still do".to_owned();
                     self.find(EvidenceProblem::Removed, Some(name.clone()), Some((writer, number)), message);
@@ -354,15 +354,34 @@ impl Examined {
         }
     }
 
-    /// The newest record of a chain that a store is known to have had: it has a later one, a later record says so, or
-    /// this host knows.
-    fn acknowledged(&self, name: &str, at: usize, writer: WriterId, own: Option<&Chain>) -> u64 {
-        let listed = self.listed[&at].iter().filter(|((of, _), objects)| *of == writer && objects.envelope);
-        let listed = listed.map(|((_, number), _)| *number).max().unwrap_or(0);
-        let of_writer = self.records.range((writer, 0)..=(writer, u64::MAX));
-        let said = of_writer.filter_map(|(_, (signed, _))| signed.record.acknowledged.get(name).copied()).max();
+    /// The good records of a chain that a store is known to have had: a later record says so, or this host knows.
+    ///
+    /// It had those, too, of whose signer it has a later one: they come in order, and who brought that one trusted the
+    /// signer. Of another signer, a later one says nothing: it may have been brought while this one was not trusted, until
+    /// somebody vouched for it. What was acknowledged as lost was passed over, and may turn up elsewhere.
+    fn had(&self, name: &str, at: usize, writer: WriterId, own: Option<&Chain>) -> BTreeSet<u64> {
+        let of_writer = || self.records.range((writer, 0)..=(writer, u64::MAX)).map(|((_, number), of)| (*number, of));
+        let said = of_writer().filter_map(|(_, (signed, _))| signed.record.acknowledged.get(name).copied()).max();
         let known = own.filter(|own| own.writer == writer).and_then(|own| own.acknowledged.get(name).copied());
-        listed.max(said.unwrap_or(0)).max(known.unwrap_or(0))
+        let acknowledged = said.max(known).unwrap_or(0);
+        let shows = |number: u64| self.listed[&at].get(&(writer, number)).is_some_and(|objects| objects.envelope);
+        let shown = of_writer().filter(|(number, _)| shows(*number));
+        let newest: BTreeMap<&str, u64> =
+            shown.map(|(number, (signed, _))| (signed.record.signer.as_str(), number)).collect();
+        let has_later = |number: u64, signer: &str| {
+            newest.get(signer).is_some_and(|newest| number <= *newest) && !self.is_ruined((writer, number))
+        };
+        let had = of_writer().filter(|(number, (signed, _))| {
+            !self.lost.contains(writer, *number)
+                && (*number <= acknowledged || has_later(*number, &signed.record.signer))
+        });
+        had.map(|(number, _)| number).collect()
+    }
+
+    /// Whether no store has a good record whole: nothing can be brought of it.
+    pub fn is_ruined(&self, place: Place) -> bool {
+        let holders = self.records.get(&place).map(|(_, stores)| stores);
+        holders.is_none_or(|stores| stores.iter().all(|at| self.bad.contains(&(*at, place))))
     }
 
     /// What one writer saw of another is still there.
@@ -378,6 +397,8 @@ impl Examined {
                     let message = "another writer has seen another record of this number".to_owned();
                     self.find(EvidenceProblem::Forked, None, Some(place), message);
                 }
+                // It lies there and is not accepted, which is found above.
+                None if self.bad.iter().any(|(_, bad)| *bad == place) => {}
                 None => {
                     let problem = if enough_answer { EvidenceProblem::Removed } else { EvidenceProblem::Unreachable };
                     let message = "another writer has seen it, and no store that answers has it".to_owned();

@@ -137,6 +137,15 @@ impl Keyed {
         signers.fingerprints().contains(&signing_key(key).fingerprint())
     }
 
+    /// Somebody takes the lines of a key out of its file of signers by hand.
+    pub(crate) fn distrust(&self, key: usize) {
+        let public = signing_key(key).public_line();
+        let text = fs::read_to_string(self.signers_file()).unwrap();
+        let is_other = |line: &&str| !line.contains(public.split(' ').nth(1).unwrap());
+        let kept = text.lines().filter(is_other).map(|line| format!("{line}\n"));
+        fs::write(self.signers_file(), kept.collect::<String>()).unwrap();
+    }
+
     /// It is set up again: with a new key, and with the signers of another host.
     pub(crate) fn set_up_again(&mut self, key: usize, like: &Keyed) {
         self.key = key;
@@ -188,10 +197,20 @@ impl Keyed {
         self.change(process, async |keys| key::add_signer(keys, &request).await)
     }
 
-    /// `key revoke`
+    /// `key signer revoke`
     pub(crate) fn revoke(&self, process: &Process, key: usize) -> Result<KeysResult, Failure> {
+        self.revoke_but(process, key, BTreeSet::new())
+    }
+
+    /// `key signer revoke --except ...`
+    pub(crate) fn revoke_but(
+        &self,
+        process: &Process,
+        key: usize,
+        except: BTreeSet<SnapshotId>,
+    ) -> Result<KeysResult, Failure> {
         let signer = signing_key(key).fingerprint().to_string();
-        let request = RevokeRequest { confirm: Some(signer.clone()), signer, except: BTreeSet::new() };
+        let request = RevokeRequest { confirm: Some(signer.clone()), signer, except };
         self.change(process, async |keys| key::revoke(keys, &request).await)
     }
 }
