@@ -1,7 +1,7 @@
 //! Holds: vetoes on deletion. A hold is a record of the control log; it is in force once enough stores have it.
 
 use super::{
-    evidence::{ControlView, Recorder, read_control, show::open_body},
+    evidence::{ControlView, Lost, Recorder, read_control, show::open_body},
     state::Altered,
 };
 use crate::{
@@ -112,11 +112,40 @@ pub async fn list(
             refused.store
         ));
     }
+    result.notes.extend(hidden(repository, &view));
     for (id, hold) in view.state.holds().filter(|(_, hold)| source.is_none_or(|source| hold.source == *source)) {
         let reason = reason_of(repository, hold, identities).await;
         result.holds.push(HoldEntry { reason, ..entry_of(id, hold) });
     }
     Ok(result)
+}
+
+/// Records that were there, and may hide holds or releases now that no store which answers shows them: prune refuses then.
+fn hidden(repository: &Repository, view: &ControlView) -> Vec<String> {
+    let silent = repository.stores.iter().map(|store| store.name()).filter(|name| !view.answered.contains(*name));
+    let silent = silent.collect::<Vec<_>>().join(", ");
+    let may_hide = "it may hide holds or releases, and prune refuses to delete";
+    let unshown = view.unshown().into_iter().map(|lost| {
+        let next = match silent.is_empty() {
+            true => format!(
+                "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup \
+                 evidence acknowledge {lost} --reason TEXT"
+            ),
+            false => format!("bring the stores back that did not answer: {silent}"),
+        };
+        format!(
+            "evidence {lost} was on more than half of the stores, by what others recorded of it, and no store that answers \
+             shows it: {may_hide}; {next}"
+        )
+    });
+    let acknowledged = view.lost.stretches().filter(|_| !silent.is_empty()).map(|(writer, first, last)| {
+        format!(
+            "evidence {} was acknowledged as lost, and no answer from {silent}, which may have it: {may_hide} until every \
+             store answers",
+            Lost { writer, first, last }
+        )
+    });
+    unshown.chain(acknowledged).collect()
 }
 
 /// The control log, or why it cannot be relied on.

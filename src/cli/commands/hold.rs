@@ -52,7 +52,14 @@ pub const HELP_LIST: Help = Help {
     description: "Lists the holds in force, with who added them and why where this host's catalogue key or an identity \
         opens the records.",
     examples: &[("all", "recoup hold list")],
-    exit_codes: &[(0, "listed"), (1, "listed, and too few stores answered to know of all"), (14, "no store answered")],
+    exit_codes: &[
+        (0, "listed"),
+        (
+            1,
+            "listed, and others may be hidden: by stores that do not answer, or by evidence that is lost or not accepted",
+        ),
+        (14, "no store answered"),
+    ],
 };
 
 /// Help beyond the flags of `release`.

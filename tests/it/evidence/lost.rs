@@ -11,7 +11,11 @@ use recoup::{
         failure::Code,
         result::Status,
     },
-    ops::evidence::{self, ControlView, Lost, Recorded, journal::Journal},
+    ops::{
+        evidence::{self, ControlView, Lost, Recorded, journal::Journal},
+        hold as holds,
+    },
+    stores::fault::Switch,
 };
 use std::fs;
 
@@ -173,6 +177,15 @@ fn a_chain_with_an_acknowledged_loss_is_kept_until_what_was_lost_turns_up() {
         assert_eq!(file["state"]["heads"][writer.to_string()]["number"], number + 2, "{file}");
         assert!(!file["passed"].as_object().unwrap().is_empty(), "{file}");
     }
+    // While a store is silent, holds may be hidden, and whoever lists them is told.
+    let list = |silent: &[usize]| {
+        let process = kept.process();
+        silent.iter().for_each(|at| process.faults[*at].switch(Switch::Down));
+        live(holds::list(&process.host.repository, Some(&process.host.state_dir), None, &[])).unwrap().notes
+    };
+    let told = format!("evidence {lost} was acknowledged as lost, and no answer from c, which may have it");
+    assert!(matches!(&list(&[2])[..], [note] if note.starts_with(&told)), "{:?}", list(&[2]));
+    assert_eq!(list(&[]), Vec::<String>::new());
     // Junk in its place changes nothing.
     place.site.put(1, &saved.iter().find(|(_, name)| name.ends_with("json")).unwrap().1, b"{}".to_vec());
     assert!(kept.read().lost.contains(writer, number));

@@ -3,7 +3,10 @@
 use super::*;
 use recoup::{
     core::evidence::{Action, Draft, Verdict},
-    ops::evidence::{self, Lost, Recorded},
+    ops::{
+        evidence::{self, Lost, Recorded},
+        hold,
+    },
     stores::fault::Switch,
 };
 use std::fs;
@@ -38,6 +41,11 @@ fn a_hold_that_a_store_lost_is_missed_by_who_has_seen_it() {
     read();
     record(&process(&other, &[]));
     assert_eq!(prune(&[1]), Ok(Code::Warning), "a store is silent, and lags");
+    let list = |down: &[usize]| {
+        let host = process(&other, down).host;
+        live(hold::list(&host.repository, Some(&host.state_dir), None, &[])).unwrap()
+    };
+    assert_eq!((list(&[]).holds.len(), list(&[]).notes), (1, Vec::new()));
     let lose = |store: usize, number: u64| {
         let names = ["json", "sig", "age"].map(|ending| format!("evidence/{writer}/{number:010}.{ending}"));
         names
@@ -51,6 +59,11 @@ fn a_hold_that_a_store_lost_is_missed_by_who_has_seen_it() {
     let refused = prune(&[1]).unwrap_err();
     assert_eq!(refused.code, Code::Store, "{refused}");
     assert!(refused.to_string().contains(&format!("{writer}/{}", head.number)), "{refused}");
+    // Whoever lists the holds is told so before a prune tells it.
+    let listed = list(&[1]);
+    let said = format!("evidence {writer}/{} was on more than half of the stores", head.number);
+    assert!(matches!(&listed.notes[..], [note] if note.starts_with(&said) && note.ends_with(": b")), "{listed:?}");
+    assert!(listed.holds.is_empty(), "{listed:?}");
     assert_eq!(prune(&[]), Ok(Code::Done));
     assert_eq!(history.listed().first(), Some(&ids[0]));
     // It is lost for good.
@@ -60,8 +73,12 @@ fn a_hold_that_a_store_lost_is_missed_by_who_has_seen_it() {
     let refused = prune(&[]).unwrap_err();
     assert_eq!(refused.code, Code::Refused, "{refused}");
     assert!(refused.next_step.unwrap().contains(&format!("recoup evidence acknowledge {lost} ")));
+    let listed = list(&[]);
+    let way_on = format!("recoup evidence acknowledge {lost} --reason TEXT");
+    assert!(matches!(&listed.notes[..], [note] if note.starts_with(&said) && note.ends_with(&way_on)), "{listed:?}");
     let host = process(&other, &[]).host;
     assert_eq!(read().missing(&host.repository, None), [lost]);
     live(evidence::acknowledge(&host.repository, &process(&other, &[]).recorder(), &host.world, lost)).unwrap();
     assert_eq!(prune(&[]), Ok(Code::Done));
+    assert_eq!(list(&[]).notes, Vec::<String>::new());
 }
