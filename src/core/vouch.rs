@@ -5,13 +5,16 @@ use super::{
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The value of `format` in every vouch that this version reads and writes.
 pub const FORMAT: &str = "recoup-vouch/1";
 
 /// The most objects that one vouch names; where there are more, several share them.
 pub const OBJECTS_MAX: usize = 200_000;
+
+/// The most other vouches that belong to one revocation.
+const OTHERS_MAX: usize = 10_000;
 
 /// The most bytes of a fingerprint.
 const FINGERPRINT_BYTES_MAX: usize = 100;
@@ -34,6 +37,9 @@ pub struct Vouch {
     pub revoked: String,
     /// When it was made, by the clock of who made it.
     pub created_at: Timestamp,
+    /// The other vouches of the same revocation, where one does not hold all of it: without them it is not whole.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub others: BTreeSet<VouchId>,
     /// SHA-256 of each signed object that is still good, by its full name.
     pub objects: BTreeMap<String, Sha256>,
 }
@@ -49,6 +55,8 @@ impl Vouch {
             Some("one of its fingerprints is none")
         } else if self.signer == self.revoked {
             Some("a signer cannot vouch for itself")
+        } else if self.others.contains(&self.vouch) || self.others.len() > OTHERS_MAX {
+            Some("the others that belong to it are none")
         } else if self.objects.len() > OBJECTS_MAX {
             Some("it names more objects than any")
         } else {
@@ -70,14 +78,16 @@ mod tests {
             signer: "SHA256:new".to_owned(),
             revoked: "SHA256:old".to_owned(),
             created_at: "2026-11-22T09:15:00Z".parse().unwrap(),
+            others: BTreeSet::new(),
             objects: BTreeMap::new(),
         };
         assert_eq!(vouch.contradiction(), None);
-        let changes: [fn(&mut Vouch); 4] = [
+        let changes: [fn(&mut Vouch); 5] = [
             |vouch| vouch.format = "recoup-vouch/2".to_owned(),
             |vouch| vouch.revoked = "SHA256:new".to_owned(),
             |vouch| vouch.signer = "a\u{1b}[31m".to_owned(),
             |vouch| vouch.revoked = "x".repeat(101),
+            |vouch| drop(vouch.others.insert(vouch.vouch)),
         ];
         for (at, change) in changes.iter().enumerate() {
             let mut changed = vouch.clone();

@@ -1,5 +1,6 @@
 //! Keys on the real binary: the life of a recipient, and who is trusted when.
 
+mod again;
 mod interrupted;
 mod revoked;
 

@@ -142,7 +142,8 @@ pub const HELP_SIGNER_REVOKE: Help = Help {
         claims to have signed earlier, is refused from then on. Evidence that had not left its host by then never does: \
         once that host has another key, it begins a new chain, and says where the rest is kept.\nWithout --confirm it is said what would be vouched for: \
         compare that with what is known, and leave out forgeries with --except. If it is cut short, the same command goes \
-        on where it was.",
+        on where it was. That holds, too, where this host has lost its state directory meanwhile, and where another host \
+        has revoked the signer: the stores say what was vouched for, and what it signed since is named and not vouched for.",
     examples: &[
         ("what would be vouched for", "recoup key signer revoke SHA256:... --reason 'host stolen'"),
         (
@@ -152,13 +153,16 @@ pub const HELP_SIGNER_REVOKE: Help = Help {
     ],
     exit_codes: &[
         (0, "revoked"),
-        (1, "revoked, and a store has not got the vouch yet"),
+        (
+            1,
+            "revoked, and a store has not got the vouch yet; or what the signer signed after an earlier revocation is trusted no more",
+        ),
         (2, "revoked, and the record is not on enough stores yet"),
         (11, "another command is changing keys"),
-        (14, "too few stores answered: the signer is still trusted"),
+        (14, "too few stores answered; where this host trusted the signer, it still does"),
         (16, "there is no snapshot of it to leave out"),
         (17, "not confirmed; this host signs with it; or this host's own key is not trusted with keys"),
-        (64, "it is no trusted signer; or no reason was given"),
+        (64, "it is no trusted signer, or its revocation is complete; or no reason was given"),
     ],
 };
 

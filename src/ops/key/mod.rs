@@ -3,6 +3,7 @@
 //! A change is begun on record, on enough stores, before anything is changed, and ended on record after it. What is
 //! changed are two files of this host, each atomically. A command that was killed is run again.
 
+mod begun;
 mod list;
 mod prove;
 mod recipient;

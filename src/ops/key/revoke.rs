@@ -2,10 +2,13 @@
 //!
 //! In this order, each step on stable storage before the next: the start on record; the vouch in the state directory;
 //! the vouch on enough stores; the file of signers without the key; the end on record. Whatever is cut short, the same
-//! command goes on with the vouch that is there, so that nothing signed meanwhile is vouched for.
+//! command goes on with the vouch that is there, or that the stores show where this host has lost it, so that nothing
+//! signed meanwhile is vouched for.
 
 use super::{
-    Keys, confirmed, read_editable, replace_text,
+    Keys,
+    begun::{self, Begun},
+    confirmed, read_editable, replace_text,
     vouch::{Gathered, LocalVouch, gather, put},
 };
 use crate::{
@@ -14,15 +17,11 @@ use crate::{
         failure::{Code, Failure},
         id::{Sha256, SnapshotId},
         result::{KeysResult, SignerEntry},
-        vouch::Vouch,
     },
-    format::{self, signature, signers, vouch as vouch_format},
-    ops::host::state_failure,
-    repository::{layout, vouch},
-    world::files,
+    format::{self, signature, signers},
+    repository::layout,
 };
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fs, io, path::PathBuf};
+use std::collections::BTreeSet;
 
 /// Whom to revoke.
 #[derive(Clone, Debug)]
@@ -35,63 +34,41 @@ pub struct RevokeRequest {
     pub except: BTreeSet<SnapshotId>,
 }
 
-/// A revocation that has begun.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Pending {
-    revoked: String,
-    vouches: Vec<LocalVouch>,
-}
-
 /// Revokes a signer.
 pub async fn revoke(keys: &Keys<'_>, request: &RevokeRequest) -> Result<KeysResult, Failure> {
-    let pending = read_pending(keys, &request.signer);
-    check(keys, request, pending.is_some()).await?;
-    if let Some(pending) = &pending {
-        check_begun(pending, request)?;
+    may_revoke(keys, request)?;
+    let begun = begun::find(keys, request).await?;
+    if let Some(begun) = &begun {
+        begun.check(request)?;
     }
     if request.confirm.as_deref() != Some(request.signer.as_str()) {
-        let gathered = match &pending {
-            Some(pending) => Gathered::of_vouches(&parsed(pending)),
-            None => gather(&keys.host.repository, &request.signer, &request.except).await?,
+        let cause = match &begun {
+            Some(begun) => would_vouch(&begun.gathered, &begun.left_out),
+            None => would_vouch(&gather(&keys.host.repository, &request.signer, &request.except).await?, &[]),
         };
         let message = format!("{} would be trusted no more", request.signer);
-        return confirmed(request.confirm.as_deref(), &request.signer, message, &would_vouch(&gathered))
-            .map(|()| KeysResult::new());
+        return confirmed(request.confirm.as_deref(), &request.signer, message, &cause).map(|()| KeysResult::new());
     }
-    let result = keys.recorded(Action::Signer, async || perform(keys, request, pending).await).await?;
-    // What is left of it does no harm: the next revocation of this signer would find it revoked.
-    let _ = fs::remove_file(pending_path(keys, &request.signer));
+    let result = keys.recorded(Action::Signer, async || perform(keys, request, begun).await).await?;
+    begun::forget(keys, &request.signer);
     Ok(result)
 }
 
 async fn perform(
     keys: &Keys<'_>,
     request: &RevokeRequest,
-    pending: Option<Pending>,
+    begun: Option<Begun>,
 ) -> Result<(KeysResult, Control), Failure> {
     let repository = &keys.host.repository;
-    let (pending, gathered) = match pending {
-        Some(pending) => {
-            let vouches = parsed(&pending);
-            let mut gathered = Gathered::of_vouches(&vouches);
-            gathered.notes.extend(vouches.first().map(|vouch| {
-                format!(
-                    "this goes on with what was begun at {}: what it signed since is not vouched for",
-                    vouch.created_at
-                )
-            }));
-            (pending, gathered)
-        }
-        None => {
-            let gathered = gather(repository, &request.signer, &request.except).await?;
-            let vouches = gathered.sign(keys.host, &request.signer);
-            let pending = Pending { revoked: request.signer.clone(), vouches };
-            write_pending(keys, &pending)?;
-            (pending, gathered)
-        }
+    let begun = match begun {
+        Some(begun) => begun,
+        None => Begun::new(keys, &request.signer, gather(repository, &request.signer, &request.except).await?),
     };
-    let behind = put(repository, &pending.vouches).await?;
+    begun.keep(keys)?;
     let file = &keys.settings.host.allowed_signers;
+    let Begun { pending, gathered, left_out } = begun;
+    let is_trusted = repository.signers.fingerprints().iter().any(|signer| signer.as_str() == request.signer);
+    let behind = put(repository, &pending.vouches, is_trusted).await?;
     let before = read_editable(file)?;
     let after = signers::text_without(&before, &request.signer);
     if after != before {
@@ -114,6 +91,7 @@ async fn perform(
         "take the lines of {} out of every custodian's file of signers, and out of that of every other host",
         request.signer
     ));
+    result.warnings.extend(left_out);
     result.warnings.extend(behind.into_iter().map(|why| format!("{why}; recoup copy brings the vouch there")));
     let inventories_sha256 = list_sha256(&pending.vouches);
     Ok((
@@ -122,8 +100,8 @@ async fn perform(
     ))
 }
 
-/// What stands in the way, before anything is begun.
-async fn check(keys: &Keys<'_>, request: &RevokeRequest, has_begun: bool) -> Result<(), Failure> {
+/// What this host lacks to revoke a signer.
+fn may_revoke(keys: &Keys<'_>, request: &RevokeRequest) -> Result<(), Failure> {
     let repository = &keys.host.repository;
     let own = keys.host.key.fingerprint();
     if own.as_str() == request.signer {
@@ -144,41 +122,19 @@ async fn check(keys: &Keys<'_>, request: &RevokeRequest, has_begun: bool) -> Res
                 .next_step("recoup key signer add FILE.pub, by a host that is trusted; or correct its line by hand"));
         }
     }
-    let is_trusted = repository.signers.fingerprints().iter().any(|signer| signer.as_str() == request.signer);
-    if is_trusted || has_begun {
-        return Ok(());
-    }
-    let was_revoked = repository.vouched().await.revoked.contains(&request.signer);
-    let why = if was_revoked { "it was revoked" } else { "the file of signers does not name it" };
-    Err(Failure::new(Code::Usage, format!("{} is not a trusted signer", request.signer))
-        .cause(why)
-        .safe("nothing was changed")
-        .next_step("recoup key list"))
+    Ok(())
 }
 
-/// What was begun may be on stores already: it cannot be taken back.
-fn check_begun(pending: &Pending, request: &RevokeRequest) -> Result<(), Failure> {
-    let vouches = parsed(pending);
-    let mut names = vouches.iter().flat_map(|vouch| vouch.objects.keys());
-    let is_excepted = |name: &String| request.except.iter().any(|id| name.ends_with(&format!("/{id}/inventory.json")));
-    match names.find(|name| is_excepted(name)) {
-        None => Ok(()),
-        Some(name) => Err(Failure::new(Code::Refused, format!("the revocation that was begun vouches for {name}"))
-            .cause("it was begun without --except, and stores may have the vouch already")
-            .safe("nothing was changed by this command")
-            .next_step("run it without --except; then have the signer that vouched revoked by another, with --except")),
-    }
-}
-
-fn would_vouch(gathered: &Gathered) -> String {
+fn would_vouch(gathered: &Gathered, left_out: &[String]) -> String {
     let summary = gathered.summary(Vec::new());
     let mut parts: Vec<String> =
         summary.sources.iter().map(|of| format!("{} of {} up to {}", of.snapshots, of.source, of.newest)).collect();
     if parts.is_empty() {
         parts.push("none".to_owned());
     }
+    let begun = left_out.iter().map(|left_out| format!("; {left_out}")).collect::<String>();
     format!(
-        "this host would vouch for these of its snapshots: {}; leave out forgeries with --except SNAPSHOT",
+        "this host would vouch for these of its snapshots: {}; leave out forgeries with --except SNAPSHOT{begun}",
         parts.join(", ")
     )
 }
@@ -189,34 +145,4 @@ fn list_sha256(vouches: &[LocalVouch]) -> Sha256 {
         format!("{}  {}\n", format::sha256(local.text.as_bytes()), layout::vouch(local.vouch, "json"))
     };
     format::sha256(vouches.iter().map(line).collect::<String>().as_bytes())
-}
-
-fn pending_path(keys: &Keys<'_>, signer: &str) -> PathBuf {
-    let name = format::sha256(signer.as_bytes()).to_string();
-    keys.host.state_dir.join("keys").join(format!("revoke-{}.json", &name[..16]))
-}
-
-fn write_pending(keys: &Keys<'_>, pending: &Pending) -> Result<(), Failure> {
-    let path = pending_path(keys, &pending.revoked);
-    let bytes = serde_json::to_vec(pending).expect("it has no map");
-    files::write_atomic(&path, &bytes, 0o600).map_err(|error: io::Error| state_failure("write", &path, &error))
-}
-
-/// A revocation that was cut short, if its vouches still count: another key may have taken this host's place.
-fn read_pending(keys: &Keys<'_>, signer: &str) -> Option<Pending> {
-    let bytes = fs::read(pending_path(keys, signer)).ok()?;
-    let pending: Pending = serde_json::from_slice(&bytes).ok()?;
-    let repository = &keys.host.repository;
-    let remaining = repository.signers.without(signer);
-    let counts = |local: &LocalVouch| {
-        let principal = vouch::principal(&repository.id);
-        let bytes = local.text.as_bytes();
-        let parsed = vouch_format::parse(bytes).is_ok_and(|vouch| vouch.repository == repository.id);
-        parsed && remaining.verify(bytes, &local.signature, signature::KEYS, &principal).is_ok()
-    };
-    (pending.revoked == signer && !pending.vouches.is_empty() && pending.vouches.iter().all(counts)).then_some(pending)
-}
-
-fn parsed(pending: &Pending) -> Vec<Vouch> {
-    pending.vouches.iter().filter_map(|local| vouch_format::parse(local.text.as_bytes()).ok()).collect()
 }

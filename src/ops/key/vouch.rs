@@ -76,9 +76,14 @@ impl Gathered {
     }
 
     /// The same of vouches that were made before.
-    pub(super) fn of_vouches(vouches: &[Vouch]) -> Self {
+    pub(super) fn of_vouches<'a>(vouches: impl IntoIterator<Item = &'a Vouch>) -> Self {
+        Gathered::of_objects(vouches.into_iter().flat_map(|vouch| &vouch.objects))
+    }
+
+    /// The same of any objects.
+    fn of_objects<'a>(objects: impl IntoIterator<Item = (&'a String, &'a Sha256)>) -> Self {
         let mut gathered = Gathered::default();
-        for (name, sha256) in vouches.iter().flat_map(|vouch| &vouch.objects) {
+        for (name, sha256) in objects {
             if let Some((writer, number)) = layout::evidence_record(name) {
                 gathered.add_record(SeenHead { writer, number, sha256: *sha256 });
             } else if let Some((source, id)) = snapshot_of(name) {
@@ -87,6 +92,26 @@ impl Gathered {
             gathered.add(name.clone(), *sha256);
         }
         gathered
+    }
+
+    /// What of it is among other objects, and what is not.
+    pub(super) fn split(&self, others: &Gathered) -> (Gathered, Gathered) {
+        let objects = self.objects.iter().flat_map(|(name, all)| all.iter().map(move |sha256| (name, sha256)));
+        let is_among =
+            |(name, sha256): &(&String, &Sha256)| others.objects.get(*name).is_some_and(|all| all.contains(sha256));
+        let (among, rest): (Vec<_>, Vec<_>) = objects.partition(is_among);
+        let among = Gathered { notes: self.notes.clone(), ..Gathered::of_objects(among) };
+        (among, Gathered::of_objects(rest))
+    }
+
+    /// How many objects there are.
+    pub(super) fn len(&self) -> usize {
+        self.objects.values().map(BTreeSet::len).sum()
+    }
+
+    /// The snapshots, each with its source.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = (&SourceName, SnapshotId)> {
+        self.sources.iter().flat_map(|(source, ids)| ids.iter().map(move |id| (source, *id)))
     }
 
     fn add(&mut self, name: String, sha256: Sha256) {
@@ -114,21 +139,23 @@ impl Gathered {
         if parts.is_empty() {
             parts.push(&nothing);
         }
-        let sign = |part: &[(&String, &Sha256)]| {
+        let ids: Vec<VouchId> = parts.iter().map(|_| host.world.new_id()).collect();
+        let sign = |(id, part): (&VouchId, &[(&String, &Sha256)])| {
             let vouch = Vouch {
                 format: FORMAT.to_owned(),
                 repository: host.repository.id,
-                vouch: host.world.new_id(),
+                vouch: *id,
                 signer: host.key.fingerprint().to_string(),
                 revoked: revoked.to_owned(),
                 created_at: host.world.now(),
+                others: ids.iter().copied().filter(|other| other != id).collect(),
                 objects: part.iter().map(|(name, sha256)| ((*name).clone(), **sha256)).collect(),
             };
             let bytes = vouch_format::to_bytes(&vouch);
             let signature = host.key.sign(signature::KEYS, &bytes);
             LocalVouch { vouch: vouch.vouch, text: String::from_utf8(bytes).expect("JSON is text"), signature }
         };
-        parts.into_iter().map(sign).collect()
+        ids.iter().zip(parts).map(sign).collect()
     }
 }
 
@@ -273,7 +300,11 @@ async fn gather_evidence(
 
 /// Puts vouches on every store that answers; fails unless enough have them. The list comes last: where it is, its
 /// signature is. Returns what keeps the others from having them.
-pub(super) async fn put(repository: &Repository, vouches: &[LocalVouch]) -> Result<Vec<String>, Failure> {
+pub(super) async fn put(
+    repository: &Repository,
+    vouches: &[LocalVouch],
+    is_trusted: bool,
+) -> Result<Vec<String>, Failure> {
     let outcomes = join_all(repository.stores.iter().map(|store| put_on(store, repository, vouches))).await;
     let behind: Vec<String> = outcomes.iter().filter_map(|outcome| outcome.clone().err()).collect();
     if outcomes.len() - behind.len() >= repository.control_write_quorum() {
@@ -281,7 +312,10 @@ pub(super) async fn put(repository: &Repository, vouches: &[LocalVouch]) -> Resu
     }
     Err(Failure::new(Code::Store, "the vouch for what the signer has signed is not on enough stores")
         .cause(behind.join("; "))
-        .safe("the signer is still trusted; what was begun is kept on this host")
+        .safe(match is_trusted {
+            true => "the signer is still trusted; what was begun is kept on this host",
+            false => "the signer is trusted no more; what was begun is kept on this host",
+        })
         .next_step("bring the stores back, then run the same command again: it goes on from here"))
 }
 
