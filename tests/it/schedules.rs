@@ -11,6 +11,7 @@ use crate::simulation::{
     Machine, Process, STORES, Site, Trace,
     audit::{Audit, heads},
     content::{Database, Files},
+    links::Links,
     live,
     random::Rng,
     replay_named, replayable, seeds_in_parts, source_name,
@@ -40,7 +41,7 @@ struct Simulation {
     databases: Vec<Database>,
     /// Which database each host protects.
     protects: [usize; 2],
-    switches: [Switch; 3],
+    links: Links,
     rates: Option<(u64, Rates)>,
     /// Content of durable snapshots, and the stores that were said to hold them.
     acknowledged: BTreeMap<SnapshotId, (Files, Vec<String>)>,
@@ -67,7 +68,7 @@ impl Simulation {
             site: Site::with_some_buckets(3, &mut rng),
             machines: [0, 1].map(|number| Machine::new(number, &format!("{seed}"))),
             databases,
-            switches: [Switch::Up; 3],
+            links: Links::UP,
             rates: None,
             acknowledged: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
@@ -85,11 +86,9 @@ impl Simulation {
     /// A new process of a host over the stores as they are now.
     fn process(&mut self, host: usize) -> Process {
         let process = Process::new(&self.site, &self.machines[host], &self.databases[self.protects[host]]);
-        for (faults, switch) in process.faults.iter().zip(self.switches) {
-            faults.switch(switch);
-            if let Some((seed, rates)) = self.rates {
-                faults.schedule(seed, rates);
-            }
+        self.links.apply(host, &process.faults);
+        if let Some((seed, rates)) = self.rates {
+            process.faults.iter().for_each(|faults| faults.schedule(seed, rates));
         }
         process
     }
@@ -98,9 +97,9 @@ impl Simulation {
         self.databases[self.protects[host]].files.clone()
     }
 
-    /// Nothing is wrong with any store.
-    fn is_quiet(&self) -> bool {
-        self.rates.is_none() && self.switches.iter().all(|switch| *switch == Switch::Up)
+    /// Nothing is wrong with any store, as a host sees them.
+    fn is_quiet(&self, host: usize) -> bool {
+        self.rates.is_none() && self.links.are_up(host)
     }
 
     fn committed(&self) -> BTreeSet<SnapshotId> {
@@ -171,7 +170,7 @@ impl Simulation {
         // What a killed run has begun keeps its number.
         let newest = self.site.largest_seq();
         let result = live(process.backup(full));
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         self.judge(host, &result, disturbed, &format!("backs up, full {full}, dies after {last:?}"));
         if !disturbed {
             let inventory = result.unwrap().inventory;
@@ -214,7 +213,7 @@ impl Simulation {
         let full = [self.rng.percent(10), self.rng.percent(10)];
         let (first, second) = live(async { tokio::join!(processes[0].backup(full[0]), processes[1].backup(full[1])) });
         for (host, result) in [first, second].iter().enumerate() {
-            let disturbed = !self.is_quiet() || processes[host].operations.stopped();
+            let disturbed = !self.is_quiet(host) || processes[host].operations.stopped();
             self.judge(host, result, disturbed, &format!("races, {dies:?} dies"));
         }
     }
@@ -223,9 +222,8 @@ impl Simulation {
         let processes = [self.process(host), self.process(1 - host)];
         self.interleave(&processes);
         let (backup, copied) = live(async { tokio::join!(processes[0].backup(false), processes[1].copy()) });
-        let disturbed = !self.is_quiet();
-        self.judge(host, &backup, disturbed, "races with a copy");
-        assert!(disturbed || copied.is_ok_and(|copied| copied.status == Status::Ok));
+        self.judge(host, &backup, !self.is_quiet(host), "races with a copy");
+        assert!(!self.is_quiet(1 - host) || copied.is_ok_and(|copied| copied.status == Status::Ok));
     }
 
     /// Operations take random times, so that those of two hosts mix.
@@ -245,7 +243,7 @@ impl Simulation {
             process.operations.stop_after(last);
         }
         let result = live(process.copy());
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         match result {
             Ok(copied) => {
                 self.note(format!(
@@ -272,7 +270,7 @@ impl Simulation {
             return;
         }
         let Ok(verified) = result else {
-            assert!(!self.is_quiet());
+            assert!(!self.is_quiet(host));
             return;
         };
         self.note(format!("host {host} verifies: {:?}", verified.status));
@@ -281,9 +279,9 @@ impl Simulation {
             let store = STORES.iter().position(|name| *name == finding.store).unwrap();
             let is_true = match finding.problem {
                 Problem::Behind => finding.snapshots.iter().all(|id| committed.contains(id)),
-                Problem::Unreachable => matches!(self.switches[store], Switch::Down | Switch::Hung),
+                Problem::Unreachable => matches!(self.links.of(host)[store], Switch::Down | Switch::Hung),
                 // A store that holds what nobody else does may be the one that is away.
-                Problem::Missing => !self.is_quiet() && finding.snapshots.iter().all(|id| committed.contains(id)),
+                Problem::Missing => !self.is_quiet(host) && finding.snapshots.iter().all(|id| committed.contains(id)),
                 _ => false,
             };
             assert!(is_true, "{finding:?}");
@@ -297,7 +295,7 @@ impl Simulation {
         }
         let id = *self.rng.pick(&ids);
         let process = self.process(host);
-        let away = self.switches.iter().filter(|switch| matches!(switch, Switch::Down | Switch::Hung)).count();
+        let away = self.links.of(host).iter().filter(|switch| matches!(switch, Switch::Down | Switch::Hung)).count();
         match live(process.restore(Target::SnapshotId(id))) {
             Ok((_, files)) => {
                 self.note(format!("host {host} restores {id}"));
@@ -311,15 +309,8 @@ impl Simulation {
     }
 
     fn disturb(&mut self) {
-        let store = self.rng.below(3) as usize;
         let slow = Switch::Slow(Duration::from_secs(1 + self.rng.below(45)));
-        match self.rng.below(10) {
-            0..5 => self.switches = [Switch::Up; 3],
-            5..9 => self.switches[store] = *self.rng.pick(&[Switch::Down, Switch::Down, Switch::Hung, slow]),
-            _ => {
-                self.switches = [0; 3].map(|_| *self.rng.pick(&[Switch::Up, Switch::Down, Switch::Hung, slow]));
-            }
-        }
+        self.links.disturb(&mut self.rng, &[Switch::Down, Switch::Down, Switch::Hung, slow]);
         self.rates = self.rng.percent(35).then(|| {
             let rates = Rates {
                 error_before: self.rng.below(150) as u16,
@@ -333,7 +324,7 @@ impl Simulation {
             };
             (self.rng.next(), rates)
         });
-        self.note(format!("stores are {:?}, {:?}", self.switches, self.rates));
+        self.note(format!("stores are {:?}, {:?}", self.links, self.rates));
     }
 
     fn save_or_roll_back(&mut self, host: usize) {
@@ -348,7 +339,7 @@ impl Simulation {
 
     /// All stores are up again: everything levels, verifies, restores, and goes on.
     fn end(&mut self) {
-        self.switches = [Switch::Up; 3];
+        self.links = Links::UP;
         self.rates = None;
         self.note(format!("the end {:?}", self.site.mishaps()));
         self.copy(0, None);

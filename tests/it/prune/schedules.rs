@@ -9,6 +9,7 @@ use crate::simulation::{
     audit::{Audit, spoilt},
     content::{Database, Files},
     graves::Graves,
+    links::Links,
     live,
     random::Rng,
     replay_named, replayable, seeds_in_parts,
@@ -34,7 +35,7 @@ struct Simulation {
     site: Site,
     machines: [Machine; 2],
     databases: [Database; 2],
-    switches: [Switch; 3],
+    links: Links,
     keep_last: u64,
     /// How many stores each host's policy asks for now.
     min_stores: [Option<u32>; 2],
@@ -55,7 +56,7 @@ impl Simulation {
             site: Site::with_some_buckets(3, &mut rng),
             machines: [0, 1].map(|number| Machine::new(number, &format!("prune {seed}"))),
             databases: [database.fork(), database],
-            switches: [Switch::Up; 3],
+            links: Links::UP,
             keep_last: 1 + rng.below(3),
             min_stores: [None; 2],
             acknowledged: BTreeMap::new(),
@@ -75,14 +76,13 @@ impl Simulation {
         let process = Process::new(&self.site, &self.machines[host], &self.databases[host]);
         let mut process = process.keeping(self.keep_last);
         process.protected.policy.copies.min_stores = self.min_stores[host];
-        for (faults, switch) in process.faults.iter().zip(self.switches) {
-            faults.switch(switch);
-        }
+        self.links.apply(host, &process.faults);
         process
     }
 
-    fn is_quiet(&self) -> bool {
-        self.switches.iter().all(|switch| *switch == Switch::Up)
+    /// Whether a host reaches every store.
+    fn is_quiet(&self, host: usize) -> bool {
+        self.links.are_up(host)
     }
 
     fn step(&mut self) {
@@ -101,7 +101,7 @@ impl Simulation {
                     process.operations.stop_after(self.rng.below(90));
                 }
                 let result = live(process.back_up_and_record());
-                let disturbed = !self.is_quiet() || process.operations.stopped();
+                let disturbed = !self.is_quiet(host) || process.operations.stopped();
                 self.judge(host, &result, disturbed, "backs up");
             }
             28..46 => {
@@ -110,7 +110,7 @@ impl Simulation {
                     process.operations.stop_after(self.rng.below(120));
                 }
                 let result = live(process.prune(request));
-                let disturbed = !self.is_quiet() || process.operations.stopped();
+                let disturbed = !self.is_quiet(host) || process.operations.stopped();
                 self.judge_prune(host, &result, disturbed, "prunes");
             }
             46..54 => {
@@ -189,7 +189,7 @@ impl Simulation {
         self.note(format!("host {host} holds {id}: {held:?}"));
         match held {
             Ok(hold) => drop(self.held.insert(hold, id)),
-            Err(failure) => assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}"),
+            Err(failure) => assert!(!self.is_quiet(host) && failure.code != Code::Internal, "{failure}"),
         }
     }
 
@@ -200,7 +200,7 @@ impl Simulation {
         let released = live(self.process(host).release(hold));
         self.note(format!("host {host} releases {hold}: {:?}", released.as_ref().err()));
         if let Err(failure) = released {
-            assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}");
+            assert!(!self.is_quiet(host) && failure.code != Code::Internal, "{failure}");
         }
     }
 
@@ -215,7 +215,7 @@ impl Simulation {
         let request = PruneRequest { now: self.rng.percent(80), ..confirmed() };
         if self.rng.percent(25) {
             let (copied, pruned) = live(async { tokio::join!(processes[0].copy(), processes[1].prune(request)) });
-            let disturbed = !self.is_quiet() || processes[1].operations.stopped();
+            let disturbed = !self.is_quiet(1 - host) || processes[1].operations.stopped();
             self.note(format!("host {host} copies: {:?}", copied.map(|copied| copied.status)));
             self.judge_prune(1 - host, &pruned, disturbed, "prunes meanwhile");
             return;
@@ -223,9 +223,9 @@ impl Simulation {
         let (backup, pruned) =
             live(async { tokio::join!(processes[0].back_up_and_record(), processes[1].prune(request)) });
         // A second prune may come between the two attempts of a backup only if there is a third host.
-        let disturbed = !self.is_quiet() || processes[0].operations.stopped();
+        let disturbed = !self.is_quiet(host) || processes[0].operations.stopped();
         self.judge(host, &backup, disturbed, "backs up in a race");
-        let disturbed = !self.is_quiet() || processes[1].operations.stopped();
+        let disturbed = !self.is_quiet(1 - host) || processes[1].operations.stopped();
         self.judge_prune(1 - host, &pruned, disturbed, "prunes meanwhile");
     }
 
@@ -235,9 +235,8 @@ impl Simulation {
         let requests = [self.request(), self.request()];
         let [first, second] = requests;
         let (first, second) = live(async { tokio::join!(processes[0].prune(first), processes[1].prune(second)) });
-        let disturbed = !self.is_quiet();
-        self.judge_prune(0, &first, disturbed || leaves_it(&first), "prunes against host 1");
-        self.judge_prune(1, &second, disturbed || leaves_it(&second), "prunes against host 0");
+        self.judge_prune(0, &first, !self.is_quiet(0) || leaves_it(&first), "prunes against host 1");
+        self.judge_prune(1, &second, !self.is_quiet(1) || leaves_it(&second), "prunes against host 0");
     }
 
     fn interleave(&mut self, processes: &[Process]) {
@@ -249,13 +248,8 @@ impl Simulation {
     }
 
     fn disturb(&mut self) {
-        let store = self.rng.below(3) as usize;
-        match self.rng.below(10) {
-            0..6 => self.switches = [Switch::Up; 3],
-            6..9 => self.switches[store] = Switch::Down,
-            _ => self.switches = [0; 3].map(|_| *self.rng.pick(&[Switch::Up, Switch::Down])),
-        }
-        self.note(format!("stores are {:?}", self.switches));
+        self.links.disturb(&mut self.rng, &[Switch::Down]);
+        self.note(format!("stores are {:?}", self.links));
     }
 
     fn verify(&mut self, host: usize) {
@@ -266,9 +260,9 @@ impl Simulation {
                 Problem::Behind => true,
                 Problem::Unreachable => {
                     let store = STORES.iter().position(|name| *name == finding.store).unwrap();
-                    self.switches[store] == Switch::Down
+                    self.links.of(host)[store] == Switch::Down
                 }
-                Problem::Missing => !self.is_quiet(),
+                Problem::Missing => !self.is_quiet(host),
                 _ => false,
             };
             assert!(is_true, "{finding:?}");
@@ -295,7 +289,7 @@ impl Simulation {
     }
 
     fn end(&mut self) {
-        self.switches = [Switch::Up; 3];
+        self.links = Links::UP;
         self.note(format!("the end {:?}", self.site.mishaps()));
         for (turn, host) in [0, 1, 0].into_iter().enumerate() {
             let result = live(self.process(host).back_up_and_record());

@@ -11,7 +11,8 @@ use crate::{
         audit::Audit,
         content::{Database, Files},
         graves::Graves,
-        keyring::{Custodian, Keyed, custodians, opens_for_host},
+        keyring::{Custodian, Keyed, custodians, opens_for_host, signing_key},
+        links::Links,
         live,
         random::Rng,
         replay_named, replayable, seeds_in_parts,
@@ -51,7 +52,7 @@ struct Simulation {
     site: Site,
     hosts: [Keyed; 2],
     databases: [Database; 2],
-    switches: [Switch; 3],
+    links: Links,
     rates: Option<(u64, Rates)>,
     acknowledged: BTreeMap<SnapshotId, Taken>,
     /// What each host's last snapshot was sealed to.
@@ -77,7 +78,7 @@ impl Simulation {
             site: Site::with_some_buckets(3, &mut rng),
             hosts: [0, 1].map(|number| Keyed::new(number, &name, number, &[0, 1])),
             databases: [database.fork(), database],
-            switches: [Switch::Up; 3],
+            links: Links::UP,
             rates: None,
             acknowledged: BTreeMap::new(),
             sealed_to: [BTreeSet::new(), BTreeSet::new()],
@@ -97,11 +98,9 @@ impl Simulation {
 
     fn process(&self, host: usize) -> crate::simulation::Process {
         let process = self.hosts[host].process(&self.site, &self.databases[host]).keeping(4);
-        for (faults, switch) in process.faults.iter().zip(self.switches) {
-            faults.switch(switch);
-            if let Some((seed, rates)) = self.rates {
-                faults.schedule(seed, rates);
-            }
+        self.links.apply(host, &process.faults);
+        if let Some((seed, rates)) = self.rates {
+            process.faults.iter().for_each(|faults| faults.schedule(seed, rates));
         }
         process
     }
@@ -115,8 +114,9 @@ impl Simulation {
         process
     }
 
-    fn is_quiet(&self) -> bool {
-        self.rates.is_none() && self.switches.iter().all(|switch| *switch == Switch::Up)
+    /// Nothing is wrong with any store, as a host sees them.
+    fn is_quiet(&self, host: usize) -> bool {
+        self.rates.is_none() && self.links.are_up(host)
     }
 
     /// A host that is used.
@@ -160,7 +160,7 @@ impl Simulation {
     fn back_up(&mut self, host: usize) {
         let process = self.mortal(host, 20);
         let result = live(process.backup(false));
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         self.judge(host, &result, disturbed);
     }
 
@@ -236,7 +236,7 @@ impl Simulation {
         let recipient = &self.rng.pick(&others).recipient;
         let process = self.mortal(host, 20);
         let result = self.hosts[host].add(&process, recipient);
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         if self.judge_change(&format!("host {host} adds {recipient}"), &result, disturbed) {
             assert!(self.hosts[host].recipients().contains(recipient));
         }
@@ -250,7 +250,7 @@ impl Simulation {
         let recipient = self.rng.pick(&configured).clone();
         let process = self.mortal(host, 20);
         let result = self.hosts[host].remove(&process, &recipient);
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         if self.judge_change(&format!("host {host} removes {recipient}"), &result, disturbed) {
             assert!(!self.hosts[host].recipients().contains(&recipient));
         }
@@ -261,7 +261,7 @@ impl Simulation {
         let custodian = self.rng.pick(custodians());
         let process = self.mortal(host, 10);
         let proven = self.hosts[host].prove(&process, custodian);
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(host) || process.operations.stopped();
         self.note(format!("host {host} has {} proven: {:?}", custodian.recipient, proven.as_ref().err()));
         let configured = self.hosts[host].recipients().contains(&custodian.recipient);
         match proven {
@@ -288,12 +288,19 @@ impl Simulation {
         let Some(stolen) = self.stolen else { return self.steal() };
         let process = self.mortal(host, 25);
         if !stolen.revoked {
-            let result = self.hosts[host].revoke(&process, self.hosts[stolen.host].key);
-            let disturbed = !self.is_quiet() || process.operations.stopped();
-            if self.judge_change(&format!("host {host} revokes the key of {}", stolen.host), &result, disturbed) {
+            let key = self.hosts[stolen.host].key;
+            let result = self.hosts[host].revoke(&process, key);
+            let disturbed = !self.is_quiet(host) || process.operations.stopped();
+            // One that lost its state after all was done is told that it was: nothing is left to do then.
+            let is_over = result.as_ref().is_err_and(|failure| failure.to_string().contains("it was revoked: "));
+            if is_over {
+                self.assert_revoked(key);
+            }
+            let what = format!("host {host} revokes the key of {}", stolen.host);
+            if self.judge_change(&what, &result, disturbed || is_over) || is_over {
                 assert!(!self.hosts[host].trusts(self.hosts[stolen.host].key));
                 let is_silent = |note: &String, name: &str| note.starts_with(&format!("store {name} did not answer"));
-                let notes = result.unwrap().notes;
+                let notes = result.map(|done| done.notes).unwrap_or_default();
                 let silent = STORES.iter().filter(|name| notes.iter().any(|note| is_silent(note, name)));
                 self.silent.extend(silent.map(|name| (*name).to_owned()));
                 self.stolen = Some(Stolen { revoked: true, ..stolen });
@@ -310,8 +317,34 @@ impl Simulation {
             self.stolen = None;
         } else {
             let result = self.hosts[host].add_signer(&process, stolen.new_key);
-            let disturbed = !self.is_quiet() || process.operations.stopped();
+            let disturbed = !self.is_quiet(host) || process.operations.stopped();
             self.judge_change(&format!("host {host} adds signer {}", stolen.new_key), &result, disturbed);
+        }
+    }
+
+    /// Enough stores have a vouch that says that a key was revoked, and a record of it.
+    fn assert_revoked(&self, key: usize) {
+        let signer = signing_key(key).fingerprint().to_string();
+        let says_so = |name: &str, bytes: &[u8]| {
+            let said = || serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
+            match name.split('/').next() {
+                Some("keys") => said()["revoked"] == *signer,
+                Some("evidence") => {
+                    let control = &said()["control"];
+                    control["change"] == "signer-revoked" && control["signer"] == *signer
+                }
+                _ => false,
+            }
+        };
+        for folder in ["keys/", "evidence/"] {
+            let mut holders: BTreeMap<String, usize> = BTreeMap::new();
+            for store in 0..self.site.backends.len() {
+                let objects = self.site.objects(store).into_iter();
+                let objects = objects.filter(|(name, _)| name.starts_with(folder) && name.ends_with(".json"));
+                let saying = objects.filter(|(name, bytes)| says_so(name, bytes));
+                saying.for_each(|(name, _)| *holders.entry(name).or_default() += 1);
+            }
+            assert!(holders.values().any(|stores| *stores > 1), "{folder} of {signer}: {holders:?}");
         }
     }
 
@@ -328,17 +361,12 @@ impl Simulation {
         let pruned = live(process.prune(confirmed()));
         self.note(format!("host {host} prunes: {:?}", pruned.as_ref().map(|pruned| &pruned.message)));
         if let Err(failure) = pruned {
-            assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}");
+            assert!(!self.is_quiet(host) && failure.code != Code::Internal, "{failure}");
         }
     }
 
     fn disturb(&mut self) {
-        let store = self.rng.below(3) as usize;
-        match self.rng.below(10) {
-            0..6 => self.switches = [Switch::Up; 3],
-            6..9 => self.switches[store] = *self.rng.pick(&[Switch::Down, Switch::Hung]),
-            _ => self.switches = [0; 3].map(|_| *self.rng.pick(&[Switch::Up, Switch::Down])),
-        }
+        self.links.disturb(&mut self.rng, &[Switch::Down, Switch::Hung]);
         self.rates = self.rng.percent(30).then(|| {
             let rates = Rates {
                 error_before: self.rng.below(120) as u16,
@@ -351,11 +379,11 @@ impl Simulation {
             };
             (self.rng.next(), rates)
         });
-        self.note(format!("stores are {:?}, {:?}", self.switches, self.rates));
+        self.note(format!("stores are {:?}, {:?}", self.links, self.rates));
     }
 
     fn end(&mut self) {
-        self.switches = [Switch::Up; 3];
+        self.links = Links::UP;
         self.rates = None;
         self.note(format!("the end {:?}", self.site.mishaps()));
         let mut steps = 0;

@@ -11,6 +11,7 @@ use crate::{
         audit::Audit,
         content::Files,
         graves::Graves,
+        links::Links,
         live,
         logs::{Captured, Logs},
         random::Rng,
@@ -40,7 +41,7 @@ struct Simulation {
     site: Site,
     machines: [Machine; 2],
     logs: Logs,
-    switches: [Switch; 3],
+    links: Links,
     rates: Option<(u64, Rates)>,
     keep_last: u64,
     /// Whether somebody alters something in this seed. If not, state may be rolled back.
@@ -71,7 +72,7 @@ impl Simulation {
             logs: Logs::new(machines[0].world.clone()),
             site,
             machines,
-            switches: [Switch::Up; 3],
+            links: Links::UP,
             rates: None,
             keep_last: 1 + rng.below(3),
             alters: rng.percent(60),
@@ -94,17 +95,16 @@ impl Simulation {
 
     fn process(&self, host: usize) -> Process {
         let process = Process::protecting(&self.site, &self.machines[host], self.logs.source()).keeping(self.keep_last);
-        for (faults, switch) in process.faults.iter().zip(self.switches) {
-            faults.switch(switch);
-            if let Some((seed, rates)) = self.rates {
-                faults.schedule(seed, rates);
-            }
+        self.links.apply(host, &process.faults);
+        if let Some((seed, rates)) = self.rates {
+            process.faults.iter().for_each(|faults| faults.schedule(seed, rates));
         }
         process
     }
 
-    fn is_quiet(&self) -> bool {
-        self.rates.is_none() && self.switches.iter().all(|switch| *switch == Switch::Up)
+    /// Nothing is wrong with any store, as a host sees them.
+    fn is_quiet(&self, host: usize) -> bool {
+        self.rates.is_none() && self.links.are_up(host)
     }
 
     fn step(&mut self) {
@@ -155,7 +155,7 @@ impl Simulation {
             if last % 2 == 0 { process.operations.stop_after(last) } else { process.operations.stop_within(last) }
         }
         let result = live(process.backup(full));
-        let disturbed = !self.is_quiet() || process.operations.stopped();
+        let disturbed = !self.is_quiet(0) || process.operations.stopped();
         self.judge(&result, disturbed, full, last);
         // The process may die before it has held anything.
         if !self.rng.percent(20) {
@@ -222,7 +222,7 @@ impl Simulation {
         let pruned = live(process.prune(request));
         self.note(format!("prunes: {:?}", pruned.as_ref().map(|pruned| &pruned.message)));
         if let Err(failure) = pruned {
-            assert!(!self.is_quiet() && failure.code != Code::Internal, "{failure}");
+            assert!(!self.is_quiet(0) && failure.code != Code::Internal, "{failure}");
         }
     }
 
@@ -247,12 +247,7 @@ impl Simulation {
     }
 
     fn disturb(&mut self) {
-        let store = self.rng.below(3) as usize;
-        match self.rng.below(10) {
-            0..5 => self.switches = [Switch::Up; 3],
-            5..9 => self.switches[store] = *self.rng.pick(&[Switch::Down, Switch::Hung]),
-            _ => self.switches = [0; 3].map(|_| *self.rng.pick(&[Switch::Up, Switch::Down])),
-        }
+        self.links.disturb(&mut self.rng, &[Switch::Down, Switch::Hung]);
         self.rates = self.rng.percent(30).then(|| {
             let rates = Rates {
                 error_before: self.rng.below(120) as u16,
@@ -265,13 +260,13 @@ impl Simulation {
             };
             (self.rng.next(), rates)
         });
-        self.note(format!("stores are {:?}, {:?}", self.switches, self.rates));
+        self.note(format!("stores are {:?}, {:?}", self.links, self.rates));
     }
 
     fn restore(&mut self) {
         let buried = Graves::of(&self.site).snapshots();
         let ids: Vec<SnapshotId> = self.acknowledged.keys().filter(|id| !buried.contains(id)).copied().collect();
-        if ids.is_empty() || !self.is_quiet() {
+        if ids.is_empty() || !self.is_quiet(1) {
             return;
         }
         let id = *self.rng.pick(&ids);
@@ -289,7 +284,7 @@ impl Simulation {
     }
 
     fn end(&mut self) {
-        self.switches = [Switch::Up; 3];
+        self.links = Links::UP;
         self.rates = None;
         self.note(format!("the end {:?}", self.site.mishaps()));
         for _ in 0..2 {

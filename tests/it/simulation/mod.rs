@@ -8,6 +8,7 @@ pub(crate) mod bucket;
 pub(crate) mod content;
 pub(crate) mod graves;
 pub(crate) mod keyring;
+pub(crate) mod links;
 pub(crate) mod logs;
 pub(crate) mod random;
 
