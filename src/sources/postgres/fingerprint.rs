@@ -22,9 +22,9 @@ use std::{path::PathBuf, thread, time::Duration};
 use tokio_postgres::error::SqlState;
 
 /// How long writers may have to wait for the locks, at most; less than the time after which a server looks for deadlocks.
-const LOCK_MILLISECONDS: u32 = 400;
+const LOCK_MILLISECONDS: u32 = 800;
 /// How often that is tried, and how long writers have to themselves before it is tried again.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What makes one text of a row, whatever a role or a database is set to. Names of tables are written with their schema.

@@ -49,7 +49,7 @@ fn timelines_are_followed(program: &str) {
     shows(&mut cluster, "latest", &["--timeline", "current"], "before promoted");
     for (timeline, words) in [
         (["--timeline", "7"], ["no snapshot of ledger leads to timeline 7", "these timelines after the first: 2"]),
-        (["--timeline", "3"], ["leads to timeline 3", "recoup points ledger"]),
+        (["--timeline", "3"], ["leads to timeline 3", "points ledger"]),
     ] {
         let refused = cluster.restore_to("restored", "latest", &timeline).expect_code(16);
         assert!(words.iter().all(|word| refused.stderr.contains(word)), "{refused:?}");
