@@ -8,7 +8,7 @@ use super::{
 use crate::core::{
     failure::Failure,
     id::Sha256,
-    policy::{Assertion, Copies, Expectation, Policy},
+    policy::{Assertion, Copies, Expectation, FingerprintRule, Policy, TablePattern},
 };
 use sha2::Digest;
 use std::{
@@ -33,10 +33,11 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("bronze", include_str!("../../policies/bronze.toml")),
 ];
 
-const TOP: &[&str] = &["tier", "rpo", "rto", "copies", "schedule", "retention", "drill"];
+const TOP: &[&str] = &["tier", "rpo", "rto", "copies", "schedule", "retention", "fingerprints", "drill"];
 const COPIES: &[&str] = &["min_stores", "min_regions", "min_providers", "immutable_for"];
 const SCHEDULE: &[&str] = &["full", "incremental"];
 const RETENTION: &[&str] = &["keep_within", "keep_last"];
+const FINGERPRINTS: &[&str] = &["tables", "max_time"];
 const DRILL: &[&str] = &["every", "identity_file", "identity_command", "assert"];
 const ASSERT: &[&str] = &["name", "query", "expect"];
 
@@ -46,9 +47,13 @@ pub const KNOWN: Known = &[
     ("[copies]", COPIES),
     ("[schedule]", SCHEDULE),
     ("[retention]", RETENTION),
+    ("[fingerprints]", FINGERPRINTS),
     ("[drill]", DRILL),
     ("[[drill.assert]]", ASSERT),
 ];
+
+/// How long fingerprints may take where a policy does not say.
+const FINGERPRINTS_MAX_TIME: Duration = Duration::from_secs(5 * 60);
 
 /// The most copies, regions or snapshots that a policy may ask for.
 const COUNT_MAX: u32 = 1_000_000;
@@ -129,6 +134,7 @@ impl<'t> Reading<'t, '_> {
             keep_last: self.note("retention.keep_last", keep_last).map(u64::from),
             ..Policy::default()
         };
+        policy.fingerprints = self.fingerprints(&mut top)?;
         self.drill(&mut top, dir, &mut policy)?;
         Ok((policy, copies_lines))
     }
@@ -165,6 +171,26 @@ impl<'t> Reading<'t, '_> {
             return Err(section.wrong("incremental", line, cause));
         }
         Ok((self.note("schedule.full", full), self.note("schedule.incremental", incremental)))
+    }
+
+    fn fingerprints(&mut self, top: &mut Section<'t>) -> Result<Option<FingerprintRule>, Failure> {
+        let mut section = top.table("fingerprints", "[fingerprints]", FINGERPRINTS)?;
+        let tables = section.texts("tables")?;
+        let limit = section.parsed("max_time", parse_positive_duration)?;
+        let Some((named, line)) = tables else {
+            return match limit {
+                None => Ok(None),
+                Some((_, line)) => Err(section.wrong("max_time", line, "without tables nothing is taken")),
+            };
+        };
+        let patterns: Result<Vec<TablePattern>, &str> = named.iter().map(|text| text.parse()).collect();
+        let tables = patterns.map_err(|why| section.wrong("tables", line, why))?;
+        if tables.is_empty() {
+            return Err(section.wrong("tables", line, "it is empty; leave the key out or name a table"));
+        }
+        self.note("fingerprints.tables", Some(((), line)));
+        let limit = self.note("fingerprints.max_time", limit).unwrap_or(FINGERPRINTS_MAX_TIME);
+        Ok(Some(FingerprintRule { tables, max_time: limit }))
     }
 
     fn drill(&mut self, top: &mut Section<'t>, dir: &Path, policy: &mut Policy) -> Result<(), Failure> {

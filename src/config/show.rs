@@ -114,6 +114,10 @@ impl Listing<'_> {
         let copies = &policy.copies;
         let stores = self.settings.stores.len();
         let drill_file = policy.drill_identity_file.as_ref().map(|file| quoted(&file.to_string_lossy()));
+        let tables = policy.fingerprints.as_ref().map(|rule| {
+            let tables: Vec<String> = rule.tables.iter().map(|table| quoted(&table.to_string())).collect();
+            format!("[{}]", tables.join(", "))
+        });
         let values = [
             ("rpo", span(policy.rpo)),
             ("rto", span(policy.rto)),
@@ -125,6 +129,8 @@ impl Listing<'_> {
             ("schedule.incremental", span(policy.incremental_interval)),
             ("retention.keep_within", span(policy.keep_within)),
             ("retention.keep_last", number(policy.keep_last)),
+            ("fingerprints.tables", tables),
+            ("fingerprints.max_time", span(policy.fingerprints.as_ref().map(|rule| rule.max_time))),
             ("drill.every", span(policy.drill_interval)),
             ("drill.identity_file", drill_file),
             // A command line may hold a password, and this is printed where others look on.

@@ -94,6 +94,9 @@ incremental = "1h"
 [retention]
 keep_within = "35d"
 keep_last = 3
+[fingerprints]
+tables = ["public.posting", "audit.*"]
+max_time = "2m"
 [drill]
 every = "7d"
 identity_file = "drill.age"
@@ -123,6 +126,9 @@ expect = "3"
     assert_eq!((policy.tier.as_deref(), policy.rpo), (Some("gold"), Some(Duration::from_secs(300))));
     assert_eq!((policy.copies.min_regions, policy.keep_last), (Some(1), Some(3)));
     assert_eq!(policy.drill_identity_file.as_deref(), Some(Path::new("/etc/recoup/drill.age")));
+    let fingerprints = policy.fingerprints.as_ref().unwrap();
+    assert_eq!(fingerprints.max_time, Duration::from_secs(120));
+    assert!(fingerprints.tables[1].matches("audit", "any") && !fingerprints.tables[0].matches("public", "account"));
     let expected: Vec<&Expectation> = policy.assertions.iter().map(|assertion| &assertion.expect).collect();
     assert_eq!(expected, [&Expectation::NoRows, &Expectation::Rows, &Expectation::Value("3".to_owned())]);
     for (key, origin) in [
@@ -232,6 +238,10 @@ fn bad_policies_name_line_and_key() {
         ("[copies]\nmin_providers = 2", 2, "names 0 providers"),
         ("[schedule]\nfull='1h'\nincremental='1d'", 3, "less often than fulls"),
         ("[retention]\nkeep_withn='1d'", 2, "nearest known key is \"keep_within\""),
+        ("[fingerprints]\nmax_time='1m'", 2, "without tables nothing is taken"),
+        ("[fingerprints]\ntables=[]", 2, "it is empty"),
+        ("[fingerprints]\ntables=['posting']", 2, "SCHEMA.TABLE"),
+        ("[fingerprints]\ntables='*'", 2, "a list of texts"),
         ("[drill]\nidentity_file='f'\nidentity_command='c'", 3, "keep one of them"),
         ("[[drill.assert]]\nname='n'\nquery='q'", 1, "has no key \"expect\""),
         (

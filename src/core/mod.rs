@@ -6,6 +6,7 @@ pub mod control;
 pub mod coverage;
 pub mod evidence;
 pub mod failure;
+pub mod fingerprint;
 pub mod id;
 pub mod inventory;
 pub mod log;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -34,6 +35,8 @@ pub struct Policy {
     pub drill_identity_command: Option<String>,
     /// What must hold of the data once it is restored.
     pub assertions: Vec<Assertion>,
+    /// What fingerprints are taken of with each snapshot; `None` takes none.
+    pub fingerprints: Option<FingerprintRule>,
     /// SHA-256 of the policy file, or of the built-in text.
     pub sha256: Option<super::id::Sha256>,
 }
@@ -78,6 +81,61 @@ impl fmt::Display for Expectation {
             Expectation::Rows => "rows",
             Expectation::Value(value) => value,
         })
+    }
+}
+
+/// What fingerprints are taken of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FingerprintRule {
+    /// The tables.
+    pub tables: Vec<TablePattern>,
+    /// How long it may take in all.
+    pub max_time: Duration,
+}
+
+/// A table, all tables of a schema, or all tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablePattern {
+    /// `*`
+    All,
+    /// `SCHEMA.*`
+    Schema(String),
+    /// `SCHEMA.TABLE`
+    Table(String, String),
+}
+
+impl TablePattern {
+    /// Whether a table is meant.
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
+        match self {
+            TablePattern::All => true,
+            TablePattern::Schema(named) => named == schema,
+            TablePattern::Table(in_schema, named) => in_schema == schema && named == table,
+        }
+    }
+}
+
+impl FromStr for TablePattern {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('.') {
+            None if text == "*" => Ok(TablePattern::All),
+            Some((schema, "*")) if !schema.is_empty() => Ok(TablePattern::Schema(schema.to_owned())),
+            Some((schema, table)) if !schema.is_empty() && !table.is_empty() => {
+                Ok(TablePattern::Table(schema.to_owned(), table.to_owned()))
+            }
+            _ => Err("a table is SCHEMA.TABLE, SCHEMA.* or *"),
+        }
+    }
+}
+
+impl fmt::Display for TablePattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TablePattern::All => formatter.write_str("*"),
+            TablePattern::Schema(schema) => write!(formatter, "{schema}.*"),
+            TablePattern::Table(schema, table) => write!(formatter, "{schema}.{table}"),
+        }
     }
 }
 
@@ -130,6 +188,19 @@ pub fn is_durable(copies: &Copies, places: &BTreeMap<String, Place>, complete: &
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_are_named() {
+        for text in ["*", "public.*", "public.posting", "Odd.name.with dots"] {
+            assert_eq!(text.parse::<TablePattern>().map(|pattern| pattern.to_string()), Ok(text.to_owned()));
+        }
+        for bad in ["", "posting", ".posting", "public.", ".*"] {
+            assert!(bad.parse::<TablePattern>().is_err(), "{bad}");
+        }
+        let matches = |text: &str, table: &str| text.parse::<TablePattern>().unwrap().matches("public", table);
+        assert!(matches("*", "a") && matches("public.*", "a") && matches("public.a", "a"));
+        assert!(!matches("other.*", "a") && !matches("public.a", "b") && !matches("other.a", "a"));
+    }
 
     #[test]
     fn durability() {

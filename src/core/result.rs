@@ -382,6 +382,12 @@ pub struct RestoreResult {
     /// The checks of `--check`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckResult>,
+    /// Whether it was written over what was there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub delta: bool,
+    /// Whether it was made a standby.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
     /// The source.
     #[serde(skip)]
     pub source: SourceName,

@@ -155,6 +155,32 @@ impl fmt::Display for Target {
     }
 }
 
+/// Which timeline a restore follows the log along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timeline {
+    /// The newest that leads to the target.
+    #[default]
+    Latest,
+    /// The one that the snapshot was taken on.
+    Current,
+    /// This one.
+    Number(u32),
+}
+
+impl FromStr for Timeline {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "latest" => Ok(Timeline::Latest),
+            "current" => Ok(Timeline::Current),
+            digits => match digits.parse() {
+                Ok(number @ 1..) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Timeline::Number(number)),
+                _ => Err("a timeline is latest, current, or its number in decimal digits"),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +219,20 @@ mod tests {
             "IMMEDIATE",
         ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn timelines() {
+        for (text, timeline) in [
+            ("latest", Timeline::Latest),
+            ("current", Timeline::Current),
+            ("1", Timeline::Number(1)),
+            ("4294967295", Timeline::Number(u32::MAX)),
+        ] {
+            assert_eq!(text.parse(), Ok(timeline));
+        }
+        for bad in ["", "0", "-1", "+1", "4294967296", "0x2", "Latest"] {
+            assert!(bad.parse::<Timeline>().is_err(), "{bad}");
         }
     }
 }

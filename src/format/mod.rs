@@ -3,6 +3,7 @@
 pub mod crc32c;
 pub mod digests;
 pub mod evidence;
+pub mod facts;
 pub mod index;
 pub mod inventory;
 pub mod log;

@@ -1,6 +1,6 @@
 //! `objects.json`: the clear list of a run's objects with sizes and SHA-256. Signed inventories name its digest.
 
-use super::{FormatError, digests, document_bytes, index, manifest, pack::PACK_SEALED_BYTES, parse_document};
+use super::{FormatError, digests, document_bytes, facts, index, manifest, pack::PACK_SEALED_BYTES, parse_document};
 use crate::core::id::{RepositoryId, RunId, Sha256, SourceName};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,8 @@ pub enum ObjectKind {
     Index,
     /// `digests.age`, then `digests-<n>.age`
     Digests(u32),
+    /// `facts.age`
+    Facts,
 }
 
 impl ObjectKind {
@@ -61,6 +63,8 @@ impl ObjectKind {
         };
         if stem == "index" {
             Some(ObjectKind::Index)
+        } else if stem == "facts" {
+            Some(ObjectKind::Facts)
         } else if stem == "digests" {
             Some(ObjectKind::Digests(0))
         } else if let Some(digits) = stem.strip_prefix("digests-") {
@@ -81,6 +85,7 @@ impl ObjectKind {
             ObjectKind::ManifestPart(_) => manifest::MAX_RAW_BYTES + ADDED,
             ObjectKind::Index => index::MAX_RAW_BYTES + ADDED,
             ObjectKind::Digests(_) => digests::MAX_RAW_BYTES + ADDED,
+            ObjectKind::Facts => facts::MAX_RAW_BYTES + ADDED,
         }
     }
 
@@ -92,6 +97,7 @@ impl ObjectKind {
             ObjectKind::Index => "index.age".to_owned(),
             ObjectKind::Digests(0) => "digests.age".to_owned(),
             ObjectKind::Digests(number) => format!("digests-{number}.age"),
+            ObjectKind::Facts => "facts.age".to_owned(),
         }
     }
 }
@@ -151,6 +157,7 @@ mod tests {
             ("index.age", ObjectKind::Index),
             ("digests.age", ObjectKind::Digests(0)),
             ("digests-3.age", ObjectKind::Digests(3)),
+            ("facts.age", ObjectKind::Facts),
         ] {
             assert_eq!(ObjectKind::of(name), Some(kind));
             assert_eq!(kind.name(), name);

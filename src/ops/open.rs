@@ -19,6 +19,7 @@ use crate::{
     world::{self, World, files},
 };
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -42,6 +43,12 @@ pub fn store_spec(settings: &StoreSettings) -> StoreSpec {
 /// The stores as the configuration has them.
 pub fn store_specs(stores: &[StoreSettings]) -> Vec<StoreSpec> {
     stores.iter().map(store_spec).collect()
+}
+
+/// The variables of this environment that the stores' credentials come from, each once.
+pub fn credential_variables(stores: &[StoreSettings]) -> Vec<String> {
+    let all: BTreeSet<String> = store_specs(stores).iter().flat_map(StoreSpec::credential_variables).collect();
+    all.into_iter().collect()
 }
 
 /// The configured stores; one that cannot be opened answers everything with the reason.

@@ -8,10 +8,11 @@ use crate::{
         alteration::Alteration,
         blocks::BlockSet,
         failure::Failure,
-        log::{HistoryId, LogRange, Lsn, SegmentName},
+        fingerprint::{Fingerprints, Place},
+        log::{HistoryId, LogRange, Lsn, SegmentName, ServerTime},
         manifest::Entry,
         path::StoredPath,
-        policy::Assertion,
+        policy::{Assertion, FingerprintRule},
         server::Watched,
         time::Timestamp,
     },
@@ -83,6 +84,13 @@ pub trait Source: Send + Sync {
     /// How many transactions the source's own log commits between two places; `None` where that is not certain.
     fn commits_between(&self, history: HistoryId, from: Lsn, to: Lsn) -> Option<u64> {
         let _ = (history, from, to);
+        None
+    }
+
+    /// How many transactions the source's own log commits until a moment, of those whose record begins at or behind the
+    /// first place; the next record will be at the second. `None` where that is not certain.
+    fn commits_until(&self, history: HistoryId, range: (Lsn, Lsn), until: ServerTime) -> Option<u64> {
+        let _ = (history, range, until);
         None
     }
 
@@ -205,6 +213,13 @@ pub trait View: Send {
         Ok(())
     }
 
+    /// What takes fingerprints of the source, to be called once the copy has ended, and run beside whatever comes then;
+    /// `None` where there is no such thing.
+    fn fingerprints(&self, rule: &FingerprintRule) -> Option<FingerprintJob> {
+        let _ = rule;
+        None
+    }
+
     /// What the view found altered that never should be.
     fn alterations(&self) -> &[Alteration] {
         &[]
@@ -223,6 +238,9 @@ pub trait View: Send {
     /// Nothing read through a view may be committed before this has returned `Ok`.
     fn close(self: Box<Self>) -> Result<(), Failure>;
 }
+
+/// Takes fingerprints; waits for the source as long as it may take.
+pub type FingerprintJob = Box<dyn FnOnce() -> Fingerprints + Send>;
 
 /// What the message of a failure says when a view turned out not to be one state: trying once more helps.
 pub const CHANGED_WHILE_READ: &str = "was changed while it was read";
@@ -323,6 +341,15 @@ impl Checker {
         match kind {
             postgres::KIND => Checker::Server(Box::new(postgres::checks::Checks::new(dir, options, halt.clone()))),
             _ => Checker::Files { kind: kind.to_owned(), dir: dir.to_owned() },
+        }
+    }
+
+    /// Compares fingerprints that were taken with the snapshot; to be called before the own checks. Only what passes their
+    /// place can show them.
+    pub fn compare(&mut self, fingerprints: &Fingerprints, place: &Place) -> Result<Vec<RestoredCheck>, Failure> {
+        match self {
+            Checker::Files { .. } => Ok(Vec::new()),
+            Checker::Server(checks) => checks.compare(fingerprints, place),
         }
     }
 

@@ -81,6 +81,14 @@ impl StoreSpec {
         }
     }
 
+    /// The variables of this environment without which nobody reads it.
+    pub fn credential_variables(&self) -> Vec<String> {
+        match self.target() {
+            Ok(Target::S3(_)) => bucket::variables(self),
+            _ => Vec::new(),
+        }
+    }
+
     /// What the URL names.
     pub(super) fn target(&self) -> Result<Target, Failure> {
         let wrong = |why: &str| {

@@ -15,7 +15,7 @@ use crate::{
 use recoup::{
     config, core,
     format::{
-        digests, index, inventory, manifest,
+        digests, facts, index, inventory, manifest,
         objects::{self, ObjectKind},
         pack, prune, signature, signers, vouch,
     },
@@ -321,6 +321,8 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         ("bytes of a manifest root", core::inventory::MANIFEST_BYTES_MAX),
         ("raw bytes at which a part of the digests closes", digests::PART_BYTES as u64),
         ("raw bytes of a part of the digests", digests::MAX_RAW_BYTES),
+        ("raw bytes of facts.age", facts::MAX_RAW_BYTES),
+        ("bytes of facts.age", ObjectKind::Facts.max_bytes()),
         ("bytes of objects.json", objects::MAX_BYTES),
         ("bytes of inventory.json", inventory::MAX_BYTES),
         ("bytes of inventory.json.sig", signature::MAX_SIGNATURE_BYTES as u64),
@@ -351,6 +353,7 @@ fn the_limits_of_the_format_are_those_of_the_code() {
         objects::FORMAT,
         index::FORMAT,
         digests::FORMAT,
+        facts::FORMAT,
         manifest::ROOT_FORMAT,
         manifest::PART_FORMAT,
         signature::INVENTORY,

@@ -3,10 +3,12 @@
 mod care;
 pub(crate) mod cluster;
 mod delta;
+mod drills;
 mod follow;
 mod moments;
 mod restores;
 mod server;
+mod timelines;
 
 use crate::{needs::needs, support::run};
 use cluster::{BALANCED, Cluster, LEDGER};
@@ -260,6 +262,14 @@ fn what_is_unfit_is_refused() {
     fs::write(cluster.path("R/recoup.toml"), foreign).unwrap();
     refused(&cluster, &["is not the data directory of the server that answers"]);
     fs::write(cluster.path("R/recoup.toml"), &right).unwrap();
+    // Another backup of it is running: its lock is held.
+    let lock = cluster.path("R/state/sources/ledger/lock");
+    let held = OpenOptions::new().write(true).create(true).truncate(false).open(&lock).unwrap();
+    cluster.own("R/state/sources/ledger/lock");
+    held.lock().unwrap();
+    let taken = cluster.backup(&[]);
+    assert!(taken.code == 11 && taken.stderr.contains("another backup of ledger is running"), "{taken:?}");
+    drop(held);
     // The archive does not work.
     cluster.be_impatient(true);
     fs::write(cluster.path("broken"), "").unwrap();

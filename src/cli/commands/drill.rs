@@ -31,7 +31,10 @@ pub const HELP: Help = Help {
         snapshot is fetched; every start gets a signed end, also when the drill fails, is refused or is interrupted. \
         What a killed drill left is closed and removed by the next command, which names it.\n\
         The time of the RTO begins when the start is on the stores, and ends when the last check has; its parts are \
-        locate, manifest, restore, publish, check and assert.\n\
+        locate, manifest, restore, publish, fingerprints, check and assert.\n\
+        Of a server, what the stores had at that moment is restored, and its log is replayed as far as it goes. Where the \
+        policy had fingerprints taken with the snapshot, the replay stops at the place that they belong to, and they are \
+        compared. What was committed after what came back is counted, where the log tells.\n\
         Everything is read from one store, drawn at random, so that in time each store is proven; --store names one. What \
         that store cannot give is read from another, and named, and the exit code is 1. The result and the signed end say \
         which stores were read from.\n\
@@ -177,6 +180,9 @@ pub(super) fn text(result: &DrillResult) -> String {
     let files = human::count(result.files, "file");
     if result.files > 0 {
         text.push_str(&format!("  restored   {files}, {}\n", human::size(result.bytes)));
+    }
+    if let Some(lost) = result.lost_transactions {
+        text.push_str(&format!("  lost       {}\n", human::count(lost, "transaction")));
     }
     if !result.stores_used.is_empty() {
         text.push_str(&format!("  read from  {}\n", result.stores_used.join(", ")));

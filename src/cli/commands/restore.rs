@@ -15,7 +15,7 @@ use crate::{
         failure::{Code, Failure},
         id::SourceName,
         result::{CheckStatus, Outcome, RestoreResult},
-        target::{KnownHead, Target},
+        target::{KnownHead, Target, Timeline},
     },
 };
 use clap::Args;
@@ -122,6 +122,10 @@ pub struct Arguments {
     /// Restore over the files of a stopped server of the same system, and fetch only what differs; needs --confirm
     #[arg(long)]
     pub delta: bool,
+    /// Follow the log along this timeline: latest (the newest that leads to the target), current (the snapshot's own), or
+    /// its number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest", conflicts_with = "standby")]
+    pub timeline: Timeline,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -179,12 +183,13 @@ async fn perform(
     };
     let identities = Arc::new(identities);
     request.log_access = log_access(arguments, access, identity);
+    request.log_variables = open::credential_variables(access.stores());
     if arguments.dry_run {
         request.notes.extend(remarks);
         let planned = job.until_cancelled(restore::plan(&repository, &identities, &request)).await;
         return (planned.map(|plan| Outcome::Planned(plan_result(&plan, &request))), Vec::new());
     }
-    let record = restore::evidence::begin(access.settings(), &job.world, &request.source, &request.target);
+    let record = restore::evidence::begin(access.settings(), &job.world, &request);
     let restoring = restore::restore(&repository, identities, &request, job.progress.as_ref());
     let result = job.until_cancelled(restoring).await.map(|result| RestoreResult { remarks, ..result });
     let notes = record.end(&result).await;
@@ -233,6 +238,7 @@ fn wishes(arguments: &Arguments) -> ServerWishes {
         standby: arguments.standby.then_some(Standby { primary_conninfo }),
         tablespaces: arguments.tablespace.clone(),
         delta: arguments.delta,
+        timeline: arguments.timeline,
     }
 }
 

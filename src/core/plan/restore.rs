@@ -1,6 +1,11 @@
 //! Which snapshot a target means.
 
-use crate::core::{id::SnapshotId, log::LogRange, target::Target, time::Timestamp};
+use crate::core::{
+    id::SnapshotId,
+    log::{Ancestor, LogRange, Lsn},
+    target::Target,
+    time::Timestamp,
+};
 use chrono::{DateTime, Utc};
 
 /// A snapshot that could be restored.
@@ -23,6 +28,27 @@ impl Candidate {
         let read = self.read_started_at.as_datetime();
         self.log.as_ref().map_or(read, |log| log.stopped_at.as_datetime())
     }
+}
+
+/// Those of the snapshots from which a timeline can be reached: they were taken on it, or on one that it grew out of,
+/// before that was left. `grew_from` tells what a timeline of a system grew out of directly.
+pub fn leading_to(
+    candidates: &[Candidate],
+    timeline: u32,
+    grew_from: impl Fn(u64, u32) -> Option<Ancestor>,
+) -> Vec<Candidate> {
+    let leads = |log: &LogRange| {
+        let (mut of, mut until) = (timeline, Lsn(u64::MAX));
+        while of != log.history.timeline {
+            match grew_from(log.history.system, of) {
+                // A timeline grows out of an older one; what says otherwise leads nowhere.
+                Some(ancestor) if ancestor.timeline < of => (of, until) = (ancestor.timeline, ancestor.until),
+                _ => return false,
+            }
+        }
+        log.stop <= until
+    };
+    candidates.iter().filter(|candidate| candidate.log.as_ref().is_some_and(leads)).cloned().collect()
 }
 
 /// Why no snapshot was chosen.
@@ -191,6 +217,36 @@ mod tests {
         ];
         for (target, expected) in cases {
             assert_eq!(choose(&snapshots, &target.parse().unwrap()), expected, "{target}");
+        }
+    }
+    #[test]
+    fn timelines_are_reached_from_what_they_grew_out_of() {
+        let on = |timeline: u32, candidate: Candidate| {
+            let mut log = candidate.log.clone().unwrap();
+            log.history.timeline = timeline;
+            Candidate { log: Some(log), ..candidate }
+        };
+        let all = [
+            on(1, logged(1, 10, 0x100, 7)),
+            on(1, logged(2, 20, 0x200, 7)),
+            on(2, logged(3, 30, 0x300, 7)),
+            on(3, logged(4, 40, 0x180, 7)),
+            candidate(5, 5, 50, true),
+        ];
+        // The second grew out of the first at 0x200, the third at 0x150; the fourth out of the second.
+        let grew_from = |_: u64, timeline: u32| match timeline {
+            2 => Some(Ancestor { timeline: 1, until: Lsn(0x200) }),
+            3 => Some(Ancestor { timeline: 1, until: Lsn(0x150) }),
+            4 => Some(Ancestor { timeline: 2, until: Lsn(0x250) }),
+            6 => Some(Ancestor { timeline: 7, until: Lsn(0x250) }),
+            7 => Some(Ancestor { timeline: 6, until: Lsn(0x250) }),
+            _ => None,
+        };
+        for (timeline, seqs) in
+            [(1, &[1, 2][..]), (2, &[1, 2, 3]), (3, &[1, 4]), (4, &[1, 2]), (5, &[]), (6, &[]), (7, &[])]
+        {
+            let found = leading_to(&all, timeline, grew_from);
+            assert_eq!(found.iter().map(|candidate| candidate.id.seq).collect::<Vec<_>>(), seqs, "{timeline}");
         }
     }
 }

@@ -215,7 +215,14 @@ fn with_body(change: &Change, bodies: &BTreeMap<(WriterId, u64), &OpenedBody>) -
         None => format!("{} on {}", body.os_user, body.host),
     };
     let reason = body.and_then(|body| body.reason.as_deref()).map(cut);
-    Change { by: body.map(|body| cut(&user(body))), reason, ..change.clone() }
+    let is = |key: &str| body.is_some_and(|body| body.result.get(key) == Some(&serde_json::Value::Bool(true)));
+    let how = match change.action {
+        Action::Restore if is("delta") => ", over the files that were there",
+        Action::Restore if is("standby") => ", as a standby",
+        _ => "",
+    };
+    let what = format!("{}{how}", change.what);
+    Change { by: body.map(|body| cut(&user(body))), reason, what, ..change.clone() }
 }
 
 /// The report of the source that was made last.

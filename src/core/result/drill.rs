@@ -22,6 +22,9 @@ pub struct DrillResult {
     pub rpo_seconds: Option<f64>,
     /// From the start until the result was checked, in seconds; `None` where nothing came back.
     pub rto_seconds: Option<f64>,
+    /// Transactions that were committed until the declared disaster and did not come back; `None` where nobody can tell.
+    #[serde(default)]
+    pub lost_transactions: Option<u64>,
     /// What the policy permits to be lost.
     pub rpo_policy_seconds: Option<u64>,
     /// How long the policy permits a restore to take.

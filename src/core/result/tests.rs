@@ -131,6 +131,8 @@ fn restore_demo_and_error() {
         bytes: 2,
         went_round: vec![WentRound { store: "a".to_owned(), object: "o".to_owned(), problem: Problem::Damaged }],
         checks: Vec::new(),
+        delta: false,
+        standby: false,
         source: "ledger".parse().unwrap(),
         created_at: snapshot().created_at,
         position: "p".to_owned(),

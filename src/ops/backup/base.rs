@@ -133,7 +133,10 @@ impl BaseManifest {
         for used in &self.inventory.uses {
             let run = &self.runs[&used.run];
             let besides = run.objects.objects.iter().filter(|object| {
-                matches!(ObjectKind::of(&object.name), Some(ObjectKind::Index | ObjectKind::Digests(_)))
+                matches!(
+                    ObjectKind::of(&object.name),
+                    Some(ObjectKind::Index | ObjectKind::Digests(_) | ObjectKind::Facts)
+                )
             });
             let overhead_bytes = besides.map(|object| object.size).sum::<u64>() / used.packs.count().max(1);
             for (number, pack) in run.index.iter().filter(|(number, _)| used.packs.contains(**number)) {

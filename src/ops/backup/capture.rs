@@ -16,12 +16,15 @@ use crate::{
         alteration::Alteration,
         blocks::BlockSet,
         failure::Failure,
+        fingerprint::Fingerprints,
         id::{RepositoryId, RunId, Sha256, SourceName},
         manifest::{Extent, Item, PartId, PartRef},
         path::StoredPath,
         plan::merge::{Captured, NewPart, merge},
+        policy::FingerprintRule,
     },
     format::{
+        facts::Facts,
         index,
         manifest::{self, PartWriter, Root},
         objects::{ObjectKind, RunObject},
@@ -34,6 +37,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
 };
 use tokio::sync::oneshot;
 
@@ -54,6 +58,8 @@ pub(super) struct CaptureRequest {
     /// What local state knows of the last capture; of an incremental's base always.
     pub(super) last: Option<Last>,
     pub(super) state: SourceState,
+    /// What fingerprints are taken of, if of anything.
+    pub(super) fingerprints: Option<FingerprintRule>,
     /// Is told where the log of the view begins.
     pub(super) begun: Option<oneshot::Sender<Option<LogBeginning>>>,
 }
@@ -92,7 +98,8 @@ pub(super) fn capture(mut request: CaptureRequest, outbox: Outbox) -> Result<Cap
     let facts = view.facts().clone();
     let alterations = view.alterations().to_vec();
     let new_digests = request.state.create_digests(request.run, &facts.entries);
-    let mut work = Work { request, outbox, facts, alterations, new_digests, objects: Vec::new() };
+    let fingerprints = None;
+    let mut work = Work { request, outbox, facts, alterations, new_digests, objects: Vec::new(), fingerprints };
     match work.run(view.as_mut()) {
         Ok(read) => work.finish(view, read),
         Err(failure) => {
@@ -110,6 +117,8 @@ struct Work {
     alterations: Vec<Alteration>,
     new_digests: DigestFile,
     objects: Vec<RunObject>,
+    /// Fingerprints that are being taken.
+    fingerprints: Option<JoinHandle<Fingerprints>>,
 }
 
 /// What came of reading.
@@ -188,9 +197,12 @@ impl Work {
             pipeline::pack(view, entries, &fuzzy::added(&before, &replaced), &job, None, &mut packed)?;
         }
         view.finish()?;
+        let taking = self.request.fingerprints.as_ref().and_then(|rule| view.fingerprints(rule));
+        let taking = taking.map(thread::spawn);
         pipeline::pack(view, entries, &late, &job, None, &mut packed)?;
         replaced.extend(late);
         pipeline::end_job(job, &mut packed)?;
+        self.fingerprints = taking;
         self.facts = view.facts().clone();
         Ok(Read { replaced, packed, moved: BTreeMap::new() })
     }
@@ -249,6 +261,7 @@ impl Work {
             })
             .collect();
         let (parts, mut uses) = self.write_parts(&captured)?;
+        self.write_facts()?;
         if !self.objects.is_empty() {
             uses.entry(run).or_default();
         }
@@ -263,6 +276,17 @@ impl Work {
         let is_same = self.request.base.as_ref().is_some_and(|base| base.root == root);
         let sealed = (!is_same).then(|| seal_small(&self.request.structure_recipients, &root.to_lines()));
         Ok((sealed, uses))
+    }
+
+    /// Waits for the fingerprints, as long as the policy permits them to take.
+    fn write_facts(&mut self) -> Result<(), Failure> {
+        let Some(taking) = self.fingerprints.take() else { return Ok(()) };
+        let taken =
+            taking.join().unwrap_or_else(|_| Fingerprints::not_taken("", "the thread that takes them panicked"));
+        self.facts.notes.extend(taken.shortfall());
+        let facts = Facts::of(self.request.run, taken);
+        let sealed = seal_small(&self.request.recipients, &facts.to_bytes());
+        self.ship(&ObjectKind::Facts.name(), sealed)
     }
 
     fn ship(&mut self, name: &str, object: SealedObject) -> Result<(), Failure> {

@@ -247,6 +247,7 @@ async fn active(
         base: manifest,
         last,
         state,
+        fingerprints: protected.policy.fingerprints.clone(),
     };
     let mut shipment = shipment(host, protected, &gathered, id.run);
     shipment.begin_with(writer_parcel(host, protected, id.run));

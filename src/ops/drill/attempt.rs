@@ -5,6 +5,7 @@ use crate::{
     config::Settings,
     core::{
         failure::Failure,
+        fingerprint::{Fingerprints, Place, Replayed},
         manifest::{Entry, EntryKind},
         plan::drill::{COMPLETE, judge},
         policy::Policy,
@@ -41,6 +42,12 @@ pub(super) struct Attempt {
     pub(super) published: bool,
     /// Up to when what was committed came back, where a log tells.
     pub(super) recovered_until: Option<Timestamp>,
+    /// What was restored.
+    pub(super) manifest: Option<Arc<Manifest>>,
+    /// What was committed until the disaster and did not come back, where that is known.
+    pub(super) lost_transactions: Option<u64>,
+    /// The place at which fingerprints were compared; why none were, otherwise.
+    pub(super) compared: Option<Result<Place, String>>,
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) checks: Vec<CheckResult>,
@@ -57,9 +64,9 @@ impl Attempt {
     pub(super) async fn perform(&mut self, trial: &Trial<'_>, progress: &dyn Progress) -> Result<(), Failure> {
         let (source, target) = (&trial.request.source, trial.target.to_owned());
         let request = trial.gathered.restore_request(source, trial.disaster_at, target);
-        let manifest = self.restore(trial, &request, progress).await?;
-        let manifest = Arc::new(manifest);
-        self.check(trial, &manifest, progress).await
+        let restored = self.restore(trial, &request, progress).await?;
+        let manifest = self.manifest.insert(Arc::new(restored.manifest)).clone();
+        self.check(trial, &manifest, restored.fingerprints, progress).await
     }
 
     async fn restore(
@@ -67,7 +74,7 @@ impl Attempt {
         trial: &Trial<'_>,
         request: &RestoreRequest,
         progress: &dyn Progress,
-    ) -> Result<Manifest, Failure> {
+    ) -> Result<Restored, Failure> {
         let identities = &trial.gathered.identities;
         let restore = Restore::prepare(&trial.gathered.repository, request)?;
         progress.begin("locating the snapshot", None, Unit::Objects);
@@ -75,6 +82,7 @@ impl Attempt {
         let located = self.located.insert(restore.locate().await?);
         self.phases.begin("manifest");
         let manifest = restore.read_manifest(located, identities).await?;
+        let fingerprints = restore.read_fingerprints(located, identities).await;
         progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
         self.phases.begin("restore");
         let fetched = restore.fetch(located, &manifest, identities.clone(), progress).await?;
@@ -85,7 +93,21 @@ impl Attempt {
         self.published = true;
         self.recovered_until = manifest.recovers_until(trial.disaster_at);
         (self.files, self.bytes) = (manifest.files(), manifest.bytes());
-        Ok(manifest)
+        let comparable = match fingerprints {
+            Ok(taken) => comparable(taken, manifest.replayed(trial.disaster_at)),
+            Err(failure) => Some(Err(format!("they cannot be read: {failure}"))),
+        };
+        let fingerprints = comparable.and_then(|comparable| match comparable {
+            Ok((fingerprints, place)) => {
+                self.compared = Some(Ok(place));
+                Some((fingerprints, place))
+            }
+            Err(why) => {
+                self.compared = Some(Err(why));
+                None
+            }
+        });
+        Ok(Restored { manifest, fingerprints })
     }
 
     /// Checks on threads of their own: a query may take long, and an interruption does not wait for it.
@@ -93,10 +115,12 @@ impl Attempt {
         &mut self,
         trial: &Trial<'_>,
         manifest: &Arc<Manifest>,
+        fingerprints: Option<(Fingerprints, Place)>,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
         progress.begin("checking what was restored", None, Unit::Items);
-        self.phases.begin("check");
+        // First what is compared at a place on the way; the server goes on from there.
+        self.phases.begin(if fingerprints.is_some() { "fingerprints" } else { "check" });
         let kind = self.located.as_ref().map(|located| located.committed().inventory.source_kind.clone());
         let kind = kind.unwrap_or_default();
         self.checks.push(blocks_check(manifest));
@@ -105,7 +129,18 @@ impl Attempt {
         let ending = HaltOnDrop::default();
         let checker = Checker::new(&kind, trial.target, options, ending.halt());
         let (target, entries) = (trial.target.to_owned(), manifest.clone());
-        let (checker, own) = on_a_thread(move || own_checks(checker, &target, &entries.entries)).await??;
+        let (mut checker, files) = on_a_thread(move || (checker, files_check(&target, &entries.entries))).await?;
+        self.checks.push(restore::checked(files));
+        if let Some((fingerprints, place)) = fingerprints {
+            let comparing = move || checker.compare(&fingerprints, &place).map(|compared| (checker, compared));
+            let (back, compared) = on_a_thread(comparing).await??;
+            checker = back;
+            self.checks.extend(compared.into_iter().map(restore::checked));
+            self.phases.begin("check");
+        }
+        let entries = manifest.clone();
+        let checking = move || checker.check_restored(&entries.entries).map(|checks| (checker, checks));
+        let (checker, own) = on_a_thread(checking).await??;
         self.checks.extend(own.into_iter().map(restore::checked));
         self.phases.begin("assert");
         let policy = match configured_policy(trial.settings, &trial.request.source) {
@@ -150,6 +185,11 @@ impl Attempt {
         all.into_iter().collect()
     }
 
+    /// Whether what came back has a log.
+    pub(super) fn has_log(&self) -> bool {
+        self.located.as_ref().is_some_and(|located| located.committed().inventory.log.is_some())
+    }
+
     /// The stores that gave what was read so far, by name.
     pub(super) fn stores_used(&self) -> Vec<String> {
         self.located.as_ref().map(Located::stores_used).unwrap_or_default()
@@ -177,15 +217,27 @@ impl Attempt {
     }
 }
 
-/// Checks that need no policy.
-fn own_checks(
-    mut checker: Checker,
-    target: &Path,
-    entries: &[Entry],
-) -> Result<(Checker, Vec<RestoredCheck>), Failure> {
-    let mut checks = vec![files_check(target, entries)];
-    checks.extend(checker.check_restored(entries)?);
-    Ok((checker, checks))
+/// What was restored, and what it is to be compared with.
+struct Restored {
+    manifest: Manifest,
+    fingerprints: Option<(Fingerprints, Place)>,
+}
+
+/// The fingerprints that can be compared, and where; else why not. `None` where none were asked for.
+fn comparable(
+    taken: Option<Fingerprints>,
+    replayed: Option<Replayed>,
+) -> Option<Result<(Fingerprints, Place), String>> {
+    let taken = taken?;
+    let Some(place) = taken.place else {
+        let why = taken.not_taken.unwrap_or_else(|| "nobody knows why".to_owned());
+        return Some(Err(format!("they were not taken with the snapshot: {why}")));
+    };
+    let replayed = replayed?;
+    Some(match place.not_passed_by(&replayed) {
+        None => Ok((taken, place)),
+        Some(why) => Err(why),
+    })
 }
 
 /// The restore has compared every block before it wrote it, and would have failed otherwise.

@@ -6,7 +6,7 @@ use crate::{
     core::{
         failure::Failure,
         id::{SnapshotId, SourceName},
-        inventory::Parent,
+        inventory::{Inventory, Parent},
         plan::drill::{Window, interval, window},
         policy::Copies,
         target::Target,
@@ -120,7 +120,11 @@ fn read_from(host: &Host, catalogue: &Catalogue, copies: &Copies) -> Vec<Timesta
     let moments = |durable: bool| -> Vec<Timestamp> {
         let all = catalogue.snapshots.values();
         let found = all.filter(|committed| !durable || catalogue.is_durable(&host.repository, copies, committed));
-        found.map(|committed| committed.inventory.read_started_at).collect()
+        // Of what has a log, a moment before it was committed would find nothing: it counts from then on.
+        let since = |inventory: &Inventory| {
+            if inventory.log.is_some() { inventory.created_at } else { inventory.read_started_at }
+        };
+        found.map(|committed| since(&committed.inventory)).collect()
     };
     let durable = moments(true);
     if durable.is_empty() { moments(false) } else { durable }
@@ -130,6 +134,7 @@ impl Gathered {
     /// What is restored: the newest durable snapshot whose read began before the disaster.
     pub(super) fn restore_request(&self, source: &SourceName, at: Timestamp, to: PathBuf) -> RestoreRequest {
         RestoreRequest {
+            as_of: Some(at),
             known_head: self.known_head,
             copies: self.copies.clone(),
             ..RestoreRequest::new(source.clone(), Target::Time(at), to)

@@ -28,14 +28,32 @@ pub(super) fn limits(drill: &Drill<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    limits.push(
-        "no fingerprints of the source were taken with the snapshot: what came back is what was archived; that this is \
-         what the source held is shown only as far as the checks go"
-            .to_owned(),
-    );
+    fingerprints(drill, &mut limits);
     checks(drill, &mut limits);
     objectives(drill, &mut limits);
     limits
+}
+
+fn fingerprints(drill: &Drill<'_>, limits: &mut Vec<String>) {
+    const ONLY_CHECKS: &str = "what came back is what was archived; that this is what the source held is shown only as \
+        far as the checks go";
+    limits.push(match &drill.attempt.compared {
+        None => format!("no fingerprints of the source were taken with the snapshot: {ONLY_CHECKS}"),
+        Some(Err(why)) => format!("no fingerprints of the source were compared: {why}; {ONLY_CHECKS}"),
+        Some(Ok(place)) => format!(
+            "what the source held was compared at {}, {}, in the tables that fingerprints were taken of; of everything else, \
+             and of what was committed after it, only the checks tell",
+            place.at, place.moment
+        ),
+    });
+    let has_log = drill.attempt.has_log();
+    if has_log && drill.attempt.lost_transactions.is_none() {
+        limits.push(
+            "how many transactions were lost is not known: neither the stores nor a server on this host show the log up to \
+             the moment of the disaster"
+                .to_owned(),
+        );
+    }
 }
 
 fn snapshots(drill: &Drill<'_>, limits: &mut Vec<String>) {

@@ -8,6 +8,7 @@
 mod attempt;
 mod gather;
 mod limits;
+mod lost;
 mod phases;
 mod place;
 
@@ -283,7 +284,19 @@ impl<'a> Drill<'a> {
         };
         self.attempt.phases.end();
         match outcome {
-            Ok(()) => self.attempt.rto_seconds = Some(running.seconds()),
+            Ok(()) => {
+                self.attempt.rto_seconds = Some(running.seconds());
+                // No part of coming back.
+                progress.begin("counting what was lost", None, Unit::Items);
+                if let Ok(gathered) = &self.gathered {
+                    let counting = lost::transactions(self.host, self.settings, self.request, gathered, &self.attempt);
+                    let lost = tokio::select! {
+                        lost = counting => lost,
+                        () = cancellation.cancelled() => None,
+                    };
+                    self.attempt.lost_transactions = lost;
+                }
+            }
             Err(failure) => self.failure = Some(self.explained(failure)),
         }
     }
@@ -371,11 +384,10 @@ impl<'a> Drill<'a> {
         let subject = self.subject(RecordVerdict::Pending);
         let read_started_at = attempt.located.as_ref().map(|located| located.committed().inventory.read_started_at);
         let came_back = attempt.rto_seconds.is_some();
-        let lost = attempt
-            .recovered_until
-            .or(read_started_at)
-            .map(|moment| self.disaster_at.seconds_since(moment))
-            .filter(|_| came_back);
+        // Where nothing was committed after what came back, nothing is missing.
+        let until = attempt.recovered_until.or(read_started_at);
+        let until = if attempt.lost_transactions == Some(0) { Some(self.disaster_at) } else { until };
+        let lost = until.map(|moment| self.disaster_at.seconds_since(moment)).filter(|_| came_back);
         let verdict = match &self.failure {
             Some(failure) => verdict_of_failure(failure.code),
             None => attempt.verdict(lost.unwrap_or(0.0), &policy),
@@ -393,6 +405,7 @@ impl<'a> Drill<'a> {
             verdict,
             rpo_seconds: lost,
             rto_seconds: attempt.rto_seconds,
+            lost_transactions: attempt.lost_transactions,
             rpo_policy_seconds: policy.rpo.map(|limit| limit.as_secs()),
             rto_policy_seconds: policy.rto.map(|limit| limit.as_secs()),
             disaster_at: self.disaster_at,

@@ -7,10 +7,12 @@ use crate::{
         failure::{Code, Failure},
         id::SourceName,
         result::RestoreResult,
-        target::Target,
         time::Timestamp,
     },
-    ops::evidence::{Recorder, Started, deeds},
+    ops::{
+        evidence::{Recorder, Started, deeds},
+        restore::RestoreRequest,
+    },
     world::World,
 };
 use std::time::Duration;
@@ -30,7 +32,8 @@ pub struct RestoreRecord {
 }
 
 /// Records that a restore begins, on this host; a start that a dead process left is closed first.
-pub fn begin(settings: Option<&Settings>, world: &World, source: &SourceName, target: &Target) -> RestoreRecord {
+pub fn begin(settings: Option<&Settings>, world: &World, request: &RestoreRequest) -> RestoreRecord {
+    let source = &request.source;
     let mut record = RestoreRecord { open: None, source: source.clone(), started_at: world.now(), notes: Vec::new() };
     let Some(settings) = settings else {
         let note = "this restore left no evidence record: without a configuration nothing here signs one; note down who \
@@ -57,7 +60,11 @@ pub fn begin(settings: Option<&Settings>, world: &World, source: &SourceName, ta
     }
     let draft = Draft {
         subjects: vec![Subject::new(source.clone(), Verdict::Pending)],
-        result: serde_json::json!({ "target": target.to_string() }),
+        result: serde_json::json!({
+            "target": request.target.to_string(),
+            "delta": request.server.delta,
+            "standby": request.server.standby.is_some(),
+        }),
         ..Draft::new(Action::Restore, Verdict::Pending, record.started_at)
     };
     match recorder.start(draft, None) {

@@ -4,12 +4,15 @@ use super::{places::Layout, replay::Replay};
 use crate::{
     core::{
         failure::{Code, Failure},
+        fingerprint::Fingerprints,
         id::{RunId, Sha256, SnapshotId},
         inventory::Use,
         manifest::{Entry, EntryKind, Extent, Item, PackId},
     },
     format::{
-        FormatError, index,
+        FormatError,
+        facts::{self, Facts},
+        index,
         manifest::{self as manifest_format, Order, Root},
         objects::{ObjectKind, RunObject, RunObjects},
         pack::PackIndex,
@@ -110,6 +113,23 @@ pub async fn read_manifest(
     }
     let assembly = reader.parts(&root, &runs).await?;
     assembly.finish(root)
+}
+
+/// The fingerprints that were taken with a committed snapshot; `None` where there are none.
+pub(super) async fn read_fingerprints(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    id: SnapshotId,
+    identities: &Identities,
+) -> Result<Option<Fingerprints>, Failure> {
+    let reader = Reader { repository, catalogue, folder: layout::source_folder(&catalogue.source), identities };
+    let uses = &catalogue.snapshots[&id].inventory.uses;
+    let own = uses.iter().find(|used| used.run == id.run).and_then(|used| catalogue.run(used));
+    let Some(object) = own.and_then(|objects| objects.find(&ObjectKind::Facts.name())) else { return Ok(None) };
+    let name = layout::run_object(id.run, &object.name);
+    let raw = reader.open(&name, object.size, object.sha256, facts::MAX_RAW_BYTES).await?;
+    let facts = Facts::parse(&raw, id.run).map_err(|error| damaged(&name, &error))?;
+    Ok(Some(facts.fingerprints))
 }
 
 struct RunInUse<'a> {

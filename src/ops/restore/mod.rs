@@ -6,6 +6,8 @@ pub mod evidence;
 mod fetch;
 mod fitness;
 mod given;
+mod later;
+mod lineage;
 mod manifest;
 mod places;
 mod replay;
@@ -18,6 +20,7 @@ use super::progress::{Progress, Unit};
 use crate::{
     core::{
         failure::Failure,
+        fingerprint::Replayed,
         id::{SnapshotId, SourceName},
         inventory::Parent,
         manifest::EntryKind,
@@ -37,6 +40,7 @@ use crate::{
 use std::{path::PathBuf, sync::Arc};
 
 pub use checks::{checked, kept_policy};
+pub use later::Later;
 pub use manifest::{Manifest, PackContent, read_manifest};
 pub use replay::{AMENDED, LogAccess, in_command};
 pub use steps::{Fetched, Located, Restore};
@@ -52,6 +56,9 @@ pub struct RestoreRequest {
     pub target: Target,
     /// A new or empty directory.
     pub to: PathBuf,
+    /// Of sources with a log, what was not on the stores by then does not count, and where the log ends before the target,
+    /// its end is the target: so it is when a source is lost at that moment.
+    pub as_of: Option<Timestamp>,
     /// A snapshot that the stores must know of: proof that they were not rolled back behind it.
     pub head: Option<KnownHead>,
     /// The newest snapshot that this host knows of, if it knows of any.
@@ -66,6 +73,8 @@ pub struct RestoreRequest {
     pub check_options: CheckOptions,
     /// How a restored server gets at its log.
     pub log_access: LogAccess,
+    /// The variables that its command must find in the environment of the server, for stores that need them.
+    pub log_variables: Vec<String>,
     /// What is asked of a restored server beside its target.
     pub server: ServerWishes,
     /// Whether the operator has named the source once more, to have done what is refused without that.
@@ -81,6 +90,7 @@ impl RestoreRequest {
             source,
             target,
             to,
+            as_of: None,
             head: None,
             known_head: None,
             copies: Copies::default(),
@@ -88,6 +98,7 @@ impl RestoreRequest {
             assertions: None,
             check_options: CheckOptions::default(),
             log_access: LogAccess::default(),
+            log_variables: Vec::new(),
             server: ServerWishes::default(),
             confirmed: false,
             notes: Vec::new(),
@@ -164,6 +175,8 @@ pub async fn restore(
         bytes: manifest.bytes(),
         went_round: located.went_round(),
         checks,
+        delta: request.server.delta,
+        standby: request.server.standby.is_some(),
         source: request.source.clone(),
         created_at: inventory.created_at,
         position: inventory.position.clone(),
@@ -205,8 +218,15 @@ fn inventory_object(catalogue: &Catalogue, id: SnapshotId) -> String {
 impl Manifest {
     /// Up to when a restore to a moment brings back what was committed, where a log is replayed that tells.
     pub fn recovers_until(&self, moment: Timestamp) -> Option<Timestamp> {
-        let end = &self.replay.as_ref()?.end();
-        if end.passes_target { Some(moment) } else { end.last_commit.map(|last| Timestamp::new(last.as_datetime())) }
+        let replay = self.replay.as_ref()?;
+        // Whatever was committed before the files were of one moment is in them.
+        let last = replay.end().last_commit.max(Some(replay.range().stopped_at))?;
+        Some(if replay.end().passes_target { moment } else { Timestamp::new(last.as_datetime()) })
+    }
+
+    /// How far a log is replayed that is to end at a moment.
+    pub fn replayed(&self, until: Timestamp) -> Option<Replayed> {
+        self.replay.as_ref().map(|replay| replay.replayed(until))
     }
 
     /// Number of regular files.

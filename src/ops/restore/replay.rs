@@ -5,10 +5,12 @@ use super::{Manifest, RestoreRequest, select, write::OpenFiles};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
+        fingerprint::Replayed,
         inventory::Inventory,
-        log::{LogFile, LogRange, ServerTime},
+        log::{LogEntry, LogFile, LogRange, LogRecord, Lsn, SegmentName, ServerTime},
         plan::log::{Gap, Goal, LogFiles, LogPlan, PlanEnd, TimelineHistory, Wanted, plan},
-        target::Target,
+        target::{Target, Timeline},
+        time::Timestamp,
     },
     format::seal::Identities,
     ops::archive,
@@ -18,7 +20,7 @@ use crate::{
         wal::read_history,
     },
 };
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// The plan, at the top of what is restored.
 const PLAN: &str = "recoup-plan.json";
@@ -45,6 +47,12 @@ pub enum LogAccess {
 /// What a server is to replay.
 pub(super) struct Replay {
     plan: LogPlan,
+    /// What the snapshot needs of it.
+    range: LogRange,
+    /// Where the snapshot's timeline is left for a newer one.
+    leaves_at: Option<Lsn>,
+    /// What the stores have now, also of what does not count.
+    files: LogFiles,
     recovery: Recovery,
     access: LogAccess,
     notes: Vec<String>,
@@ -60,7 +68,15 @@ pub(super) async fn prepare(
 ) -> Result<Option<Replay>, Failure> {
     let Some(range) = &inventory.log else { return Ok(None) };
     let survey = repository.survey_log(&request.source, &catalogue.listings).await;
-    let files = LogFiles::of(range.history.system, survey.records.values().map(|held| &held.signed.record));
+    let records = || survey.records.values().map(|held| &held.signed.record);
+    // What the snapshot itself needs was there before it, whatever the clock of the host that shipped it said.
+    let as_of = request.as_of.filter(|as_of| inventory.created_at <= *as_of);
+    let needed: BTreeSet<SegmentName> = range.segments().collect();
+    let is_needed = |entry: &LogEntry| matches!(entry.file, LogFile::Segment(name) if needed.contains(&name));
+    let counts = |record: &&LogRecord| {
+        as_of.is_none_or(|as_of| record.created_at <= as_of) || record.files.iter().any(is_needed)
+    };
+    let files = LogFiles::of(range.history.system, records().filter(counts));
     let goal = goal(request, range);
     let mut gap = Gap::Unrelated;
     let detours = &catalogue.detours;
@@ -74,11 +90,22 @@ pub(super) async fn prepare(
             goal: goal.clone(),
             segment_bytes: range.segment_bytes,
         };
-        match plan(repository.id, &request.source, &wanted, history.as_ref(), &files) {
+        let planned = match plan(repository.id, &request.source, &wanted, history.as_ref(), &files) {
+            Err(Gap::EndsBefore { .. }) if request.as_of.is_some() => {
+                let all = Wanted { goal: Goal::Latest, ..wanted };
+                plan(repository.id, &request.source, &all, history.as_ref(), &files).map(|plan| {
+                    let end = PlanEnd { passes_target: false, ..plan.end };
+                    LogPlan { end, ..plan }
+                })
+            }
+            planned => planned,
+        };
+        match planned {
             Ok(plan) => {
                 let stores = survey.given_by(&plan.files);
                 stores.into_iter().for_each(|at| detours.note_given(repository.stores[at].name()));
-                let mut replay = Replay::of(request, plan);
+                let mut replay = Replay::of(request, plan, range, history.as_ref());
+                replay.files = LogFiles::of(range.history.system, records());
                 if !survey.refused.is_empty() {
                     let count = survey.refused.len();
                     replay
@@ -113,8 +140,14 @@ fn goal(request: &RestoreRequest, range: &LogRange) -> Goal {
 fn timelines(request: &RestoreRequest, range: &LogRange, files: &LogFiles) -> Vec<u32> {
     let own = range.history.timeline;
     let stays = matches!(request.target, Target::Immediate | Target::Snapshot(_) | Target::SnapshotId(_));
-    let newer = files.timelines().into_iter().rev().filter(|timeline| !stays && *timeline > own);
-    newer.chain([own]).collect()
+    match request.server.timeline {
+        Timeline::Current => vec![own],
+        Timeline::Number(number) => vec![number],
+        Timeline::Latest => {
+            let newer = files.timelines().into_iter().rev().filter(|timeline| !stays && *timeline > own);
+            newer.chain([own]).collect()
+        }
+    }
 }
 
 /// What a timeline grew out of; `Err` where its history is not there, which only the snapshot's own may lack.
@@ -153,7 +186,7 @@ fn no_plan(request: &RestoreRequest, inventory: &Inventory, gap: &Gap) -> Failur
 }
 
 impl Replay {
-    fn of(request: &RestoreRequest, plan: LogPlan) -> Self {
+    fn of(request: &RestoreRequest, plan: LogPlan, range: &LogRange, history: Option<&TimelineHistory>) -> Self {
         let mut notes = Vec::new();
         let passes = plan.end.passes_target;
         let end = request.server.standby.is_none().then(|| match &request.target {
@@ -175,6 +208,14 @@ impl Replay {
             count => format!("{count} files of the log are replayed"),
         };
         notes.push(format!("{files}, up to {}{last}{goes_on}", plan.end.at));
+        if let (LogAccess::Command(_), [first, ..]) = (&request.log_access, &request.log_variables[..]) {
+            notes.push(format!(
+                "the server runs restore_command in its own environment, which must have {}: start it where they are set \
+                 (a service manager takes nothing from this shell), or restore with --fetch-log; without {first} it finds \
+                 no log and does not start",
+                request.log_variables.join(", ")
+            ));
+        }
         let recovery = Recovery {
             end,
             timeline: plan.end.history.timeline,
@@ -183,7 +224,32 @@ impl Replay {
             archives: false,
             in_place_tablespaces: false,
         };
-        Replay { plan, recovery, access: request.log_access.clone(), notes }
+        let ancestors = history.map_or(&[][..], |history| &history.ancestors);
+        let leaves_at = ancestors.iter().find(|ancestor| ancestor.timeline == range.history.timeline);
+        Replay {
+            plan,
+            range: range.clone(),
+            leaves_at: leaves_at.map(|ancestor| ancestor.until),
+            files: LogFiles::default(),
+            recovery,
+            access: request.log_access.clone(),
+            notes,
+        }
+    }
+
+    /// What the stores have of the log now.
+    pub(super) fn files(&self) -> &LogFiles {
+        &self.files
+    }
+
+    /// What the snapshot needs of the log.
+    pub(super) fn range(&self) -> &LogRange {
+        &self.range
+    }
+
+    /// How far it goes, where it is to end at a moment.
+    pub(super) fn replayed(&self, until: Timestamp) -> Replayed {
+        Replayed { history: self.range.history, leaves_at: self.leaves_at, ends: self.plan.end.at, until }
     }
 
     /// Where it ends.

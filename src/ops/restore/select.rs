@@ -1,6 +1,6 @@
 //! Choosing the snapshot, and refusing what must not be restored in silence.
 
-use super::RestoreRequest;
+use super::{RestoreRequest, lineage};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
@@ -11,7 +11,7 @@ use crate::{
     },
     repository::{
         Repository,
-        catalogue::{Catalogue, Refusal, StoreListing},
+        catalogue::{Catalogue, Committed, Refusal, StoreListing},
         head::StoreStatus,
         layout,
     },
@@ -36,9 +36,16 @@ pub(super) async fn select(
     if catalogue.ready().next().is_none() {
         return Err(unreachable_stores(catalogue));
     }
+    let was_there = |committed: &Committed| {
+        let has_log = committed.inventory.log.is_some();
+        request.as_of.is_none_or(|as_of| !has_log || committed.inventory.created_at <= as_of)
+    };
+    // Where none was there by then, the first one says since when there is something.
+    let none_was = !catalogue.snapshots.values().any(was_there);
     let candidates: Vec<Candidate> = catalogue
         .snapshots
         .iter()
+        .filter(|(_, committed)| none_was || was_there(committed))
         .map(|(id, committed)| Candidate {
             id: *id,
             read_started_at: committed.inventory.read_started_at,
@@ -46,6 +53,7 @@ pub(super) async fn select(
             log: committed.inventory.log.clone(),
         })
         .collect();
+    let candidates = lineage::candidates(repository, catalogue, request, candidates).await?;
     let mut notes = request.notes.clone();
     notes.extend(check_heads(catalogue, request)?);
     let chosen = match &request.target {

@@ -1,13 +1,18 @@
 //! A restore step by step, for whoever times each of them: prepare, locate, read the manifest, fetch, publish.
 
 use super::{
-    Manifest, RestoreRequest, alternative, catalogue_of, fetch, fitness, read_manifest, refused_copies,
+    Manifest, RestoreRequest, alternative, catalogue_of, fetch, fitness,
+    later::Later,
+    manifest, read_manifest, refused_copies,
     replay::{self, Replay},
     select::{self, Selected},
     wishes, write,
 };
 use crate::{
-    core::{failure::Failure, id::SnapshotId, inventory::Parent, policy::Copies, result::WentRound},
+    core::{
+        failure::Failure, fingerprint::Fingerprints, id::SnapshotId, inventory::Parent, policy::Copies,
+        result::WentRound, time::Timestamp,
+    },
     format::seal::Identities,
     ops::progress::Progress,
     repository::{
@@ -76,6 +81,15 @@ impl<'a> Restore<'a> {
             self.check_room(&manifest)?;
         }
         Ok(manifest)
+    }
+
+    /// The fingerprints that were taken with the snapshot; `None` where there are none.
+    pub async fn read_fingerprints(
+        &self,
+        located: &Located,
+        identities: &Identities,
+    ) -> Result<Option<Fingerprints>, Failure> {
+        manifest::read_fingerprints(self.repository, &located.catalogue, located.id, identities).await
     }
 
     /// Looks, for a server, whether it would start here, and decides where its tablespaces go.
@@ -152,6 +166,20 @@ impl<'a> Restore<'a> {
 }
 
 impl Located {
+    /// What was committed behind what was restored, until a moment, going by what the stores have now. `None` of a source
+    /// without a log.
+    pub async fn committed_later(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        identities: &Arc<Identities>,
+        until: Timestamp,
+    ) -> Option<Later> {
+        let replay = manifest.replay.as_ref()?;
+        let Catalogue { source, detours, .. } = &self.catalogue;
+        Some(replay.committed_later(repository, identities, source, detours, until).await)
+    }
+
     /// The snapshot.
     pub fn id(&self) -> SnapshotId {
         self.id

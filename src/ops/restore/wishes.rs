@@ -3,7 +3,7 @@
 use super::{LogAccess, RestoreRequest};
 use crate::core::{
     failure::{Code, Failure},
-    target::Target,
+    target::{Target, Timeline},
 };
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct ServerWishes {
     pub tablespaces: Vec<TablespacePlace>,
     /// To write over the files of the same system, only where they differ.
     pub delta: bool,
+    /// Which timeline the log is followed along.
+    pub timeline: Timeline,
 }
 
 impl ServerWishes {
@@ -40,6 +42,7 @@ impl ServerWishes {
         match self {
             ServerWishes { standby: Some(_), .. } => Some("--standby"),
             ServerWishes { delta: true, .. } => Some("--delta"),
+            ServerWishes { timeline: Timeline::Current | Timeline::Number(_), .. } => Some("--timeline"),
             ServerWishes { tablespaces, .. } => (!tablespaces.is_empty()).then_some("--tablespace"),
         }
     }

@@ -9,6 +9,7 @@ mod files;
 mod finish;
 mod ground;
 mod held;
+mod moving;
 mod outside;
 mod over;
 #[cfg(test)]
@@ -139,8 +140,15 @@ impl Staging {
     fn hold(&self) -> Result<&OwnedFd, Failure> {
         let target = held::open(CWD, &self.path).map_err(|error| failed("open", &self.path, &error))?;
         let names = held::names(&target).map_err(|error| failed("read", &self.path, &error))?;
+        // What a restore of ours was moving when it was killed is ours as well.
+        let folder = held::open(&target, PARTIAL).ok().filter(|_| self.left(&target).is_ok());
+        let moved = folder.as_ref().map(moving::read_note).unwrap_or_default();
+        let is_moved = |name: &CString| {
+            let mut named = moved.iter().filter(|moved| moved.name == *name);
+            named.any(|moved| held::is_there(&target, name, moved.identity).unwrap_or(false))
+        };
         for name in &names {
-            if name.as_bytes() != PARTIAL.as_bytes() {
+            if name.as_bytes() != PARTIAL.as_bytes() && !is_moved(name) {
                 let name = OsStr::from_bytes(name.as_bytes()).to_string_lossy();
                 return Err(refuse(&self.path, &format!("it is not empty: it has {name}")));
             }
@@ -182,8 +190,20 @@ impl Staging {
 
     /// What an interrupted restore left there, in bytes: it is used, or removed first.
     fn bytes_left(&self) -> u64 {
-        let left = self.target.get().and_then(|target| held::open(target, PARTIAL).ok());
-        left.map_or(0, held::bytes)
+        self.target.get().map_or(0, held::bytes)
+    }
+
+    /// Refuses a target in which a restore had put everything in its place when it was killed: somebody may use it.
+    fn refuse_done(&self) -> Result<(), Failure> {
+        let folder = self.target.get().and_then(|target| held::open(target, PARTIAL).ok());
+        if !folder.as_ref().is_some_and(moving::is_done) {
+            return Ok(());
+        }
+        let left = shell_word(self.folder_path().display());
+        Err(refuse(&self.path, "it is not empty: a restore has put everything in its place there, and was killed then")
+            .next_step(format!(
+                "use what is there, without its leftover: rm -r {left}; or name a new directory with --to"
+            )))
     }
 
     /// Makes the entries with their sizes, all still in the staging folder. What an interrupted restore left there is
@@ -197,6 +217,7 @@ impl Staging {
             }
         };
         let folder = self.claim(target)?;
+        moving::take_back(target, folder).map_err(|error| failed("take back what was moved to", &self.path, &error))?;
         let kept = Kept { entries: over::tidied(folder, &self.folder_path(), entries)?, held_back: None };
         OpenFiles::create(folder.clone(), self.folder_path(), entries, &kept)
     }
@@ -262,6 +283,7 @@ impl Staging {
     fn move_in(&self, entries: &[Entry], notes: &mut Notes) -> Result<Vec<Moved>, Failure> {
         let (target, folder) = self.created()?;
         let mut moved = Vec::new();
+        moving::write_note(folder).map_err(|error| failed("write to", &self.folder_path(), &error))?;
         let done = self
             .move_all(target, folder, &mut moved)
             .and_then(|()| self.finish_moved(target, entries, &moved, notes))
@@ -277,7 +299,8 @@ impl Staging {
     fn complete(&self) {
         self.published.store(true, Ordering::Relaxed);
         if let Ok((target, folder)) = self.created() {
-            let _ = remove_folder(target, folder).and_then(|()| Ok(fsync(target)?));
+            let removed = moving::remove_note(folder).and_then(|()| remove_folder(target, folder));
+            let _ = removed.and_then(|()| Ok(fsync(target)?));
         }
     }
 
@@ -297,7 +320,7 @@ impl Staging {
         let mut names = held::names(folder).map_err(|error| failed("read", &folder_path, &error))?;
         // Without the folder of its control file no server of PostgreSQL starts.
         names.sort_by_key(|name| name.as_c_str() == c"global");
-        for name in names {
+        for name in names.into_iter().filter(|name| name.as_c_str() != moving::NOTE) {
             let to = self.path.join(OsStr::from_bytes(name.as_bytes()));
             let found = held::look(folder, &name).map_err(|error| failed("look at", &to, &error))?;
             let identity = held::identity(&found.ok_or_else(|| replaced(&folder_path))?);

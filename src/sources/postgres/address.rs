@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::world;
-use std::{fs, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 /// A place that a server listens at, and a role.
 pub(super) struct Address {
@@ -23,5 +23,33 @@ impl Server {
 
     pub(super) fn role(&self) -> String {
         self.user.clone().unwrap_or_else(|| world::user_name(world::user_id()))
+    }
+}
+
+impl Address {
+    /// Whether what is said to the server leaves the host. Nothing encrypts it.
+    pub(super) fn leaves_host(&self) -> bool {
+        let is_local = |address: IpAddr| address.is_loopback();
+        !self.host.starts_with(['/', '@']) && self.host != "localhost" && !self.host.parse().is_ok_and(is_local)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_host_is_known() {
+        for (host, leaves) in [
+            ("/run/postgresql", false),
+            ("localhost", false),
+            ("127.0.0.2", false),
+            ("::1", false),
+            ("10.0.0.1", true),
+            ("db1", true),
+        ] {
+            let address = Address { host: host.to_owned(), port: 5432, role: String::new() };
+            assert_eq!(address.leaves_host(), leaves, "{host}");
+        }
     }
 }

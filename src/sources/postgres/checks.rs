@@ -2,14 +2,17 @@
 //! and page checksums once it is stopped.
 
 use super::{
+    fingerprint,
     programs::Programs,
-    psql::{complaint, environment},
+    psql::{SEPARATOR, complaint, environment},
     query::one_statement,
     server::{CONNECTABLE, STALL_LIMIT, Server, Start},
 };
 use crate::{
     core::{
         failure::{Code, Failure},
+        fingerprint::{Content, Fingerprints, Place, Table},
+        log::Lsn,
         policy::Assertion,
     },
     sources::{
@@ -65,19 +68,52 @@ impl Checks {
         Checks { dir, options, halt, programs, server, unchecked, _presence: presence }
     }
 
-    /// Starts the server, and runs the database's own checks.
-    ///
-    /// Fails where this host cannot try; a cluster that does not recover is a check that did not hold.
-    pub fn check_restored(&mut self) -> Result<Vec<RestoredCheck>, Failure> {
+    fn start(&mut self, pause_before: Option<Lsn>) -> Result<Start, Failure> {
         let programs = Programs::find(&self.dir, self.options.bin_dir.as_deref(), &self.halt)?;
         self.programs = Some(programs.clone());
-        let start = Start {
+        Ok(Start {
             data: self.dir.clone(),
             programs,
             user: self.options.user.clone(),
             stall: STALL_LIMIT,
             halt: self.halt.clone(),
+            pause_before,
+        })
+    }
+
+    /// Has a server recover to the place that fingerprints belong to, and compares them with what it shows. To be called
+    /// before the own checks: they go on from there.
+    pub fn compare(&mut self, fingerprints: &Fingerprints, place: &Place) -> Result<Vec<RestoredCheck>, Failure> {
+        let start = self.start(Some(place.at))?;
+        let expected = format!("the server recovers to {}, which the fingerprints belong to", place.at);
+        let check = |ok, actual| RestoredCheck { name: "fingerprints".to_owned(), ok, expected, actual };
+        let server = match Server::start(start) {
+            Ok(server) => server,
+            Err(failure) if failure.code == Code::Failed => return Ok(vec![check(false, failure.to_string())]),
+            Err(failure) => return Err(failure),
         };
+        let mut checks = vec![check(true, format!("recovered to {}", place.at))];
+        for table in &fingerprints.tables {
+            match &table.content {
+                Some(content) => {
+                    checks.push(comparison(table, content, content_of(&server, &fingerprints.database, table)));
+                }
+                None => self.unchecked.push(format!(
+                    "the fingerprint of {} was not taken with the snapshot: {}",
+                    table.full_name(),
+                    table.not_taken.as_deref().unwrap_or_default()
+                )),
+            }
+        }
+        server.stop()?;
+        Ok(checks)
+    }
+
+    /// Starts the server, and runs the database's own checks.
+    ///
+    /// Fails where this host cannot try; a cluster that does not recover is a check that did not hold.
+    pub fn check_restored(&mut self) -> Result<Vec<RestoredCheck>, Failure> {
+        let start = self.start(None)?;
         let (ok, actual) = match Server::start(start) {
             Ok(server) => {
                 let replayed = server.replayed();
@@ -205,6 +241,36 @@ fn found(
     RestoredCheck { name: name.to_owned(), ok: actual == expected, expected: expected.to_owned(), actual }
 }
 
+/// What a table of a restored server has.
+fn content_of(server: &Server, database: &str, table: &Table) -> Result<Content, String> {
+    let query = fingerprint::query(table);
+    let ended = server.psql().run(database, &[fingerprint::SETTINGS, &query], WHOLE_LIMIT, ANSWER_BYTES_MAX);
+    let ended = ended.map_err(|error| error.to_string())?;
+    if ended.code != Some(0) {
+        return Err(complaint(&ended));
+    }
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let content = said.trim_end_matches('\n').split_once(SEPARATOR);
+    let content =
+        content.and_then(|(rows, digest)| Some(Content { rows: rows.parse().ok()?, digest: digest.to_owned() }));
+    content.ok_or_else(|| "the server gave no answer".to_owned())
+}
+
+/// Digests stay out of it: of a small table, anybody who sees its digest could find out what is in it.
+fn comparison(table: &Table, taken: &Content, found: Result<Content, String>) -> RestoredCheck {
+    let rows =
+        |content: &Content| if content.rows == 1 { "1 row".to_owned() } else { format!("{} rows", content.rows) };
+    let ok = found.as_ref() == Ok(taken);
+    let actual = match &found {
+        Ok(found) if ok => format!("{}, the same", rows(found)),
+        Ok(found) if found.rows == taken.rows => format!("{}, and not the same", rows(found)),
+        Ok(found) => rows(found),
+        Err(why) => format!("could not be read: {why}"),
+    };
+    let expected = format!("{}, as when the fingerprint was taken", rows(taken));
+    RestoredCheck { name: format!("fingerprint of {}", table.full_name()), ok, expected, actual }
+}
+
 /// Puts one query, so that it cannot be more than that and cannot write.
 fn put(server: &Server, database: &str, query: &str, limit: Duration) -> Result<Answer, String> {
     let statement = one_statement(query)?;
@@ -272,6 +338,29 @@ fn cells(row: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_are_compared() {
+        let content = |rows, digest: &str| Content { rows, digest: digest.to_owned() };
+        let (schema, name) = ("public".to_owned(), "posting".to_owned());
+        let table = Table { schema, name, is_partitioned: false, content: None, not_taken: None };
+        let compared = |found| {
+            let check = comparison(&table, &content(2, "1 2"), found);
+            assert_eq!(
+                (check.name.as_str(), check.expected.contains("2 rows")),
+                ("fingerprint of public.posting", true)
+            );
+            (check.ok, check.actual)
+        };
+        for (found, ok, actual) in [
+            (Ok(content(2, "1 2")), true, "2 rows, the same"),
+            (Ok(content(2, "1 3")), false, "2 rows, and not the same"),
+            (Ok(content(1, "1 2")), false, "1 row"),
+            (Err("gone".to_owned()), false, "could not be read: gone"),
+        ] {
+            assert_eq!(compared(found), (ok, actual.to_owned()));
+        }
+    }
 
     #[test]
     fn rows_are_read() {

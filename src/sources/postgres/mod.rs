@@ -9,6 +9,7 @@ mod address;
 pub mod checks;
 mod control;
 mod failures;
+mod fingerprint;
 pub mod fit;
 mod names;
 mod pages;
@@ -32,7 +33,7 @@ use super::{LastCapture, LogShipping, Source, View, ViewFacts};
 use crate::{
     core::{
         failure::Failure,
-        log::{HistoryId, Lsn},
+        log::{HistoryId, Lsn, ServerTime},
         server::Watched,
     },
     world::World,
@@ -163,6 +164,7 @@ impl Postgres {
         };
         let view = PostgresView::new(Beginning {
             data_dir: self.data_dir.clone(),
+            server: self.server.clone(),
             session,
             control,
             in_recovery: server.in_recovery,
@@ -234,11 +236,21 @@ impl Source for Postgres {
         watch::commits_between(&self.data_dir, history, from, to)
     }
 
+    fn commits_until(&self, history: HistoryId, range: (Lsn, Lsn), until: ServerTime) -> Option<u64> {
+        watch::commits_until(&self.data_dir, history, range, until)
+    }
+
     fn probe(&self) -> Result<Vec<String>, Failure> {
         let (session, control, facts) = self.examine()?;
         let mut remarks: Vec<String> = session.archiver_trouble().into_iter().collect();
         if !control.has_checksums {
             remarks.push("its pages have no checksums: damage is copied unnoticed (pg_checksums --enable)".to_owned());
+        }
+        let address = self.server.address(&self.data_dir);
+        if address.leaves_host() {
+            let host = &address.host;
+            remarks
+                .push(format!("what is said to the server at {host} is not encrypted: name its Unix socket as host"));
         }
         if facts.version < 150_000 {
             remarks.push(format!("version {} is older than any that recoup knows", facts.version));

@@ -11,7 +11,7 @@ const QUICK_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 /// How much longer the program may take than the server allows its statement.
 const MARGIN: Duration = Duration::from_secs(10);
 /// What separates the cells of a row.
-const SEPARATOR: char = '\t';
+pub(super) const SEPARATOR: char = '\t';
 
 /// What is asked of a private server, and as whom.
 pub(super) struct Psql<'a> {

@@ -6,7 +6,10 @@ use super::{
     startup::{self, Control, Replayed},
 };
 use crate::{
-    core::failure::{Code, Failure, shell_word},
+    core::{
+        failure::{Code, Failure, shell_word},
+        log::Lsn,
+    },
     world::{
         self, Stopwatch,
         programs::{Halt, Kept, KeptSignal, is_running},
@@ -56,6 +59,9 @@ pub struct Start {
     pub user: Option<String>,
     /// How long replay may stand still before it counts as hanging.
     pub stall: Duration,
+    /// Where replay is to stand still and be read; `None` goes on to the target that was restored to. Started again, the
+    /// server goes on from there.
+    pub pause_before: Option<Lsn>,
     /// Who may want it to end.
     pub halt: Halt,
 }
@@ -76,6 +82,7 @@ pub struct Server {
 enum Replay {
     /// It is there, as the text of a position.
     At(String),
+    Paused,
     Ended,
 }
 
@@ -151,7 +158,11 @@ impl Server {
             if may_answer && asked.is_none_or(|asked| asked.elapsed() > pause) {
                 asked = Some(Stopwatch::start());
                 match self.replay() {
-                    Ok(Replay::Ended) if is_ready => break,
+                    Ok(Replay::Paused) if self.start.pause_before.is_some() => break,
+                    Ok(Replay::Ended) if is_ready && self.start.pause_before.is_none() => break,
+                    Ok(Replay::Ended) if is_ready => {
+                        return Err(self.did_not_pause());
+                    }
                     Ok(Replay::At(reached)) => position = reached,
                     Err(why) if is_ready && refused == REFUSED_MAX => return Err(self.cannot_ask(why)),
                     Err(_) if is_ready => refused += 1,
@@ -195,12 +206,15 @@ impl Server {
         if self.user.is_empty() {
             self.find_user()?;
         }
-        let rows = self.psql().ask(CONNECTABLE, "select pg_is_in_recovery(), pg_last_wal_replay_lsn()")?;
+        let sql = "select pg_is_in_recovery(), pg_last_wal_replay_lsn(), \
+            case when pg_is_in_recovery() then pg_get_wal_replay_pause_state() end";
+        let rows = self.psql().ask(CONNECTABLE, sql)?;
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
-        match (row.next().as_deref(), row.next()) {
-            (Some("f"), _) => Ok(Replay::Ended),
-            (Some("t"), position) => Ok(Replay::At(position.unwrap_or_default())),
-            (other, _) => Err(format!("it answers {other:?} when it is asked whether it is in recovery")),
+        match (row.next().as_deref(), row.next(), row.next().as_deref()) {
+            (Some("f"), ..) => Ok(Replay::Ended),
+            (Some("t"), _, Some("paused")) => Ok(Replay::Paused),
+            (Some("t"), position, _) => Ok(Replay::At(position.unwrap_or_default())),
+            (other, ..) => Err(format!("it answers {other:?} when it is asked whether it is in recovery")),
         }
     }
 
@@ -247,6 +261,15 @@ impl Server {
             .safe("what was restored is complete")
             .next_step(format!("install the package of {library} for PostgreSQL {}", self.start.programs.major)),
         }
+    }
+
+    /// One that lets no readers in when it is where it should pause goes on. That says nothing against what was restored.
+    fn did_not_pause(&self) -> Failure {
+        let message = format!("PostgreSQL did not pause on {}", self.start.data.display());
+        Failure::new(Code::Source, message)
+            .cause("it let no readers in by then, as where a transaction had many others within it")
+            .safe("the server was stopped; the stores are untouched")
+            .next_step("try again with another snapshot")
     }
 
     fn cannot_ask(&self, why: String) -> Failure {
@@ -303,6 +326,15 @@ fn arguments(start: &Start, control: &Control, scratch: &Path) -> Vec<OsString> 
     }
     for (name, value) in &control.settings {
         set(name, value.into());
+    }
+    if let Some(at) = start.pause_before {
+        // The others first: the server takes no second target, not even while it is about to lose the first.
+        for name in ["", "_name", "_time", "_xid"] {
+            set(&format!("recovery_target{name}"), "".into());
+        }
+        set("recovery_target_lsn", at.to_string().into());
+        set("recovery_target_inclusive", "off".into());
+        set("recovery_target_action", "pause".into());
     }
     arguments
 }

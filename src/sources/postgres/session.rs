@@ -111,6 +111,16 @@ impl Session {
         row.map_err(|error| self.failed(what, &error))
     }
 
+    /// Runs statements that give nothing.
+    pub(super) fn run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(self.client.batch_execute(sql))
+    }
+
+    /// The rows of a query.
+    pub(super) fn rows(&self, sql: &str) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.runtime.block_on(self.client.query(sql, &[]))
+    }
+
     /// Makes sure that the session is still there.
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.row("answer", "SELECT 1", &[]).map(drop)
@@ -312,7 +322,7 @@ fn lsn(row: &Row, at: usize) -> Result<Lsn, Failure> {
 }
 
 /// What the server said; the library's own words say less.
-fn said(error: &tokio_postgres::Error) -> String {
+pub(super) fn said(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         let detail = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
         return format!("{}{detail}", error.message());

@@ -4,8 +4,10 @@
 //! log from the start makes one state of it.
 
 use super::{
+    Server,
     control::{self, Control},
     failures,
+    fingerprint::Taking,
     names::{Fork, RelationFile},
     pages::{self, Page},
     past::Past,
@@ -17,11 +19,13 @@ use crate::{
     core::{
         blocks::BlockSet,
         failure::Failure,
+        fingerprint::Fingerprints,
         log::{HistoryId, LogRange, Lsn},
         manifest::{Entry, EntryKind},
         path::StoredPath,
+        policy::FingerprintRule,
     },
-    sources::{LogBeginning, READ_BYTES, Sink, Suspects, View, ViewFacts},
+    sources::{FingerprintJob, LogBeginning, READ_BYTES, Sink, Suspects, View, ViewFacts},
     world::Stopwatch,
 };
 use std::{
@@ -59,6 +63,7 @@ enum Content {
 /// What a view begins with.
 pub(super) struct Beginning {
     pub(super) data_dir: PathBuf,
+    pub(super) server: Server,
     pub(super) session: Session,
     pub(super) control: Control,
     pub(super) in_recovery: bool,
@@ -77,6 +82,7 @@ pub(super) struct Beginning {
 /// The copy.
 pub(super) struct PostgresView {
     data_dir: PathBuf,
+    server: Server,
     session: Option<Session>,
     control: Control,
     in_recovery: bool,
@@ -96,7 +102,7 @@ pub(super) struct PostgresView {
 
 impl PostgresView {
     pub(super) fn new(beginning: Beginning) -> Result<Self, Failure> {
-        let Beginning { data_dir, session, control, in_recovery, start, mut facts, found, .. } = beginning;
+        let Beginning { data_dir, server, session, control, in_recovery, start, mut facts, found, .. } = beginning;
         let mut items: Vec<(Entry, Content)> = found.into_iter().map(|found| item(found, control.block_size)).collect();
         let mut late = vec![(control::PATH, control::BYTES as u64), (LABEL, LABEL_BYTES_MAX)];
         if beginning.has_tablespaces {
@@ -116,6 +122,7 @@ impl PostgresView {
         facts.entries = entries;
         Ok(PostgresView {
             data_dir,
+            server,
             session: Some(session),
             control,
             in_recovery,
@@ -381,6 +388,17 @@ impl View for PostgresView {
 
     fn finish(&mut self) -> Result<(), Failure> {
         self.end()
+    }
+
+    fn fingerprints(&self, rule: &FingerprintRule) -> Option<FingerprintJob> {
+        if self.in_recovery {
+            let database = self.server.dbname.clone().unwrap_or_default();
+            let why = "the snapshot was taken from a standby, which cannot lock tables";
+            return Some(Box::new(move || Fingerprints::not_taken(&database, why)));
+        }
+        let history = self.facts.log.as_ref().map(|range| range.history)?;
+        let (data_dir, server, rule) = (self.data_dir.clone(), self.server.clone(), rule.clone());
+        Some(Box::new(move || Taking { data_dir, server, history, rule }.take()))
     }
 
     fn check(&self) -> Result<(), Failure> {

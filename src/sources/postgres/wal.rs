@@ -2,6 +2,7 @@
 //!
 //! Every byte is hostile. What is no page or no whole record ends the walk, as it ends the replay of a server.
 
+pub mod commits;
 mod record;
 pub mod synthetic;
 #[cfg(test)]

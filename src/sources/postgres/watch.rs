@@ -5,11 +5,14 @@ use super::{
     Server,
     control::Control,
     session::Session,
-    wal::{self, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader},
+    wal::{
+        self, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader,
+        commits::{self, TAIL_BYTES},
+    },
 };
 use crate::{
     core::{
-        log::{HistoryId, LogFacts, LogFile, Lsn, SegmentName},
+        log::{HistoryId, LogFacts, LogFile, Lsn, SegmentName, ServerTime},
         server::{LogDirectory, Watched},
         time::Timestamp,
     },
@@ -91,6 +94,49 @@ pub(super) fn commits_between(data_dir: &Path, history: HistoryId, from: Lsn, to
         commits += facts.commits;
     }
     Some(commits)
+}
+
+/// How many transactions the log in a directory commits until a moment, of those whose record begins at `from` or behind
+/// it; `None` where that is not certain. The server writes its next record at `to`.
+pub(super) fn commits_until(
+    data_dir: &Path,
+    history: HistoryId,
+    (from, to): (Lsn, Lsn),
+    until: ServerTime,
+) -> Option<u64> {
+    let (control, _) = Control::read(data_dir).ok()?;
+    let bytes = control.wal_segment_bytes;
+    let to = end_of_records(to, bytes);
+    if to <= from {
+        return Some(0);
+    }
+    if to.0 - from.0 > READ_BYTES_MAX {
+        return None;
+    }
+    let (mut count, last) = (0, (to.0 - 1) / bytes);
+    for number in from.0 / bytes..=last {
+        let name = |number: u64| SegmentName::of_number(history.timeline, number, bytes);
+        let path = |number: u64| data_dir.join("pg_wal").join(name(number).to_string());
+        let end = Lsn((number + 1) * bytes).min(to);
+        let mut content = read(&path(number), bytes, end.0 - number * bytes)?;
+        if number < last {
+            let tail = (TAIL_BYTES as u64).min(to.0 - (number + 1) * bytes);
+            content.extend(read(&path(number + 1), bytes, tail)?);
+        }
+        let header = SegmentHeader::read(&content).ok()?;
+        let found = commits::commits(&content, name(number), from, until)?;
+        if header.system != history.system || header.segment_bytes != bytes {
+            return None;
+        }
+        count += found.count;
+        if found.is_past {
+            return Some(count);
+        }
+        if found.ends < end {
+            return None;
+        }
+    }
+    Some(count)
 }
 
 /// What a segment holds behind an offset, at which a record must end; the caller says so, and is not believed.

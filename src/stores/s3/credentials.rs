@@ -30,6 +30,17 @@ const LENDERS: [(&str, Key); 6] = [
 /// How many of them say that somebody lends.
 const LENDERS_NAMED: usize = 3;
 
+/// The variables of this environment that a store's credentials come from: whoever else reads the store needs them, too.
+pub(in crate::stores) fn variables(spec: &StoreSpec) -> Vec<String> {
+    let prefix = spec.s3.credentials_prefix();
+    let keys = ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"].map(|name| format!("{prefix}_{name}"));
+    let is_set = |name: &String| world::environment(name).is_some();
+    if is_set(&keys[0]) {
+        return keys.into_iter().filter(is_set).collect();
+    }
+    LENDERS.into_iter().map(|(name, _)| name.to_owned()).filter(is_set).collect()
+}
+
 impl Credentials {
     /// Finds the credentials of a store.
     pub(super) fn from_environment(spec: &StoreSpec) -> Result<Self, Failure> {

@@ -29,6 +29,7 @@ use server::Server;
 use std::{sync::Arc, time::Duration};
 
 pub(super) use answer::trouble_in;
+pub(super) use credentials::variables;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Servers close idle connections after 20 seconds or more; a request on one that was just closed is lost.

@@ -94,6 +94,8 @@ fn command_lines_that_cannot_be_right() {
         (&[&restore[..], &["2026-11-22T09:15:00"]].concat(), 64, &["2026-11-22T09:15:00", "offset"]),
         (&[&restore[..], &["snapshot:x"]].concat(), 64, &["snapshot:x"]),
         (&[&restore[..], &["snapshot:99999999999"]].concat(), 64, &["snapshot:99999999999"]),
+        (&[&restore[..], &["latest", "--timeline", "0"]].concat(), 64, &["latest, current, or its number"]),
+        (&[&restore[..], &["latest", "--timeline", "1"]].concat(), 64, &["--timeline is for sources of kind postgres"]),
         (&[&restore[..], &["snapshot:7"]].concat(), 16, &["ledger has no snapshot 7", "--target snapshot:1"]),
         (&[&restore[..], &["snapshot:0"]].concat(), 16, &["ledger has no snapshot 0", "--target snapshot:1"]),
         (&[&restore[..], &["2020-01-01T00:00:00Z"]].concat(), 16, &["before the first", "--target snapshot:1"]),

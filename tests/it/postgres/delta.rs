@@ -36,6 +36,16 @@ fn assert_restored(cluster: &mut Cluster, rows: &str) {
     run(cluster.program("pg_checksums").args(["--check", "-D", "restored"])).expect_code(0);
 }
 
+/// The newest record of a restore says what kind of one it was.
+fn assert_delta_on_record(cluster: &Cluster) {
+    let listed = run(&mut cluster.recoup(["evidence", "list", "--action", "restore", "--json"])).expect_code(0).json();
+    let newest = &listed["records"].as_array().unwrap().last().unwrap()["record"];
+    let place = format!("{}/{}", newest["writer"].as_str().unwrap(), newest["number"]);
+    let show = ["evidence", "show", &place, "--identity", "R/custodian.age", "--json"];
+    let shown = run(&mut cluster.recoup(show)).expect_code(0).json();
+    assert_eq!(shown["records"][0]["body"]["result"]["delta"], true, "{shown}");
+}
+
 fn only_what_differs_is_fetched(program: &str) {
     let mut cluster = super::ledger(program);
     let number = tablespace(&cluster, "fast");
@@ -65,6 +75,7 @@ fn only_what_differs_is_fetched(program: &str) {
 
     let delta = [DELTA, space].concat();
     let restored = cluster.restore_to("restored", "latest", &delta).expect_code(0);
+    assert_delta_on_record(&cluster);
     let (compared, fetched) = blocks(&restored);
     assert!(compared > 4_000 && fetched > 0 && fetched < compared / 4, "{compared} {fetched}");
     assert!(is_whole(&data) && !data.join("stray").exists() && !data.join("base/led").exists());

@@ -8,6 +8,9 @@ use crate::{
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    process::Stdio,
+    thread,
+    time::Duration,
 };
 
 fn exists(cluster: &Cluster, name: &str) -> bool {
@@ -312,4 +315,58 @@ fn a_restored_server_is_protected_again() {
     }
     run(&mut cluster.recoup(["archive", "open", "ledger", "--reason", "made anew"])).expect_code(0);
     cluster.backup(&[]).expect_code(0);
+}
+
+/// The server that was restored asks stores itself: what their credentials come from must be in its own environment.
+#[test]
+fn what_the_servers_environment_must_have_is_said() {
+    if !(needs("postgres15") && needs("setpriv")) {
+        return;
+    }
+    let cluster = super::ledger("postgres15");
+    cluster.backup(&[]).expect_code(0);
+    let config = cluster.path("R/recoup.toml");
+    let far = "[[store]]\nname = \"far\"\nurl = \"s3://far\"\nendpoint = \"http://127.0.0.1:1\"\nallow_http = true\n\
+        region = \"none\"\ncredentials_env = \"FAR\"\n";
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen("[[store]]", &format!("{far}[[store]]"), 1)).unwrap();
+    let restore = |name: &str, extra: &[&str]| {
+        let fixed = ["restore", "ledger", "--identity", "R/custodian.age", "--to", name];
+        let mut command = cluster.recoup(fixed);
+        command.args(extra).env("FAR_ACCESS_KEY_ID", "id").env("FAR_SECRET_ACCESS_KEY", "secret");
+        run(&mut command)
+    };
+    let said = restore("restored", &[]);
+    let words = "which must have FAR_ACCESS_KEY_ID, FAR_SECRET_ACCESS_KEY";
+    assert!(said.code <= 1 && said.stderr.contains(words) && said.stderr.contains("--fetch-log"), "{said:?}");
+    let opened = restore("opened", &["--fetch-log"]);
+    assert!(opened.code <= 1 && !opened.stderr.contains("FAR_ACCESS_KEY_ID"), "{opened:?}");
+}
+
+/// Killed at any moment, a restore over several directories goes on with the same command.
+#[test]
+fn restores_with_tablespaces_go_on() {
+    if !(needs("postgres15") && needs("setpriv")) {
+        return;
+    }
+    let mut cluster = super::ledger("postgres15");
+    tablespace(&cluster, "fast");
+    cluster.backup(&[]).expect_code(0);
+    let arguments = ["restore", "ledger", "--identity", "R/custodian.age", "--to", "restored", "--fetch-log"];
+    for delay in [150, 250, 350, 450, 600] {
+        let mut restoring = cluster.recoup(arguments);
+        let mut restoring = restoring.args(["--tablespace", "fast=moved"]).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(delay));
+        restoring.kill().unwrap();
+        restoring.wait().unwrap();
+        if exists(&cluster, "restored/global/pg_control") {
+            // It was done.
+            fs::remove_dir_all(cluster.path("restored")).unwrap();
+            fs::remove_dir_all(cluster.path("moved")).unwrap();
+        }
+    }
+    cluster.restore_to("restored", "latest", &["--tablespace", "fast=moved", "--fetch-log"]).expect_code(0);
+    assert!(!exists(&cluster, "moved/.recoup-partial") && !exists(&cluster, "restored/.recoup-partial"));
+    cluster.start_restored("restored");
+    assert_eq!(cluster.sql("restored", "ledger", &["SELECT count(*) FROM fast"]), "30000");
 }

@@ -8,6 +8,8 @@ use crate::{
 use recoup::{
     core::{
         failure::Code,
+        fingerprint::{Content, Fingerprints, Place, Table},
+        log::Lsn,
         policy::{Assertion, Expectation},
     },
     sources::{CheckOptions, Checker, RestoredCheck, postgres::checks::Checks},
@@ -257,6 +259,68 @@ fn crashed_clusters_of_18() {
     if let Some(bin) = programs("postgres18", "crashed_clusters_of_18") {
         crashed_clusters_are_checked(&bin, true);
     }
+}
+
+/// Fingerprints are compared at their own place, and the server goes on from there.
+#[test]
+fn fingerprints_are_compared_on_the_way() {
+    if !(needs("postgres15") && needs("setpriv")) {
+        return;
+    }
+    let Some(bin) = programs("postgres15", "fingerprints_are_compared_on_the_way") else { return };
+    let cluster = Cluster::new(&bin, &[]);
+    cluster.start();
+    let (copy, first) = (cluster.dir.path().join("copy"), cluster.dir.path().join("first"));
+    let mut basebackup = cluster.program("pg_basebackup");
+    basebackup.arg("-h").arg(cluster.dir.path()).args(["-U", "owner", "-c", "fast", "-D"]).arg(&copy);
+    run(&mut basebackup).expect_code(0);
+    cluster.sql("ledger", "insert into t values (0, 'x')");
+    let at: Lsn = cluster.sql("ledger", "select pg_current_wal_insert_lsn()").parse().unwrap();
+    cluster.sql("ledger", "insert into t values (-1, 'x')");
+    cluster.stop("fast");
+    fs::rename(cluster.data(), &first).unwrap();
+    fs::rename(&copy, cluster.data()).unwrap();
+    let fetch = format!("restore_command = 'cp {}/pg_wal/%f %p'\n", first.display());
+    cluster.configure(&format!("{fetch}recovery_target_timeline = 'current'\n"));
+    cluster.configure("recovery_target_time = '2100-01-01'\nrecovery_target_inclusive = on\n");
+    fs::write(cluster.data().join("recovery.signal"), "").unwrap();
+
+    let table = |name: &str, rows: Option<u64>| Table {
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        is_partitioned: false,
+        content: rows.map(|rows| Content { rows, digest: "1 2".to_owned() }),
+        not_taken: rows.is_none().then(|| "it took too long".to_owned()),
+    };
+    let place = Place {
+        history: "7301234567890123456-00000001".parse().unwrap(),
+        at,
+        moment: "2026-11-22T09:15:00Z".parse().unwrap(),
+    };
+    let tables = vec![table("t", Some(1001)), table("gone", Some(1)), table("late", None)];
+    let fingerprints = Fingerprints { database: "ledger".to_owned(), place: Some(place), not_taken: None, tables };
+    let mut checker = cluster.checker();
+    let compared = checker.compare(&fingerprints, &place).unwrap();
+    let names = ["fingerprints", "fingerprint of public.t", "fingerprint of public.gone"];
+    assert_eq!(compared.iter().map(|check| check.name.as_str()).collect::<Vec<_>>(), names, "{compared:?}");
+    // What was committed after the place is not there, and another digest is noticed.
+    assert_eq!((compared[1].ok, compared[1].actual.as_str()), (false, "1001 rows, and not the same"));
+    assert!(!compared[2].ok && compared[2].actual.contains("does not exist"), "{compared:?}");
+    // The configured end is never reached: that is for the server to say, and not for the place before it.
+    let checks = checker.check_restored(&[]).unwrap();
+    assert!(!checks[0].ok && checks[0].actual.contains("before configured recovery target"), "{checks:?}");
+    let (_, unchecked) = checker.finish().unwrap();
+    assert!(unchecked.iter().any(|why| why.contains("public.late was not taken")), "{unchecked:?}");
+    cluster.assert_nothing_left();
+    cluster.configure("recovery_target_time = ''\n");
+    let mut checker = cluster.checker();
+    assert!(checker.check_restored(&[]).unwrap().iter().all(|check| check.ok));
+    assert!(checker.check_assertions(&[], &[assertion("select count(*) from t", "1002")])[0].ok);
+    drop(checker);
+    // A server that has nothing to recover from does not stop anywhere.
+    let beyond = Place { at: Lsn(at.0 + (1 << 30)), ..place };
+    let mut checker = cluster.checker();
+    assert_eq!(checker.compare(&fingerprints, &beyond).unwrap_err().code, Code::Source);
 }
 
 /// Makes the first row of the table end beyond its page.

@@ -61,7 +61,11 @@ impl Ground {
         refuse_running(target)?;
         let mut roots = vec![match is_delta {
             true => Root::Over(Over::cluster(target, stores)?),
-            false => Root::New(Staging::check(target, stores)?),
+            false => {
+                let staging = Staging::check(target, stores)?;
+                staging.refuse_done()?;
+                Root::New(staging)
+            }
         }];
         for place in &request.server.tablespaces {
             let directory = place.directory.as_path();
@@ -171,7 +175,8 @@ impl Ground {
                 }
             }
         }
-        for root in self.roots.iter().rev() {
+        // The target first: from here on it is in use, and nothing of the others is taken back.
+        for root in &self.roots {
             match root {
                 Root::New(staging) => staging.complete(),
                 Root::Over(over) => over.complete()?,
@@ -407,6 +412,37 @@ mod tests {
             );
         }
         assert!(!dir.path().join("target/stray").exists());
+    }
+
+    #[test]
+    fn what_was_killed_between_two_publications_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = dir.path().join("space");
+        fs::create_dir(&space).unwrap();
+        let entries = [file("inner", 600)];
+        // Puts everything in its place, and is killed before it has said so; whether there was anything to go on with.
+        let killed = || {
+            let staging = Staging::check(&space, &[]).unwrap();
+            assert!(staging.bytes_left() < 1 << 20);
+            let files = staging.create(&entries).unwrap();
+            let is_found = files.is_found(0);
+            staging.settle(&entries, &files, &mut Notes::default()).unwrap();
+            staging.move_in(&entries, &mut Notes::default()).map_err(|failure| failure.to_string()).unwrap();
+            staging.published.store(true, Ordering::Relaxed);
+            is_found
+        };
+        assert!(!killed() && space.join("inner").exists());
+        assert!(killed() && space.join("inner").exists(), "what was moved is taken back, and used");
+        // Half of it was moved.
+        fs::rename(space.join("inner"), space.join(".recoup-partial/inner")).unwrap();
+        assert!(killed() && space.join("inner").exists());
+        // As a target it is in use by now; what somebody else has put there is nobody's to take.
+        let refused = Staging::check(&space, &[]).unwrap().refuse_done().unwrap_err();
+        assert!(refused.code == Code::Refused && refused.next_step.unwrap().contains("rm -r"));
+        fs::rename(space.join("inner"), dir.path().join("kept")).unwrap();
+        fs::write(space.join("inner"), "theirs").unwrap();
+        assert_eq!(Staging::check(&space, &[]).err().unwrap().code, Code::Refused);
+        assert_eq!(fs::read(space.join("inner")).unwrap(), b"theirs");
     }
 
     #[test]

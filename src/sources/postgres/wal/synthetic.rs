@@ -19,6 +19,8 @@ pub struct Synthetic {
     timeline: u32,
     at: usize,
     previous: u64,
+    /// What went over its end.
+    spilled: Vec<u8>,
 }
 
 impl Synthetic {
@@ -29,7 +31,7 @@ impl Synthetic {
         bytes[24..32].copy_from_slice(&system.to_le_bytes());
         bytes[32..36].copy_from_slice(&(segment_bytes as u32).to_le_bytes());
         bytes[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
-        let mut segment = Synthetic { bytes, start, timeline: name.timeline, at: 0, previous: 0 };
+        let mut segment = Synthetic { bytes, start, timeline: name.timeline, at: 0, previous: 0, spilled: Vec::new() };
         segment.begin_page(0);
         segment
     }
@@ -50,6 +52,18 @@ impl Synthetic {
             left -= room;
             self.at += room;
         }
+    }
+
+    /// The segment after this one, which begins with what went over the end.
+    #[must_use]
+    pub fn next(&self, system: u64) -> Self {
+        let bytes = self.bytes.len() as u64;
+        let name = SegmentName::holding(self.timeline, Lsn(self.start + bytes), bytes);
+        let mut next = Synthetic::new(system, name, bytes).continuing(self.spilled.len());
+        // Less than a page ever goes over.
+        next.bytes[LONG_HEADER_BYTES..LONG_HEADER_BYTES + self.spilled.len()].copy_from_slice(&self.spilled);
+        next.previous = self.previous;
+        next
     }
 
     fn begin_page(&mut self, remaining: usize) {
@@ -108,6 +122,7 @@ impl Synthetic {
                 return self;
             }
             if self.at >= self.bytes.len() {
+                self.spilled = rest.to_vec();
                 return self;
             }
             self.begin_page(rest.len());

@@ -1,6 +1,11 @@
 //! Segments, whole and cut short, and bytes that are none.
 
-use super::{WalError, read_growing, read_history, read_partial, read_segment, synthetic::Synthetic};
+use super::{
+    WalError,
+    commits::{Commits, commits},
+    read_growing, read_history, read_partial, read_segment,
+    synthetic::Synthetic,
+};
 use crate::core::{
     log::ServerTime,
     log::{LogFacts, Lsn, SegmentName},
@@ -188,4 +193,37 @@ fn histories_are_read() {
     for bad in [&b""[..], b"x", b"1", b"1 0", b"3\t0/0\tx", b"0\t0/0", b"2\t0/5\n1\t0/6", b"1\t0/6\n2\t0/5", b"\xFF"] {
         assert!(read_history(bad, 3).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn commits_are_counted_until_a_moment_and_over_the_end() {
+    let first = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
+    let from = first.place();
+    let second = first.commit(time("10:00:01")).commit(time("10:00:02"));
+    let end = second.place();
+    let count = |from, until: &str| commits(second.bytes(), name(3), from, time(until)).unwrap();
+    assert_eq!(count(Lsn(0), "10:00:02"), Commits { count: 3, is_past: false, ends: end });
+    assert_eq!(count(from, "10:00:01.5"), Commits { count: 1, is_past: true, ends: end });
+    assert_eq!(count(end, "10:00:05"), Commits { count: 0, is_past: false, ends: end });
+    assert_eq!(commits(second.bytes(), name(4), from, time("10:00:01")), None);
+    assert_eq!(commits(&[7; 100], name(3), from, time("10:00:01")), None);
+
+    // The last commit goes over the end: it is counted where the next segment is there, and only once.
+    let mut filled = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
+    while filled.room() > 8192 {
+        filled = filled.record(10, 0, &[7; 3000]);
+    }
+    // The header of the record before takes some of it, too.
+    let left = filled.room() - 8 - 29;
+    let filled = filled.record(10, 0, &vec![7; left]);
+    assert_eq!(filled.room(), 8);
+    let over = filled.commit(time("10:00:01"));
+    let next = over.next(SYSTEM).commit(time("10:00:02"));
+    let alone = commits(over.bytes(), name(3), Lsn(0), time("10:00:05")).unwrap();
+    assert_eq!((alone.count, alone.ends), (1, Lsn(4 * BYTES - 8)));
+    let both = [over.bytes(), &next.bytes()[..16384]].concat();
+    let counted = commits(&both, name(3), Lsn(0), time("10:00:05")).unwrap();
+    assert!(counted.count == 2 && counted.ends > Lsn(4 * BYTES), "{counted:?}");
+    let behind = commits(next.bytes(), name(4), Lsn(0), time("10:00:05")).unwrap();
+    assert_eq!((behind.count, behind.ends), (1, next.place()));
 }

@@ -11,11 +11,11 @@ use crate::{
 };
 use std::borrow::Cow;
 
-struct Walk<'b> {
-    bytes: &'b [u8],
-    header: &'b SegmentHeader,
-    timeline: u32,
-    page_bytes: usize,
+pub(super) struct Walk<'b> {
+    pub(super) bytes: &'b [u8],
+    pub(super) header: &'b SegmentHeader,
+    pub(super) timeline: u32,
+    pub(super) page_bytes: usize,
 }
 
 /// What the header of a page says.
@@ -81,7 +81,7 @@ fn aligned(at: usize) -> usize {
 }
 
 impl<'b> Walk<'b> {
-    fn place(&self, at: usize) -> Lsn {
+    pub(super) fn place(&self, at: usize) -> Lsn {
         Lsn(self.header.start.0.saturating_add(at as u64))
     }
 
@@ -90,7 +90,7 @@ impl<'b> Walk<'b> {
         let page = self.bytes.get(at..at.checked_add(self.page_bytes)?)?;
         let flags = u16_at(page, 2)?;
         let timeline = u32_at(page, 4)?;
-        let is_first = at == 0;
+        let is_first = (at as u64).is_multiple_of(self.header.segment_bytes);
         let fits = u16_at(page, 0)? == self.header.magic
             && flags & !FLAGS == 0
             && (flags & LONG_HEADER != 0) == is_first
@@ -103,7 +103,7 @@ impl<'b> Walk<'b> {
     }
 
     /// Where the first record begins: behind the rest of one that began in the segment before.
-    fn first_record(&self) -> Option<usize> {
+    pub(super) fn first_record(&self) -> Option<usize> {
         let mut page_at = 0;
         let mut page = self.page(0)?;
         let Some(mut remaining) = page.remaining else { return Some(page.header_bytes) };
@@ -125,7 +125,7 @@ impl<'b> Walk<'b> {
     }
 
     /// Where the log goes on after a record at an offset of which a server that was killed wrote only some pages.
-    fn overwritten(&self, at: usize) -> Option<usize> {
+    pub(super) fn overwritten(&self, at: usize) -> Option<usize> {
         let mut page_at = (at / self.page_bytes + 1) * self.page_bytes;
         loop {
             let page = self.page(page_at)?;
@@ -138,7 +138,7 @@ impl<'b> Walk<'b> {
     }
 
     /// The whole record at an offset: where it begins, its bytes, and where the next one may.
-    fn record(&self, at: usize) -> Option<(usize, Cow<'b, [u8]>, usize)> {
+    pub(super) fn record(&self, at: usize) -> Option<(usize, Cow<'b, [u8]>, usize)> {
         let start = if at.is_multiple_of(self.page_bytes) { at + self.page(at)?.header_bytes } else { at };
         let total = usize::try_from(u32_at(self.bytes, start)?).ok()?;
         if total < HEADER_BYTES || total > self.bytes.len() {
