@@ -1,12 +1,21 @@
 //! PostgreSQL as a source, on real servers: snapshots while transfers run, restored and started.
 
+mod backlog;
 mod care;
+mod clones;
 pub(crate) mod cluster;
 mod delta;
 mod follow;
+mod follower;
+mod gaps;
 mod moments;
+mod outside;
 mod restores;
 mod server;
+mod sound;
+mod timelines;
+mod together;
+mod writer;
 
 use crate::{needs::needs, support::run};
 use cluster::{BALANCED, Cluster, LEDGER};

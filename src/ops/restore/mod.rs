@@ -8,6 +8,7 @@ mod fitness;
 mod given;
 mod manifest;
 mod places;
+mod proof;
 mod replay;
 mod select;
 mod steps;
@@ -118,7 +119,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, Failure> {
     let restore = Restore::prepare(repository, request)?;
     let mut located = restore.locate().await?;
-    let mut manifest = restore.read_manifest(&located, identities).await?;
+    let mut manifest = restore.read_manifest(&mut located, identities).await?;
     restore.examine(&mut located, &mut manifest, identities).await?;
     let mut notes = located.notes.clone();
     notes.extend(located.warnings.iter().chain(manifest.replay.iter().flat_map(|replay| replay.notes())).cloned());
@@ -141,7 +142,7 @@ pub async fn restore(
     let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let mut located = restore.locate().await?;
-    let mut manifest = restore.read_manifest(&located, &identities).await?;
+    let mut manifest = restore.read_manifest(&mut located, &identities).await?;
     restore.examine(&mut located, &mut manifest, &identities).await?;
     let manifest = Arc::new(manifest);
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);

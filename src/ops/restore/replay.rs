@@ -1,7 +1,7 @@
 //! The log after a snapshot: planned and proven to be there before anything is written, then made reachable for the
 //! server that will replay it.
 
-use super::{Manifest, RestoreRequest, select, write::OpenFiles};
+use super::{Manifest, RestoreRequest, proof::Proof, select, write::OpenFiles};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
@@ -48,6 +48,7 @@ pub(super) struct Replay {
     recovery: Recovery,
     access: LogAccess,
     notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Plans the replay of a snapshot's log, if it has one.
@@ -78,7 +79,15 @@ pub(super) async fn prepare(
             Ok(plan) => {
                 let stores = survey.given_by(&plan.files);
                 stores.into_iter().for_each(|at| detours.note_given(repository.stores[at].name()));
-                let mut replay = Replay::of(request, plan);
+                let (files, goal, plan) = (&files, &goal, plan);
+                let proof = Proof { repository, request, inventory, range, goal, files, plan: &plan };
+                proof.every_file_is_there(detours).await?;
+                if let Some(found) = proof.pieces_agree(identities, detours).await? {
+                    gap = found;
+                    break;
+                }
+                let warnings = proof.nothing_is_overrun(identities, detours).await?;
+                let mut replay = Replay { warnings, ..Replay::of(request, plan) };
                 if !survey.refused.is_empty() {
                     let count = survey.refused.len();
                     replay
@@ -183,7 +192,7 @@ impl Replay {
             archives: false,
             in_place_tablespaces: false,
         };
-        Replay { plan, recovery, access: request.log_access.clone(), notes }
+        Replay { plan, recovery, access: request.log_access.clone(), notes, warnings: Vec::new() }
     }
 
     /// Where it ends.
@@ -194,6 +203,11 @@ impl Replay {
     /// What the operator should know.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What has its part in the exit code.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Bytes that it needs besides the snapshot's files.
