@@ -404,6 +404,9 @@ pub struct LogFacts {
     /// Restore points, in order; the first [`POINTS_MAX`].
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub points: Vec<NamedPoint>,
+    /// How many tablespaces were created. Where, only the file itself says.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub tablespaces: u64,
     /// Of the history of a timeline: what it grew out of directly.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grew_from: Option<Ancestor>,

@@ -120,6 +120,7 @@ mod tests {
                 last_time: Some(time),
                 last_commit: Some(time),
                 commits: u64::from(u32::MAX),
+                tablespaces: u64::from(u32::MAX),
                 points: vec![NamedPoint { name: "\u{7}".repeat(63), at: Lsn(7), time }; POINTS_MAX],
                 grew_from: None,
             },

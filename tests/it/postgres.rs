@@ -1,14 +1,23 @@
 //! PostgreSQL as a source, on real servers: snapshots while transfers run, restored and started.
 
+mod backlog;
 mod care;
+mod clones;
 pub(crate) mod cluster;
 mod delta;
 mod drills;
 mod follow;
+mod follower;
+mod gaps;
 mod moments;
+mod outside;
 mod restores;
 mod server;
+mod sound;
+mod switches;
 mod timelines;
+mod together;
+mod writer;
 
 use crate::{needs::needs, support::run};
 use cluster::{BALANCED, Cluster, LEDGER};

@@ -75,7 +75,11 @@ pub const HELP_FETCH: Help = Help {
         PostgreSQL takes every exit code up to 125 for the end of the log, and would end its recovery there. So 1 is \
         the answer only where it is certain: past the end of the plan that a restore made, or, without a plan, when \
         so many stores say that there is no such file that the others cannot make it durable. Whatever else goes \
-        wrong is 200: the server stops, or asks again, and loses nothing.",
+        wrong is 200: the server stops, or asks again, and loses nothing.\n\
+        The last segment of a log may be there only as its beginning: a .partial, or the pieces that archive follow \
+        ships. It is given, with nothing behind it, by a plan, and without one to a server that ends its recovery where \
+        the log ends: recovery.signal is in its data directory, and standby.signal is not. A standby is told that \
+        there is no such segment, for it must get it whole.",
     examples: &[(
         "in postgresql.conf of a standby",
         "restore_command = 'recoup archive fetch ledger %f %p --identity /media/key/custodian.age'",

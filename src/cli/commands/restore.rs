@@ -78,7 +78,8 @@ pub const HELP: Help = Help {
         (
             17,
             "refused: the directory is not empty, or a server runs on it, or (--delta) it is not of the same system; \
-             nobody trusted signed it; too little space; the server would not start here",
+             nobody trusted signed it; too little space; the server would not start here, or its replay would create a \
+             tablespace where something is",
         ),
     ],
 };

@@ -102,6 +102,7 @@ impl LogFacts {
         self.last_time = self.last_time.max(next.last_time);
         self.last_commit = self.last_commit.max(next.last_commit);
         self.commits = self.commits.saturating_add(next.commits);
+        self.tablespaces = self.tablespaces.saturating_add(next.tablespaces);
         let room = POINTS_MAX.saturating_sub(self.points.len());
         self.points.extend(next.points.iter().take(room).cloned());
     }

@@ -278,6 +278,35 @@ impl LogFiles {
         self.files.get(&file)
     }
 
+    /// What is in an object of them.
+    pub fn facts(&self, object: &LogObject) -> Option<&LogFacts> {
+        let known = match object.file {
+            LogFile::Piece(name, _) => self.pieces.get(&name)?.iter().find(|(other, _)| other == object),
+            file => self.files.get(&file),
+        };
+        known.map(|(_, facts)| facts)
+    }
+
+    /// The beginning of a segment, or the pieces of it, whichever reaches further; nothing where there is neither.
+    pub fn beginning(&self, name: SegmentName) -> Result<(Vec<LogObject>, LogFacts), Gap> {
+        let partial = self.get(LogFile::Partial(name));
+        let pieces = self.pieces.get(&name).and_then(|pieces| Chain::beyond(pieces, partial.map(|(_, facts)| facts)));
+        let (objects, facts) = match (pieces, partial) {
+            (Some(chain), _) => (chain.objects, chain.facts),
+            (None, Some((object, facts))) => (vec![*object], facts.clone()),
+            (None, None) => (Vec::new(), LogFacts::default()),
+        };
+        match objects.iter().find_map(|object| Some((object.file, self.forked.get(&object.file)?))) {
+            Some((file, runs)) => Err(Gap::Forked { file, runs: runs.clone() }),
+            None => Ok((objects, facts)),
+        }
+    }
+
+    /// All pieces of a segment, of whichever run.
+    pub fn pieces(&self, name: SegmentName) -> impl Iterator<Item = &LogObject> {
+        self.pieces.get(&name).into_iter().flatten().map(|(object, _)| object)
+    }
+
     /// The timelines whose history files are there.
     pub fn timelines(&self) -> BTreeSet<u32> {
         self.files.keys().filter_map(|file| if let LogFile::History(of) = file { Some(*of) } else { None }).collect()
@@ -416,17 +445,10 @@ impl Planning<'_> {
 
     /// The beginning of a segment, or the pieces of it, whichever reaches further.
     fn choose_beginning(&mut self, name: SegmentName) -> Result<Option<LogFacts>, Gap> {
-        let partial = self.files.get(LogFile::Partial(name)).map(|(_, facts)| facts);
-        let Some(chain) = self.files.pieces.get(&name).and_then(|pieces| Chain::beyond(pieces, partial)) else {
-            return self.choose(LogFile::Partial(name));
-        };
-        for object in &chain.objects {
-            if let Some(runs) = self.files.forked.get(&object.file) {
-                return Err(Gap::Forked { file: object.file, runs: runs.clone() });
-            }
-            self.chosen.insert(object.file, *object);
-        }
-        Ok(Some(chain.facts))
+        let (objects, facts) = self.files.beginning(name)?;
+        let found = !objects.is_empty();
+        self.chosen.extend(objects.into_iter().map(|object| (object.file, object)));
+        Ok(found.then_some(facts))
     }
 
     fn is_reached(&self, facts: &LogFacts, begins: Lsn, next: Lsn, whole: bool) -> bool {

@@ -155,10 +155,10 @@ pub async fn open_served(
     Ok(bytes)
 }
 
-struct Fetching<'a> {
-    repository: &'a Repository,
-    identities: Arc<Identities>,
-    request: &'a FetchRequest,
+pub(super) struct Fetching<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) identities: Arc<Identities>,
+    pub(super) request: &'a FetchRequest,
     prefetched: Option<Prefetched>,
 }
 
@@ -206,7 +206,12 @@ impl Fetching<'_> {
         let objects = self.objects(&survey, |history, file| {
             file == self.request.file && system.is_none_or(|system| system == history.system)
         });
-        let Some(object) = objects.first() else { return self.nothing(&names, &survey) };
+        let Some(object) = objects.first() else {
+            return match self.nothing(&names, &survey)? {
+                Fetched::Absent if self.ends_with_the_log() => self.beginning(&names, known).await,
+                other => Ok(other),
+            };
+        };
         if objects.iter().any(|other| other.history != object.history) {
             return Err(self.failed("several systems have one, and no pg_control tells which is meant", Code::Refused));
         }
@@ -256,13 +261,17 @@ impl Fetching<'_> {
         }
     }
 
-    fn runs_of(&self, names: &LogNames, wanted: impl Fn(HistoryId, LogFile) -> bool) -> BTreeSet<(HistoryId, RunId)> {
+    pub(super) fn runs_of(
+        &self,
+        names: &LogNames,
+        wanted: impl Fn(HistoryId, LogFile) -> bool,
+    ) -> BTreeSet<(HistoryId, RunId)> {
         let files = names.files().into_iter();
         files.filter(|(history, file, _)| wanted(*history, *file)).map(|(history, _, run)| (history, run)).collect()
     }
 
     /// The records of some runs, and those that begin with the wanted file itself.
-    async fn records_of(&self, names: &LogNames, runs: &BTreeSet<(HistoryId, RunId)>) -> LogSurvey {
+    pub(super) async fn records_of(&self, names: &LogNames, runs: &BTreeSet<(HistoryId, RunId)>) -> LogSurvey {
         let mut records = names.records();
         records.retain(|id, _| runs.contains(&(id.history, id.run)) || id.first == self.request.file);
         self.repository.read_log_records(&self.request.source, records).await
@@ -309,7 +318,7 @@ impl Fetching<'_> {
         own
     }
 
-    fn put(&self, bytes: &[u8]) -> Result<Fetched, Failure> {
+    pub(super) fn put(&self, bytes: &[u8]) -> Result<Fetched, Failure> {
         let target = &self.request.target;
         let written = put(target, bytes);
         written.map_err(|error| self.failed(&format!("{}: {error}", target.display()), Code::Failed))?;
@@ -348,14 +357,14 @@ impl Fetching<'_> {
     }
 
     /// A failure as the server's log is to have it.
-    fn retold(&self, failure: Failure) -> Failure {
+    pub(super) fn retold(&self, failure: Failure) -> Failure {
         match failure.code {
             Code::Internal => failure,
             code => self.failed(&failure.cause.clone().unwrap_or_default(), code),
         }
     }
 
-    fn failed(&self, cause: &str, code: Code) -> Failure {
+    pub(super) fn failed(&self, cause: &str, code: Code) -> Failure {
         Failure::new(code, format!("{} of {} cannot be given to the server", self.request.file, self.request.source))
             .cause(cause)
             .safe("the server was not told that the log ends here: it stops, or asks again")

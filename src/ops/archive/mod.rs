@@ -7,6 +7,7 @@
 //! A server that is told that a segment does not exist ends its recovery there. So a fetch says that only where it is
 //! certain.
 
+mod beginning;
 mod fetch;
 mod follow;
 mod known;
@@ -22,6 +23,7 @@ mod state;
 mod tests;
 
 pub use crate::sources::postgres::receive::{SlotName, Terms};
+pub use beginning::fork_of_pieces;
 pub use fetch::{FetchRequest, Fetched, fetch, open_file, open_served, read_plan};
 pub use follow::{FollowRequest, follow};
 pub use push::{PushRequest, Pushed, push};

@@ -10,6 +10,7 @@ mod later;
 mod lineage;
 mod manifest;
 mod places;
+mod proof;
 mod replay;
 mod select;
 mod steps;
@@ -129,7 +130,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, Failure> {
     let restore = Restore::prepare(repository, request)?;
     let mut located = restore.locate().await?;
-    let mut manifest = restore.read_manifest(&located, identities).await?;
+    let mut manifest = restore.read_manifest(&mut located, identities).await?;
     restore.examine(&mut located, &mut manifest, identities).await?;
     let mut notes = located.notes.clone();
     notes.extend(located.warnings.iter().chain(manifest.replay.iter().flat_map(|replay| replay.notes())).cloned());
@@ -152,7 +153,7 @@ pub async fn restore(
     let restore = Restore::prepare(repository, request)?;
     progress.begin("reading the catalogue", None, Unit::Objects);
     let mut located = restore.locate().await?;
-    let mut manifest = restore.read_manifest(&located, &identities).await?;
+    let mut manifest = restore.read_manifest(&mut located, &identities).await?;
     restore.examine(&mut located, &mut manifest, &identities).await?;
     let manifest = Arc::new(manifest);
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);

@@ -1,7 +1,7 @@
 //! The log after a snapshot: planned and proven to be there before anything is written, then made reachable for the
 //! server that will replay it.
 
-use super::{Manifest, RestoreRequest, select, write::OpenFiles};
+use super::{Manifest, RestoreRequest, proof::Proof, select, write::OpenFiles};
 use crate::{
     core::{
         failure::{Code, Failure, shell_word},
@@ -56,6 +56,7 @@ pub(super) struct Replay {
     recovery: Recovery,
     access: LogAccess,
     notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Plans the replay of a snapshot's log, if it has one.
@@ -104,7 +105,15 @@ pub(super) async fn prepare(
             Ok(plan) => {
                 let stores = survey.given_by(&plan.files);
                 stores.into_iter().for_each(|at| detours.note_given(repository.stores[at].name()));
-                let mut replay = Replay::of(request, plan, range, history.as_ref());
+                let (files, goal, plan) = (&files, &goal, plan);
+                let proof = Proof { repository, request, inventory, range, goal, files, plan: &plan };
+                proof.every_file_is_there(detours).await?;
+                if let Some(found) = proof.pieces_agree(identities, detours).await? {
+                    gap = found;
+                    break;
+                }
+                let warnings = proof.nothing_is_overrun(identities, detours).await?;
+                let mut replay = Replay { warnings, ..Replay::of(request, plan, range, history.as_ref()) };
                 replay.files = LogFiles::of(range.history.system, records());
                 if !survey.refused.is_empty() {
                     let count = survey.refused.len();
@@ -234,6 +243,7 @@ impl Replay {
             recovery,
             access: request.log_access.clone(),
             notes,
+            warnings: Vec::new(),
         }
     }
 
@@ -260,6 +270,11 @@ impl Replay {
     /// What the operator should know.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What has its part in the exit code.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Bytes that it needs besides the snapshot's files.

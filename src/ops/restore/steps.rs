@@ -67,15 +67,25 @@ impl<'a> Restore<'a> {
         Ok(Parent { id, sha256: catalogue.snapshots[&id].sha256 })
     }
 
-    /// Reads the manifest, and makes sure that there is room for what it names.
-    pub async fn read_manifest(&self, located: &Located, identities: &Arc<Identities>) -> Result<Manifest, Failure> {
+    /// Reads the manifest, and makes sure that there is room for what it names, and that all of the log is there.
+    pub async fn read_manifest(
+        &self,
+        located: &mut Located,
+        identities: &Arc<Identities>,
+    ) -> Result<Manifest, Failure> {
         let (repository, catalogue) = (self.repository, &located.catalogue);
         wishes::check_kind(self.request, located.committed().inventory.log.is_some())?;
         self.ground.check_system(&located.committed().inventory.source_identity)?;
         let read = read_manifest(repository, catalogue, located.id, identities).await;
         let mut manifest = read.map_err(|failure| self.explained(located, failure))?;
         let inventory = &located.committed().inventory;
-        manifest.replay = replay::prepare(repository, catalogue, self.request, inventory, identities).await?;
+        let prepared = replay::prepare(repository, catalogue, self.request, inventory, identities).await;
+        manifest.replay = prepared.map_err(|failure| match &failure.next_step {
+            Some(_) => failure,
+            None => self.explained(located, failure),
+        })?;
+        let warnings = manifest.replay.iter().flat_map(|replay| replay.warnings().iter().cloned());
+        located.warnings.extend(warnings);
         // What goes elsewhere is known only when the names of tablespaces are.
         if self.request.server.tablespaces.is_empty() {
             self.check_room(&manifest)?;

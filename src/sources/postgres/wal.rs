@@ -5,6 +5,7 @@
 pub mod commits;
 mod record;
 pub mod synthetic;
+mod tablespaces;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -13,6 +14,8 @@ use crate::core::{
     log::{Ancestor, HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},
     plan::log::TimelineHistory,
 };
+
+pub use tablespaces::{MadeTablespace, ReplayEnd, tablespaces_made};
 
 /// Bytes of the header of a segment's first page.
 pub(super) const LONG_HEADER_BYTES: usize = 40;

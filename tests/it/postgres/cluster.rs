@@ -145,13 +145,42 @@ impl Cluster {
     /// Runs statements, each by itself; the output of the last without decoration.
     #[track_caller]
     pub(crate) fn sql(&self, name: &str, dbname: &str, statements: &[&str]) -> String {
+        run(&mut self.psql(name, dbname, statements)).expect_code(0).stdout.trim().to_owned()
+    }
+
+    fn psql(&self, name: &str, dbname: &str, statements: &[&str]) -> Command {
         let mut psql = self.program("psql");
         psql.arg("-h").arg(self.path(&format!("{name}.socket"))).args(["-U", "postgres", "-d", dbname]);
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
         for statement in statements {
             psql.args(["-c", statement]);
         }
-        run(&mut psql).expect_code(0).stdout.trim().to_owned()
+        psql
+    }
+
+    /// Makes a standby that streams from the first server.
+    pub(crate) fn standby(&mut self, name: &str) {
+        let mut basebackup = self.program("pg_basebackup");
+        basebackup.arg("-h").arg(self.path("data.socket")).args(["-U", "postgres", "-D", name, "-R", "-c", "fast"]);
+        run(&mut basebackup).expect_code(0);
+        self.configure(name, "");
+        self.start(name);
+    }
+
+    /// From now on the source is another one of these servers.
+    pub(crate) fn move_source(&self, from: &str, to: &str) {
+        let config = fs::read_to_string(self.path("R/recoup.toml")).unwrap();
+        let (from, to) = (self.path(from).display().to_string(), self.path(to).display().to_string());
+        let config = config.replace(&format!("{from}\""), &format!("{to}\""));
+        let config = config.replace(&format!("{from}.socket"), &format!("{to}.socket"));
+        fs::write(self.path("R/recoup.toml"), config).unwrap();
+    }
+
+    /// Waits until everything that was to be archived is.
+    #[track_caller]
+    pub(crate) fn drained(&self, name: &str) {
+        let waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
+        self.wait_for(name, waiting, "0");
     }
 
     /// Founds the repository.
@@ -262,24 +291,27 @@ impl Drop for Traffic {
     }
 }
 
-const TRANSFER: &str = "\\set a random(1, 199)\n\\set b random(:a + 1, 200)\n\\set amount random(1, 1000)\nBEGIN;\n\
-    INSERT INTO posting (account, amount_minor) VALUES (:a, -:amount), (:b, :amount);\n\
+const TRANSFER: &str = "\\set a random(1, 100)\n\\set b :a + 3 * random(1, 33)\n\\set amount random(1, 1000)\nBEGIN;\n\
+    INSERT INTO posting (account, currency, amount_minor) SELECT id, currency, \
+    CASE id WHEN :a THEN -:amount ELSE :amount END FROM account WHERE id IN (:a, :b);\n\
     UPDATE account SET balance_minor = balance_minor - :amount WHERE id = :a;\n\
     UPDATE account SET balance_minor = balance_minor + :amount WHERE id = :b;\nCOMMIT;\n";
 
-/// A ledger of two hundred accounts.
+/// A ledger of two hundred accounts in three currencies.
 pub(crate) const LEDGER: &[&str] = &[
-    "CREATE TABLE account (id int PRIMARY KEY, balance_minor bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50)",
-    "INSERT INTO account SELECT generate_series(1, 200)",
-    "CREATE TABLE posting (id bigserial PRIMARY KEY, account int NOT NULL REFERENCES account, amount_minor bigint NOT NULL)",
+    "CREATE TABLE account (id int PRIMARY KEY, currency text NOT NULL, balance_minor bigint NOT NULL DEFAULT 0) \
+     WITH (fillfactor = 50)",
+    "INSERT INTO account SELECT g, (ARRAY['EUR', 'GBP', 'SEK'])[g % 3 + 1] FROM generate_series(1, 200) g",
+    "CREATE TABLE posting (id bigserial PRIMARY KEY, account int NOT NULL REFERENCES account, \
+     currency text NOT NULL, amount_minor bigint NOT NULL)",
     "CREATE TABLE filler AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS text FROM generate_series(1, 30000) g",
     "CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS id",
 ];
 
-/// What must never give a row but this.
-pub(crate) const BALANCED: &str = "SELECT (SELECT coalesce(sum(amount_minor), 0) FROM posting) = 0 AND NOT EXISTS ( \
-    SELECT FROM account a WHERE balance_minor <> \
-    (SELECT coalesce(sum(amount_minor), 0) FROM posting p WHERE p.account = a.id))";
+/// Whether the postings of each currency sum to zero, and every account's balance is what its postings make.
+pub(crate) const BALANCED: &str = "SELECT NOT EXISTS (SELECT FROM posting GROUP BY currency HAVING sum(amount_minor) <> 0) AND NOT EXISTS ( \
+    SELECT FROM account a LEFT JOIN (SELECT account, currency, sum(amount_minor) AS sum FROM posting GROUP BY 1, 2) p \
+    ON p.account = a.id WHERE a.balance_minor <> coalesce(p.sum, 0) OR p.currency <> a.currency)";
 
 /// Gives what lies below a directory to the user who runs clusters.
 pub(crate) fn own(dir: &Path, name: &str) {

@@ -1,63 +1,12 @@
 //! A server whose log is followed: what was committed is in the stores within seconds, whatever is killed.
 
-use super::cluster::{BALANCED, Cluster};
-use crate::{needs::needs, support::run};
-use recoup::{core::log::Lsn, world::Stopwatch};
-use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    fs::{self, File},
-    path::PathBuf,
-    process::Child,
-    thread,
-    time::Duration,
+use super::{
+    cluster::{BALANCED, Cluster},
+    follower::{Follower, eventually},
 };
-
-/// Somebody who follows the ledger.
-struct Follower {
-    child: Child,
-    said: PathBuf,
-}
-
-impl Follower {
-    fn start(cluster: &Cluster, options: &[&str]) -> Self {
-        let said = cluster.path("follower.said");
-        let mut follow = cluster.recoup(["archive", "follow", "ledger", "--every", "1s"]);
-        let child = follow.args(options).stderr(File::create(&said).unwrap()).spawn().unwrap();
-        Follower { child, said }
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.said).unwrap()
-    }
-
-    /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> i32 {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let status = self.child.wait().unwrap();
-        status.code().unwrap_or_else(|| panic!("{status}: {}", self.said()))
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let time = Stopwatch::start();
-    while !holds() {
-        assert!(time.elapsed() < Duration::from_secs(120), "{what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
+use crate::{needs::needs, support::run};
+use recoup::core::log::Lsn;
+use std::{fs, thread, time::Duration};
 
 /// A cluster that archives nothing by itself, and keeps a bounded log for slots.
 fn quiet(program: &str) -> Cluster {
@@ -123,6 +72,21 @@ fn numbers(cluster: &mut Cluster, target: &str, extra: &[&str]) -> String {
     numbers
 }
 
+/// Recovers with a restore_command of one's own, and says how many numbers the server has then.
+fn by_hand(cluster: &mut Cluster) -> String {
+    cluster.restore_to("restored", "snapshot:1", &[]).expect_code(0);
+    let recoup = format!("{} --config {}", cluster.path("recoup").display(), cluster.path("R/recoup.toml").display());
+    let identity = cluster.path("R/custodian.age");
+    let command = format!("{recoup} archive fetch ledger %f %p --identity {}", identity.display());
+    let settings = format!("archive_mode = off\nrestore_command = '{command}'\n");
+    fs::write(cluster.path("restored/postgresql.auto.conf"), settings).unwrap();
+    cluster.start_restored("restored");
+    let numbers = cluster.sql("restored", "ledger", &["SELECT count(*) FROM numbered"]);
+    cluster.stop("restored");
+    fs::remove_dir_all(cluster.path("restored")).unwrap();
+    numbers
+}
+
 fn quiet_servers_are_followed(program: &str) {
     let mut cluster = quiet(program);
     let refused = cluster.backup(&[]).expect_code(13);
@@ -154,6 +118,21 @@ fn quiet_servers_are_followed(program: &str) {
     assert!(!of_current.is_empty() && of_current.iter().all(|name| name.contains(".piece-")), "{names:?}");
     assert_eq!(numbers(&mut cluster, "latest", &[]), "2");
     assert_eq!(numbers(&mut cluster, &first, &["--fetch-log"]), "1");
+    // A standby is told that there is no such segment yet. A server that recovers without a plan ends with what there is.
+    run(cluster.as_owner("mkdir").args(["-p", "other/global", "other/pg_wal"])).expect_code(0);
+    run(cluster.as_owner("cp").args(["data/global/pg_control", "other/global"])).expect_code(0);
+    let fetch = ["archive", "fetch", "ledger", &current, "other/pg_wal/RECOVERYXLOG", "--identity", "R/custodian.age"];
+    for (signals, code) in [(&["standby"][..], 1), (&["recovery", "standby"], 1), (&["recovery"], 0)] {
+        for name in ["recovery", "standby"] {
+            let file = cluster.path(&format!("other/{name}.signal"));
+            drop(fs::remove_file(&file));
+            signals.iter().filter(|signal| **signal == name).for_each(|_| fs::write(&file, "").unwrap());
+        }
+        run(&mut cluster.recoup(fetch)).expect_code(code);
+    }
+    let given = fs::metadata(cluster.path("other/pg_wal/RECOVERYXLOG")).unwrap().len();
+    assert_eq!(given, 16 << 20);
+    assert_eq!(by_hand(&mut cluster), "2");
 
     // Another one is not let in.
     run(&mut cluster.recoup(["archive", "follow", "ledger"])).expect_code(11);
@@ -288,7 +267,7 @@ fn what_a_killed_server_committed_is_there() {
         drop(traffic);
         cluster.start("data");
         let (place, _) = commit(&cluster, "data", round);
-        assert!(follower.child.try_wait().unwrap().is_none(), "{}", follower.said());
+        assert!(follower.is_running(), "{}", follower.said());
         durable(&cluster, 1, place);
     }
     let postings = cluster.sql("data", "ledger", &["SELECT count(*) FROM posting"]);

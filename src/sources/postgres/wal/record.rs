@@ -1,4 +1,4 @@
-//! One record of the log: the few kinds that tell a time.
+//! One record of the log: the few kinds that tell a time, or a place outside of the data directory.
 
 use super::{number, u16_at, u32_at, u64_at};
 use crate::core::{log::Lsn, log::NamedPoint, log::ServerTime};
@@ -9,6 +9,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 
 const XLOG: u8 = 0;
 const XACT: u8 = 1;
+const TABLESPACES: u8 = 5;
 /// Bytes of a restore point's name, its zero included.
 const NAME_BYTES: usize = 64;
 
@@ -25,6 +26,8 @@ pub(super) enum Told {
     Time(ServerTime),
     /// A named restore point.
     Point(NamedPoint),
+    /// A tablespace was created in this directory.
+    Tablespace(Vec<u8>),
 }
 
 /// What a whole record tells, which ends at `end`.
@@ -45,6 +48,7 @@ pub(super) fn told(record: &[u8], end: Lsn) -> Told {
         (XLOG, 0x40) => Some(Told::Switch),
         (XLOG, 0x70) => data().and_then(|data| point(data, end)).map(Told::Point),
         (XLOG, 0x90) => data().and_then(moment).map(Told::Time),
+        (TABLESPACES, 0x00) => data().and_then(directory).map(Told::Tablespace),
         _ => None,
     };
     told.unwrap_or(Told::Nothing)
@@ -53,6 +57,17 @@ pub(super) fn told(record: &[u8], end: Lsn) -> Told {
 /// Only what can be written down as RFC 3339.
 fn sensible(moment: DateTime<chrono::Utc>) -> Option<ServerTime> {
     (1970..=9999).contains(&moment.year()).then(|| ServerTime::new(moment))
+}
+
+/// Where a tablespace lies, behind its number; empty for one in the data directory.
+fn directory(data: &[u8]) -> Option<Vec<u8>> {
+    let text = data.get(4..)?;
+    Some(text.split(|byte| *byte == 0).next().unwrap_or_default().to_owned())
+}
+
+/// Whether the beginning of a record is that of one that creates a tablespace.
+pub(super) fn begins_tablespace(record: &[u8]) -> bool {
+    matches!((record.get(16), record.get(17)), (Some(info), Some(&TABLESPACES)) if info & 0xF0 == 0)
 }
 
 fn point(data: &[u8], at: Lsn) -> Option<NamedPoint> {

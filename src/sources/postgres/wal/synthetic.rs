@@ -157,6 +157,13 @@ impl Synthetic {
         self.record(0, 0x70, &data)
     }
 
+    /// A tablespace was created in a directory.
+    #[must_use]
+    pub fn tablespace(self, directory: &str) -> Self {
+        let data = [&16_400_u32.to_le_bytes(), directory.as_bytes(), &[0]].concat();
+        self.record(5, 0x00, &data)
+    }
+
     /// The rest of the segment stays empty.
     #[must_use]
     pub fn switch(self) -> Self {

@@ -1,10 +1,11 @@
 //! Segments, whole and cut short, and bytes that are none.
 
 use super::{
-    WalError,
+    ReplayEnd, WalError,
     commits::{Commits, commits},
     read_growing, read_history, read_partial, read_segment,
     synthetic::Synthetic,
+    tablespaces_made,
 };
 use crate::core::{
     log::ServerTime,
@@ -44,6 +45,49 @@ fn times_commits_and_points_are_found() {
     assert_eq!(found.points.len(), 1);
     assert_eq!(found.points[0].name, "before-the-migration");
     assert!(found.points[0].at > Lsn(3 * BYTES) && found.points[0].at < end);
+}
+
+#[test]
+fn tablespaces_are_counted_and_read() {
+    let before = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
+    let (first, segment) = (before.place(), before.tablespace("/srv/fast"));
+    let segment = segment.commit(time("10:00:01")).tablespace("").record(5, 0x10, &[0; 4]);
+    let (second, segment) = (segment.place(), segment.tablespace("/srv/slow"));
+    assert_eq!(facts(&segment, 3).tablespaces, 3);
+    let made = |start: Lsn, end: ReplayEnd| -> Vec<String> {
+        let made = tablespaces_made(segment.bytes(), name(3), start, end).unwrap().into_iter();
+        made.map(|made| String::from_utf8(made.directory.unwrap()).unwrap()).collect()
+    };
+    let (all, none) = (["/srv/fast", "/srv/slow"].as_slice(), Lsn(0));
+    assert_eq!(made(none, ReplayEnd::default()), all);
+    // What a snapshot has already is not replayed.
+    assert_eq!(made(second, ReplayEnd::default()), all[1..]);
+    assert_eq!(made(Lsn(second.0 + 1), ReplayEnd::default()), all[2..]);
+    // The record at the place that is wanted is the last.
+    for (at, expected) in [(first.0 - 1, 1), (first.0, 1), (first.0 + 1, 1), (second.0, 2)] {
+        assert_eq!(made(none, ReplayEnd { at: Some(Lsn(at)), after: None }), all[..expected], "{at}");
+    }
+    assert_eq!(made(none, ReplayEnd { at: Some(Lsn(3 * BYTES)), after: None }), all[..0]);
+    for (after, expected) in [("09:59:59", 0), ("10:00:00", 1), ("10:00:01", 2)] {
+        assert_eq!(made(none, ReplayEnd { at: None, after: Some(time(after)) }), all[..expected], "{after}");
+    }
+}
+
+#[test]
+fn a_tablespace_whose_record_goes_over_the_end_is_counted() {
+    let mut segment = Synthetic::new(SYSTEM, name(3), BYTES);
+    while segment.room() > 200 {
+        segment = segment.record(10, 0, &[1; 60]);
+    }
+    let (place, long) = (segment.place(), format!("/srv/{}", "x".repeat(300)));
+    let whole = segment.clone().record(10, 0, &[1; 300]);
+    assert_eq!(facts(&whole, 3).tablespaces, 0);
+    let segment = segment.tablespace(&long);
+    assert_eq!(facts(&segment, 3).tablespaces, 1);
+    let made = tablespaces_made(segment.bytes(), name(3), Lsn(0), ReplayEnd::default()).unwrap();
+    assert_eq!(made.len(), 1);
+    assert_eq!((made[0].at, &made[0].directory), (place, &None));
+    assert_eq!(tablespaces_made(segment.bytes(), name(3), Lsn(place.0 + 1), ReplayEnd::default()).unwrap(), []);
 }
 
 #[test]

@@ -33,27 +33,22 @@ pub(super) fn facts_behind(bytes: &[u8], header: &SegmentHeader, timeline: u32, 
     let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
     let mut facts = LogFacts::default();
     let mut written = 0;
-    let Some(mut at) = walk.first_record() else { return (facts, written) };
-    let mut previous: Option<Lsn> = None;
-    while let Some((start, record, next)) = walk.record(at).or_else(|| walk.record(walk.overwritten(at)?)) {
-        if previous.is_some_and(|previous| record::previous(&record) != Some(previous)) {
-            break; // what a recycled file held before
-        }
-        previous = Some(walk.place(start));
-        let end = walk.place(next);
-        (at, written) = (next, next.min(bytes.len()));
+    let unfinished = walk.each(|start, record, next| {
+        written = next.min(bytes.len());
         if next <= from {
-            continue;
+            return true;
         }
+        let end = walk.place(next);
         facts.last_begins = Some(walk.place(start));
         facts.ends = Some(end);
-        match record::told(&record, end) {
+        match record::told(record, end) {
             Told::Nothing => {}
             Told::Switch => {
                 // Replay goes on where the next segment begins.
                 facts.ends = Some(walk.place(header.segment_bytes as usize));
-                break;
+                return false;
             }
+            Told::Tablespace(_) => facts.tablespaces += 1,
             Told::Commit(time) => {
                 facts.commits += 1;
                 facts.last_commit = facts.last_commit.max(Some(time));
@@ -67,8 +62,27 @@ pub(super) fn facts_behind(bytes: &[u8], header: &SegmentHeader, timeline: u32, 
                 }
             }
         }
-    }
+        true
+    });
+    facts.tablespaces += u64::from(unfinished.is_some());
     (facts, written)
+}
+
+/// Shows what every whole record tells, and where it begins. Gives where a record begins that creates a tablespace and
+/// goes on in the next segment.
+pub(super) fn records(
+    bytes: &[u8],
+    header: &SegmentHeader,
+    timeline: u32,
+    show: &mut dyn FnMut(Lsn, Told),
+) -> Option<Lsn> {
+    let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
+    walk.each(|start, record, next| {
+        let told = record::told(record, walk.place(next));
+        let goes_on = told != Told::Switch;
+        show(walk.place(start), told);
+        goes_on
+    })
 }
 
 fn note(facts: &mut LogFacts, time: crate::core::log::ServerTime) {
@@ -83,6 +97,33 @@ fn aligned(at: usize) -> usize {
 impl<'b> Walk<'b> {
     pub(super) fn place(&self, at: usize) -> Lsn {
         Lsn(self.header.start.0.saturating_add(at as u64))
+    }
+
+    /// Visits the whole records, with where each begins and where the next one may, until the visitor has seen enough.
+    /// Gives where a record begins that creates a tablespace, and of which the segment has only the beginning.
+    fn each(&self, mut visit: impl FnMut(usize, &[u8], usize) -> bool) -> Option<Lsn> {
+        let mut at = self.first_record()?;
+        let mut previous: Option<Lsn> = None;
+        while let Some((start, record, next)) = self.record(at).or_else(|| self.record(self.overwritten(at)?)) {
+            if previous.is_some_and(|previous| record::previous(&record) != Some(previous)) {
+                return None; // what a recycled file held before
+            }
+            previous = Some(self.place(start));
+            at = next;
+            if !visit(start, &record, next) {
+                return None;
+            }
+        }
+        let start = self.start_of(at)?;
+        let beginning = self.bytes.get(start..)?;
+        let goes_on = u32_at(beginning, 0)? as usize > beginning.len();
+        let follows = previous.is_none_or(|previous| record::previous(beginning) == Some(previous));
+        (goes_on && follows && record::begins_tablespace(beginning)).then(|| self.place(start))
+    }
+
+    /// Where a record begins for which there is room from an offset on.
+    fn start_of(&self, at: usize) -> Option<usize> {
+        if at.is_multiple_of(self.page_bytes) { Some(at + self.page(at)?.header_bytes) } else { Some(at) }
     }
 
     /// The page that begins at an offset, if it is one of this segment.
@@ -139,7 +180,7 @@ impl<'b> Walk<'b> {
 
     /// The whole record at an offset: where it begins, its bytes, and where the next one may.
     pub(super) fn record(&self, at: usize) -> Option<(usize, Cow<'b, [u8]>, usize)> {
-        let start = if at.is_multiple_of(self.page_bytes) { at + self.page(at)?.header_bytes } else { at };
+        let start = self.start_of(at)?;
         let total = usize::try_from(u32_at(self.bytes, start)?).ok()?;
         if total < HEADER_BYTES || total > self.bytes.len() {
             return None;

@@ -1,0 +1,111 @@
+//! The beginning of the last segment of a log, for a server that recovers to the end of it by a restore_command of its
+//! own, without a plan.
+//!
+//! It stands under the segment's full name then, with nothing behind it: what reads it believes that the log ends there.
+//! That is right only for a server that ends its recovery with it. A standby asks for the same segment again and again
+//! until it is whole, and is never given less.
+
+use super::fetch::{Fetched, Fetching, open_file, open_served};
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::RunId,
+        log::{HistoryId, LogFile, LogObject, SegmentName},
+        plan::log::{FORMAT, LogFiles, LogPlan, PlanEnd},
+    },
+    format::seal::Identities,
+    repository::{Repository, fetch::Detours, log::LogNames},
+    world::files::parent,
+};
+use std::sync::Arc;
+
+impl Fetching<'_> {
+    /// Whether whoever asks ends its recovery where the log ends.
+    pub(super) fn ends_with_the_log(&self) -> bool {
+        let data = parent(parent(&self.request.target));
+        data.join("recovery.signal").exists() && !data.join("standby.signal").exists()
+    }
+
+    /// Gives what there is of a segment that certainly is not there whole, where nothing comes after it.
+    pub(super) async fn beginning(&self, names: &LogNames, history: Option<HistoryId>) -> Result<Fetched, Failure> {
+        let (LogFile::Segment(name), Some(history)) = (self.request.file, history) else { return Ok(Fetched::Absent) };
+        let goes_on = |of: HistoryId, file: LogFile| of == history && matches!(file, LogFile::Segment(of) if of > name);
+        if names.files().into_iter().any(|(of, file, _)| goes_on(of, file)) {
+            return Ok(Fetched::Absent);
+        }
+        let survey =
+            self.records_of(names, &self.runs_of(names, |of, file| of == history && is_part(file, name))).await;
+        if let Some(refused) = survey.refused.first() {
+            let why = format!("a record of a part of it is not accepted: {}", refused.why);
+            return Err(self.failed(&why, Code::Damaged));
+        }
+        let records = || survey.records.values().map(|held| &held.signed.record);
+        let files = LogFiles::of(history.system, records());
+        let (objects, facts) =
+            files.beginning(name).map_err(|forked| self.failed(&forked.to_string(), Code::Refused))?;
+        let (Some(segment_bytes), false) = (records().map(|record| record.segment_bytes).next(), objects.is_empty())
+        else {
+            return Ok(Fetched::Absent);
+        };
+        let end = PlanEnd {
+            history,
+            at: facts.ends.unwrap_or_default(),
+            last_commit: facts.last_commit,
+            passes_target: false,
+        };
+        let plan = LogPlan {
+            format: FORMAT.to_owned(),
+            repository: self.repository.id,
+            source: self.request.source.clone(),
+            segment_bytes,
+            files: objects,
+            end,
+        };
+        let detours = Detours::default();
+        let forked = fork_of_pieces(self.repository, &self.identities, &plan, &files, &detours).await;
+        if forked.map_err(|failure| self.retold(failure))?.is_some() {
+            return Err(self.failed("pieces of it were stored with different contents", Code::Refused));
+        }
+        let parts: Vec<&LogObject> = plan.files.iter().collect();
+        let served = (self.request.file, parts.as_slice());
+        let opened = open_served(self.repository, &self.identities, &plan, served, &detours).await;
+        self.put(&opened.map_err(|failure| self.retold(failure))?)
+    }
+}
+
+/// Compares the pieces in a plan with those that other runs stored of the same segment. A follower that was started again
+/// stored the same; another content is that of another server, and nobody here can tell which is right.
+pub async fn fork_of_pieces(
+    repository: &Repository,
+    identities: &Arc<Identities>,
+    plan: &LogPlan,
+    files: &LogFiles,
+    detours: &Detours,
+) -> Result<Option<(SegmentName, Vec<RunId>)>, Failure> {
+    for (file, parts) in plan.served() {
+        let (LogFile::Segment(name), Some(part)) = (file, parts.first()) else { continue };
+        let others: Vec<&LogObject> = files.pieces(name).filter(|other| other.run != part.run).collect();
+        if !matches!(part.file, LogFile::Piece(..)) || others.is_empty() {
+            continue;
+        }
+        let bytes = open_served(repository, identities, plan, (file, parts.as_slice()), detours).await?;
+        let written: usize = parts.iter().map(|part| part.bytes_raw as usize).sum();
+        for other in others {
+            let LogFile::Piece(_, span) = other.file else { continue };
+            let from = (span.from as usize).min(written);
+            // One that cannot be read says nothing, and is not needed.
+            let Ok(piece) = open_file(repository, identities, &plan.source, other, &Detours::default()).await else {
+                continue;
+            };
+            let common = piece.len().min(written - from);
+            if bytes.get(from..from + common) != piece.get(..common) {
+                return Ok(Some((name, vec![part.run, other.run])));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn is_part(file: LogFile, name: SegmentName) -> bool {
+    matches!(file, LogFile::Partial(of) | LogFile::Piece(of, _) if of == name)
+}
