@@ -9,6 +9,7 @@ mod address;
 pub mod checks;
 mod control;
 mod failures;
+mod files;
 pub mod fit;
 mod names;
 mod pages;
