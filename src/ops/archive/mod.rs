@@ -10,6 +10,7 @@
 mod fetch;
 mod follow;
 mod known;
+mod large;
 mod prefetch;
 mod push;
 mod ready;
@@ -24,6 +25,8 @@ mod tests;
 pub use crate::sources::postgres::receive::{SlotName, Terms};
 pub use fetch::{FetchRequest, Fetched, fetch, open_file, open_served, read_plan};
 pub use follow::{FollowRequest, follow};
+pub use large::serve_into;
 pub use push::{PushRequest, Pushed, push};
+pub(super) use segment::LARGE_BYTES;
 pub use start::{OpenRequest, Opened, open};
 pub use state::{ArchiveState, Foreign, peek};
