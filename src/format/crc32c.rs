@@ -33,7 +33,31 @@ const fn tables() -> [[u32; 256]; 8] {
 
 /// The checksum of several pieces, one after the other.
 pub fn crc32c<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> u32 {
-    !pieces.into_iter().fold(u32::MAX, advance)
+    let mut crc = Crc32c::default();
+    pieces.into_iter().for_each(|piece| crc.add(piece));
+    crc.value()
+}
+
+/// The checksum of what comes piece by piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Crc32c(u32);
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Crc32c(u32::MAX)
+    }
+}
+
+impl Crc32c {
+    /// Adds a piece.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.0 = advance(self.0, piece);
+    }
+
+    /// The checksum of everything so far.
+    pub fn value(self) -> u32 {
+        !self.0
+    }
 }
 
 fn advance(mut crc: u32, bytes: &[u8]) -> u32 {

@@ -4,12 +4,16 @@
 
 use super::{
     FormatError, parse_document,
-    seal::{Hashed, Identities, Recipients, SealedObject, open_small},
+    seal::{Hashed, Identities, Recipients, SealedObject, open_small, open_stream},
     signature,
 };
-use crate::core::log::{FORMAT, LogRecord};
+use crate::core::{
+    id::Sha256,
+    log::{FORMAT, LogRecord},
+};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use sha2::Digest;
+use std::io::{self, Read, Write};
 
 /// The most bytes of a stored record that a reader accepts: 64 files with all their restore points take half of it.
 pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -29,6 +33,76 @@ pub fn seal(recipients: &Recipients, frames: &[Vec<u8>]) -> SealedObject {
     let mut writer = recipients.seal(output).expect("sealing in memory does not fail");
     frames.iter().for_each(|frame| writer.write_all(frame).expect("sealing in memory does not fail"));
     writer.finish().expect("sealing in memory does not fail").finish()
+}
+
+/// Seals a file frame by frame into something that is not held in memory.
+pub struct Sealer<W: Write>(age::stream::StreamWriter<Counted<W>>);
+
+impl<W: Write> Sealer<W> {
+    /// Begins: the header is written at once.
+    pub fn new(recipients: &Recipients, output: W) -> io::Result<Self> {
+        recipients.seal(Counted { output, bytes: 0, hasher: sha2::Sha256::new() }).map(Sealer)
+    }
+
+    /// Adds a part that is compressed already.
+    pub fn add(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.write_all(frame)
+    }
+
+    /// Ends it; gives how many bytes there are, and their SHA-256.
+    pub fn finish(self) -> io::Result<(u64, Sha256)> {
+        let mut counted = self.0.finish()?;
+        counted.output.flush()?;
+        Ok((counted.bytes, Sha256(counted.hasher.finalize().into())))
+    }
+}
+
+struct Counted<W> {
+    output: W,
+    bytes: u64,
+    hasher: sha2::Sha256,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// Opens a stored file that is not held in memory; it must have exactly so many bytes.
+///
+/// Errors of `output` are the inner ones.
+pub fn open_into(
+    identities: &Identities,
+    sealed: impl Read,
+    bytes_raw: u64,
+    output: &mut impl Write,
+) -> Result<io::Result<()>, FormatError> {
+    let mut raw = open_stream(identities, sealed, bytes_raw)?;
+    let mut piece = vec![0; 1 << 20];
+    let mut written = 0;
+    loop {
+        let count = raw.read(&mut piece).map_err(FormatError::damaged)?;
+        if count == 0 || written > bytes_raw {
+            break;
+        }
+        if let Err(error) = output.write_all(&piece[..count]) {
+            return Ok(Err(error));
+        }
+        written += count as u64;
+    }
+    if written == bytes_raw {
+        Ok(Ok(()))
+    } else {
+        Err(FormatError::damaged(format_args!("it holds {written} bytes or more in place of {bytes_raw}")))
+    }
 }
 
 /// Opens a stored file, which must have exactly so many bytes.
@@ -55,7 +129,29 @@ impl Tagger {
 
     /// The tag of a content: 32 digits.
     pub fn tag(&self, content: &[u8]) -> String {
-        blake3::keyed_hash(&self.0, content).to_hex()[..32].to_owned()
+        let mut tagging = self.begin();
+        tagging.add(content);
+        tagging.finish()
+    }
+
+    /// The tag of a content that comes piece by piece.
+    pub fn begin(&self) -> Tagging {
+        Tagging(Box::new(blake3::Hasher::new_keyed(&self.0)))
+    }
+}
+
+/// A tag that is being computed.
+pub struct Tagging(Box<blake3::Hasher>);
+
+impl Tagging {
+    /// Adds a piece.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The tag.
+    pub fn finish(self) -> String {
+        self.0.finalize().to_hex()[..32].to_owned()
     }
 }
 

@@ -258,11 +258,29 @@ fn open_limited<'s>(
     max_raw: u64,
 ) -> Result<impl Read + use<'s>, FormatError> {
     check_header_ends(sealed)?;
-    let reader = identities.open(sealed)?;
+    decompressed(identities.open(sealed)?, max_raw)
+}
+
+fn decompressed<R: Read>(
+    reader: age::stream::StreamReader<R>,
+    max_raw: u64,
+) -> Result<impl Read + use<R>, FormatError> {
     let mut decoder = zstd::stream::read::Decoder::new(reader).map_err(FormatError::damaged)?;
     // A small object needs no window larger than itself.
     decoder.window_log_max(27).map_err(FormatError::damaged)?;
     Ok(decoder.take(max_raw + 1))
+}
+
+/// The same of an object that is not held in memory.
+pub(super) fn open_stream<R: Read>(
+    identities: &Identities,
+    mut sealed: R,
+    max_raw: u64,
+) -> Result<impl Read + use<R>, FormatError> {
+    let mut start = Vec::new();
+    sealed.by_ref().take(HEADER_BYTES_MAX as u64).read_to_end(&mut start).map_err(FormatError::damaged)?;
+    check_header_ends(&start)?;
+    decompressed(identities.open(io::Cursor::new(start).chain(sealed))?, max_raw)
 }
 
 fn too_large(max_raw: u64) -> FormatError {

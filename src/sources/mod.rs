@@ -21,6 +21,7 @@ use crate::{
 };
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +31,10 @@ pub(crate) mod contract;
 pub mod log;
 pub mod memory;
 pub mod postgres;
+mod reader;
 pub mod sqlite;
+
+pub use reader::Reader;
 
 /// A protected database or log directory.
 pub trait Source: Send + Sync {
@@ -189,6 +193,11 @@ pub trait View: Send {
     /// again. All of them are good: the log makes one state of whatever was read between beginning and end.
     fn is_fuzzy(&self) -> bool {
         false
+    }
+
+    /// What reads a fuzzy view from several threads at once.
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        None
     }
 
     /// Where the log begins that the view needs, if the server ships it by itself from then on.

@@ -11,7 +11,7 @@ mod folder;
 mod root;
 mod walk;
 
-use super::reading::MAX_LISTED;
+use super::{large::LargeObject, reading::MAX_LISTED};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
@@ -35,6 +35,12 @@ impl Directory {
 
     pub(super) fn path(&self) -> &FilePath {
         self.0.path()
+    }
+
+    /// Creates an object from a file.
+    pub(super) async fn create_from(&self, key: &Path, object: &LargeObject) -> Result<()> {
+        let (key, object) = (key.clone(), object.clone());
+        self.run(move |root| root.create_from(&key, &object)).await
     }
 
     /// Makes sure that a file that is there stays there: syncs it and the directories above it.

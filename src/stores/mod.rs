@@ -16,6 +16,7 @@ mod error;
 pub mod fault;
 mod files;
 mod key;
+mod large;
 mod mount;
 mod open;
 mod operations;
@@ -33,6 +34,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
+pub use large::LargeObject;
 pub use open::{StoreSpec, examine, found};
 pub use reading::Listing;
 pub use surroundings::{Fate, Shared, Surroundings, holds, is_below, lies_in, refuse_aliases, shared, surroundings};

@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// Makes sure that what was found, and not written by a call that returned, is on stable storage.
-    async fn settle(&self, key: &str, path: &Path) -> Result<(), StoreError> {
+    pub(super) async fn settle(&self, key: &str, path: &Path) -> Result<(), StoreError> {
         let Some(directory) = &self.directory else { return Ok(()) };
         self.repeated(key, || self.once(0, directory.settle(path))).await
     }

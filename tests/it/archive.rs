@@ -2,6 +2,7 @@
 
 mod commands;
 mod crash;
+mod large;
 mod server;
 
 use crate::support::LEDGER;

@@ -1,11 +1,15 @@
 //! Gives a server the file of the log that it asks for, or says that there certainly is none.
 
-use super::prefetch::{Prefetched, put};
+use super::{
+    large::{open_into, serve_into},
+    prefetch::{Pending, Prefetched, put},
+    segment::LARGE_BYTES,
+};
 use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SourceName},
-        log::{FIRST_TIMELINE, HistoryId, LogFile, LogObject, forks},
+        log::{FIRST_TIMELINE, HistoryId, LogFile, LogObject, SegmentName, forks},
         plan::log::{BYTES_MAX, LogPlan, Planned},
         policy::Copies,
     },
@@ -22,7 +26,7 @@ use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -102,12 +106,7 @@ pub async fn open_file(
     object: &LogObject,
     detours: &Detours,
 ) -> Result<Vec<u8>, Failure> {
-    let failed = |cause: &str, code: Code| {
-        Failure::new(code, format!("{} of the log of {source} cannot be opened", object.file))
-            .cause(cause)
-            .safe("the stores are unaffected; nothing is left behind as if it were whole")
-            .next_step("recoup verify says what the stores hold")
-    };
+    let failed = |cause: &str, code: Code| unopened(source, object, cause, code);
     let nowhere =
         |error: NowhereIntact| failed(&error.to_string(), if error.unreachable { Code::Store } else { Code::Damaged });
     let sealed = repository.fetch_log(source, object, detours).await.map_err(nowhere)?;
@@ -123,6 +122,13 @@ pub async fn open_file(
         Ok(Err(error)) => Err(failed(&error.to_string(), Code::Damaged)),
         Err(error) => Err(Failure::internal(error.to_string())),
     }
+}
+
+pub(super) fn unopened(source: &SourceName, object: &LogObject, cause: &str, code: Code) -> Failure {
+    Failure::new(code, format!("{} of the log of {source} cannot be opened", object.file))
+        .cause(cause)
+        .safe("the stores are unaffected; nothing is left behind as if it were whole")
+        .next_step("recoup verify says what the stores hold")
 }
 
 /// A file as a server asks for it, put together from its parts; what there is not of a segment is empty.
@@ -144,15 +150,16 @@ pub async fn open_served(
     // Only what one server wrote in one go reads as one.
     let reads_as_one = || wal::read_growing(&bytes, name, 0).is_ok_and(|(_, _, whole)| whole == written);
     if written > plan.segment_bytes || is_in_pieces && !reads_as_one() {
-        return Err(Failure::new(
-            Code::Damaged,
-            format!("the pieces of {name} of {} do not fit together", plan.source),
-        )
-        .cause(format!("their records do not go on to byte {written}"))
-        .safe("nothing of them was used")
-        .next_step("restore to a moment before them"));
+        return Err(misfit(name, plan, written));
     }
     Ok(bytes)
+}
+
+pub(super) fn misfit(name: SegmentName, plan: &LogPlan, written: u64) -> Failure {
+    Failure::new(Code::Damaged, format!("the pieces of {name} of {} do not fit together", plan.source))
+        .cause(format!("their records do not go on to byte {written}"))
+        .safe("nothing of them was used")
+        .next_step("restore to a moment before them")
 }
 
 pub(super) struct Fetching<'a> {
@@ -182,6 +189,14 @@ impl Fetching<'_> {
             Planned::Beginning(parts) => {
                 let detours = Detours::default();
                 let served = (self.request.file, parts.as_slice());
+                if plan.segment_bytes > LARGE_BYTES {
+                    let pending = Pending::create(&self.request.target).map_err(|error| self.unwritten(&error))?;
+                    let output = Arc::new(pending.file.try_clone().map_err(|error| self.unwritten(&error))?);
+                    let served = serve_into(self.repository, &self.identities, plan, served, &detours, &output).await;
+                    served.map_err(|failure| self.retold(failure))?;
+                    pending.publish().map_err(|error| self.unwritten(&error))?;
+                    return Ok(Fetched::Here);
+                }
                 let opened = open_served(self.repository, &self.identities, plan, served, &detours).await;
                 self.put(&opened.map_err(|failure| self.retold(failure))?)
             }
@@ -313,15 +328,31 @@ impl Fetching<'_> {
             drop(fs::remove_file(target));
         }
         let ahead = self.within_bounds(ahead);
-        let own = async { self.put(&self.opened(object).await?) };
-        let (own, ()) = tokio::join!(own, self.fetch_ahead(ahead));
-        own
+        let (own, ()) = tokio::join!(self.deliver(object, target), self.fetch_ahead(ahead));
+        own.map(|()| Fetched::Here)
+    }
+
+    /// Brings a file to where it is wanted, whole or not at all.
+    async fn deliver(&self, object: &LogObject, target: &Path) -> Result<(), Failure> {
+        let (source, detours) = (&self.request.source, Detours::default());
+        if object.bytes_raw <= LARGE_BYTES {
+            let opened = open_file(self.repository, &self.identities, source, object, &detours).await;
+            let bytes = opened.map_err(|failure| self.retold(failure))?;
+            return put(target, &bytes).map_err(|error| self.unwritten(&error));
+        }
+        let pending = Pending::create(target).map_err(|error| self.unwritten(&error))?;
+        let output = Arc::new(pending.file.try_clone().map_err(|error| self.unwritten(&error))?);
+        let opened = open_into(self.repository, &self.identities, source, object, &detours, (&output, 0)).await;
+        opened.map_err(|failure| self.retold(failure))?;
+        pending.publish().map_err(|error| self.unwritten(&error))
+    }
+
+    fn unwritten(&self, error: &io::Error) -> Failure {
+        self.failed(&format!("{}: {error}", self.request.target.display()), Code::Failed)
     }
 
     pub(super) fn put(&self, bytes: &[u8]) -> Result<Fetched, Failure> {
-        let target = &self.request.target;
-        let written = put(target, bytes);
-        written.map_err(|error| self.failed(&format!("{}: {error}", target.display()), Code::Failed))?;
+        put(&self.request.target, bytes).map_err(|error| self.unwritten(&error))?;
         Ok(Fetched::Here)
     }
 
@@ -341,19 +372,10 @@ impl Fetching<'_> {
         prefetched.keep_only(&names);
         let missing = ahead.iter().filter(|object| !prefetched.has(object.history, object.file, object.run));
         let fetches = missing.map(|object| async move {
-            if let Ok(bytes) = self.opened(object).await {
-                drop(prefetched.keep(object.history, object.file, object.run, &bytes));
-            }
+            drop(self.deliver(object, &prefetched.path(object.history, object.file, object.run)).await);
         });
         let fetches: Vec<_> = fetches.collect();
         stream::iter(fetches).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
-    }
-
-    /// The content of a file, checked.
-    async fn opened(&self, object: &LogObject) -> Result<Vec<u8>, Failure> {
-        let (source, detours) = (&self.request.source, Detours::default());
-        let opened = open_file(self.repository, &self.identities, source, object, &detours).await;
-        opened.map_err(|failure| self.retold(failure))
     }
 
     /// A failure as the server's log is to have it.
@@ -386,7 +408,7 @@ fn segment_bytes(survey: &LogSurvey, object: &LogObject) -> Option<u64> {
 }
 
 /// Whether the content is of the file of that name.
-fn check(raw: &[u8], file: LogFile) -> Result<(), String> {
+pub(super) fn check(raw: &[u8], file: LogFile) -> Result<(), String> {
     let checked = match file {
         LogFile::Segment(name) | LogFile::Partial(name) => {
             SegmentHeader::read(raw).and_then(|header| header.check_name(name))

@@ -6,10 +6,10 @@ use super::{
 };
 use crate::{
     core::{
+        failure::Failure,
         id::RunId,
         log::{HistoryId, LogFile, LogRecordId, SegmentName},
     },
-    format::log::Tagger,
     ops::state::SourceState,
     repository::log::LogNames,
     sources::postgres,
@@ -67,28 +67,27 @@ impl Way<'_> {
         &self,
         history: HistoryId,
         file: LogFile,
-        content: (&Tagger, &[u8]),
+        tag: impl Fn() -> Result<String, Failure>,
         names: &LogNames,
-    ) -> Stored {
+    ) -> Result<Stored, Failure> {
         let files = names.files();
         let mut records = names.records();
         records.retain(|id, _| id.history == history && files.contains(&(history, file, id.run)));
         let survey = self.host.repository.read_log_records(self.source, records).await;
         let is_enough = |stores: &BTreeSet<usize>| self.is_enough(&self.host.repository.names_of(stores));
-        let (tagger, bytes) = content;
-        let tag = (!survey.records.is_empty()).then(|| tagger.tag(bytes));
+        let tag = if survey.records.is_empty() { None } else { Some(tag()?) };
         let mut stored = Stored::No;
         for held in survey.records.values() {
             let record = &held.signed.record;
             let Some(entry) = record.files.iter().find(|entry| entry.file == file) else { continue };
             match &entry.content_tag {
-                Some(other) if Some(other) != tag.as_ref() => return Stored::Other(record.run.to_string()),
+                Some(other) if Some(other) != tag.as_ref() => return Ok(Stored::Other(record.run.to_string())),
                 Some(_) if is_enough(&names.holding(held, entry)) => stored = Stored::Durable,
                 // Whether it is the same, nobody can tell: it is stored again, and both are kept.
                 _ => {}
             }
         }
-        stored
+        Ok(stored)
     }
 
     /// The system whose snapshots this host has taken, where no log says whose it is.

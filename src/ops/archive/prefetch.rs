@@ -8,7 +8,7 @@ use crate::{
     world::files::{create_private_directories, parent, sync_directory},
 };
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -36,18 +36,14 @@ impl Prefetched {
         is_ours.then(|| Prefetched { directory, mark: format!("{repository}-{source}") })
     }
 
-    fn path(&self, history: HistoryId, file: LogFile, run: RunId) -> PathBuf {
+    /// Where a file is kept.
+    pub(super) fn path(&self, history: HistoryId, file: LogFile, run: RunId) -> PathBuf {
         self.directory.join(format!("{}-{history}-{file}-{run}", self.mark))
     }
 
     /// Whether a file was fetched ahead.
     pub(super) fn has(&self, history: HistoryId, file: LogFile, run: RunId) -> bool {
         self.path(history, file, run).exists()
-    }
-
-    /// Keeps a file that was fetched and checked.
-    pub(super) fn keep(&self, history: HistoryId, file: LogFile, run: RunId, bytes: &[u8]) -> io::Result<()> {
-        put(&self.path(history, file, run), bytes)
     }
 
     /// Moves a file that was fetched ahead to where the server wants it; says whether there was one of this size. With
@@ -82,21 +78,45 @@ impl Prefetched {
 
 /// Writes a file so that it is there whole or not at all, and stays.
 pub(super) fn put(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = target.as_os_str().to_owned();
-    temporary.push(".recoup");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let mut pending = Pending::create(target)?;
+    pending.file.write_all(bytes)?;
+    pending.publish()
+}
+
+/// A file that is being written beside its target, and is removed unless it is published.
+pub(super) struct Pending {
+    pub(super) file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+    is_published: bool,
+}
+
+impl Pending {
+    pub(super) fn create(target: &Path) -> io::Result<Self> {
+        let mut temporary = target.as_os_str().to_owned();
+        temporary.push(".recoup");
+        let temporary = PathBuf::from(temporary);
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
+        Ok(Pending { file, temporary, target: target.to_owned(), is_published: false })
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, target))
-        .and_then(|()| sync_directory(parent(target)));
-    if written.is_err() {
-        drop(fs::remove_file(&temporary));
+
+    /// Gives it its name, on stable storage.
+    pub(super) fn publish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.target)?;
+        self.is_published = true;
+        sync_directory(parent(&self.target))
     }
-    written
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.is_published {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }

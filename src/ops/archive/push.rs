@@ -3,7 +3,7 @@
 use super::{
     known::Stored,
     ready,
-    segment::{self, Content, Prepared, Sealing},
+    segment::{self, Content, LARGE_BYTES, Prepared, Sealing},
     ship::{Label, Way, not_durable},
     state::{Foreign, Kept},
 };
@@ -69,7 +69,7 @@ pub(super) async fn push_with(
     let content = segment::read(&request.path, file)?;
     let header = content.header()?;
     if let Some(noted) = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system) {
-        return match noted.tag == sealing.tagger.tag(&content.bytes) {
+        return match noted.tag == content.tag(&sealing.tagger)? {
             true => Ok(Pushed::default()),
             false => Err(other_content(&request.source, file, "this host")),
         };
@@ -124,9 +124,10 @@ impl Pushing<'_> {
         let mut pushed = Pushed::default();
         if kept.state.may_be_stored(self.file) {
             let names = self.way.names(Some(history), &reached.names()).await;
-            match self.way.stored(history, self.file, (&self.sealing.tagger, &content.bytes), &names).await {
+            let tag = || content.tag(&self.sealing.tagger);
+            match self.way.stored(history, self.file, tag, &names).await? {
                 Stored::Durable => {
-                    kept.state.acknowledge(self.file, self.sealing.tagger.tag(&content.bytes));
+                    kept.state.acknowledge(self.file, tag()?);
                     self.save(kept, &mut pushed);
                     return Ok(pushed);
                 }
@@ -139,6 +140,8 @@ impl Pushing<'_> {
         let known = &kept.state;
         let is_known = |file| known.acknowledged.contains_key(&file) || known.may_be_stored(file);
         let batch = match &self.beside {
+            // One large one at a time takes enough of the disk.
+            _ if self.header.segment_bytes > LARGE_BYTES => [self.file].into(),
             Some(beside) => ready::batch(self.file, beside.iter().copied(), is_known),
             None => ready::waiting(&self.request.path, self.file, is_known),
         };
@@ -174,16 +177,18 @@ impl Pushing<'_> {
         let at_once = (BYTES_AT_ONCE / self.header.segment_bytes).clamp(1, FILES_AT_ONCE) as usize;
         let (directory, sealing) = (parent(&self.request.path).to_owned(), Arc::new(self.sealing.clone()));
         let (given, system) = (self.file, self.header.system);
+        let spool = self.way.spool();
         let mut content = Some(content);
         let rest = batch.into_iter().filter(move |file| *file != given);
         let jobs = std::iter::once(given).chain(rest).map(move |file| {
             let (given, path, sealing) = (content.take(), directory.join(file.to_string()), sealing.clone());
+            let spool = spool.clone();
             let work = tokio::task::spawn_blocking(move || {
                 let content = match given {
                     Some(content) => content,
                     None => ahead(&path, file, system)?,
                 };
-                content.prepare(&sealing)
+                content.prepare(&sealing, &spool)
             });
             async move { work.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string()))) }
         });

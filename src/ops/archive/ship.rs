@@ -3,7 +3,7 @@
 //! Nobody waits for a store once enough others have it all; what a store lacks then, `copy` brings.
 
 use super::{
-    segment::Prepared,
+    segment::{Prepared, Sealed},
     state::{ArchiveState, Down, Kept},
 };
 use crate::{
@@ -16,20 +16,21 @@ use crate::{
     },
     format::{log::SignedRecord, log::to_text, sha256, signature},
     ops::{
-        backup::shipment::{Parcel, Room, Shipment},
+        backup::shipment::{LaneError, Parcel, Room, Shipment},
         host::Host,
     },
     repository::{head, layout},
-    stores::Store,
+    stores::{LargeObject, Store},
     world::Stopwatch,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 /// How long the others are waited for at least, once enough stores have answered or have everything ...
 const GRACE_MIN: Duration = Duration::from_millis(500);
@@ -66,6 +67,9 @@ pub(super) struct Shipped {
     /// Stores that do not, and why.
     pub(super) behind: BTreeMap<String, String>,
 }
+
+/// A store, and what brings it everything.
+type Task = (String, JoinHandle<Result<(), LaneError>>);
 
 /// What the record says besides its files.
 pub(super) struct Label {
@@ -147,6 +151,11 @@ impl Way<'_> {
         }
     }
 
+    /// Where what is sealed may wait on the disk.
+    pub(super) fn spool(&self) -> PathBuf {
+        self.host.source_state_dir(self.source).join("archive-spool")
+    }
+
     /// Ships files as they come, then the record of them, and remembers which stores failed; returns which files with
     /// their tags, too.
     pub(super) async fn ship(
@@ -158,12 +167,12 @@ impl Way<'_> {
     ) -> Result<(Shipped, Vec<(LogFile, String)>), Failure> {
         let (copies, places) = (self.copies.clone(), self.host.repository.places());
         let is_enough = Box::new(move |held: &BTreeSet<String>| is_durable(&copies, &places, held));
-        let spool = self.host.source_state_dir(self.source).join("archive-spool").join(label.run.as_str());
-        let room = Room::new(spool, self.host.spool_limit_bytes);
+        let room = Room::new(self.spool().join(label.run.as_str()), self.host.spool_limit_bytes);
         let mut shipment = Shipment::new(&reached.stores, layout::source_folder(self.source), room, is_enough);
         let (sender, mut receiver) = mpsc::channel(1);
         let mut record = self.draft(label);
         let mut tags = Vec::new();
+        let mut large = None;
         let feed = async {
             while let Some(prepared) = files.next().await {
                 // What was looked ahead for and cannot be read is left for its own turn; the file itself comes first.
@@ -175,7 +184,12 @@ impl Way<'_> {
                 let name = layout::log_file(label.history, prepared.entry.file, label.run);
                 tags.push((prepared.entry.file, prepared.tag));
                 record.files.push(prepared.entry);
-                if sender.send(Parcel { name, object: prepared.object }).await.is_err() {
+                let sent = match prepared.object {
+                    Sealed::Memory(object) => sender.send(Parcel { name, object }).await.is_ok(),
+                    // It comes alone.
+                    Sealed::File(object) => large.replace((name, object)).is_none(),
+                };
+                if !sent {
                     break;
                 }
             }
@@ -190,12 +204,28 @@ impl Way<'_> {
         let (fed, ()) = tokio::join!(feed, carry);
         fed?;
         record.files.sort_by_key(|entry| entry.file);
-        let mut shipped = self.commit(shipment, &record).await;
+        let tasks = match large {
+            None => shipment.close(),
+            Some((name, object)) => self.carry_large(&reached.stores, &name, &object),
+        };
+        let mut shipped = self.commit(tasks, &record).await;
         for (store, why) in reached.behind {
             shipped.behind.entry(store).or_insert(why);
         }
         self.remember(state, &shipped, reached.at);
         Ok((shipped, tags))
+    }
+
+    /// Brings a large file to every store at its own pace.
+    fn carry_large(&self, stores: &[Store], name: &str, object: &LargeObject) -> Vec<Task> {
+        let key = format!("{}{name}", layout::source_folder(self.source));
+        let carry = |store: &Store| {
+            let (store, key, object) = (store.clone(), key.clone(), object.clone());
+            let name = store.name().to_owned();
+            let work = async move { store.create_from(&key, &object).await.map(drop).map_err(LaneError::Store) };
+            (name, tokio::spawn(work))
+        };
+        stores.iter().map(carry).collect()
     }
 
     fn draft(&self, label: &Label) -> LogRecord {
@@ -214,15 +244,14 @@ impl Way<'_> {
     }
 
     /// Writes the record on each store that has everything it names.
-    async fn commit(&self, shipment: Shipment, record: &LogRecord) -> Shipped {
+    async fn commit(&self, tasks: Vec<Task>, record: &LogRecord) -> Shipped {
         let text = to_text(record);
         let signed = SignedRecord { signature: self.host.key.sign(signature::LOG, text.as_bytes()), record: text };
         let bytes = Bytes::from(signed.to_bytes());
         let digest = sha256(&bytes);
         let Some(id) = record.id() else { return Shipped::default() };
         let key = format!("{}{}", layout::source_folder(self.source), layout::log_record(id));
-        let pending: FuturesUnordered<_> = shipment
-            .close()
+        let pending: FuturesUnordered<_> = tasks
             .into_iter()
             .map(|(name, task)| {
                 let store = self.host.repository.stores.iter().find(|store| store.name() == name).cloned();

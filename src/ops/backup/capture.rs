@@ -9,6 +9,7 @@ use super::{
     last::Last,
     pipeline,
     reuse::{self, Replaced},
+    segments::Input,
     shipment::{Outbox, Parcel},
 };
 use crate::{
@@ -158,7 +159,7 @@ impl Work {
         // In a full nothing was compared before: the digests are written on the way.
         let job = self.job(self.request.base.is_none());
         let mut packed = pipeline::Packed::default();
-        pipeline::pack(view, entries, &replaced, &job, None, &mut packed)?;
+        pipeline::pack(Input::View(view), entries, &replaced, &job, None, &mut packed)?;
         pipeline::end_job(job, &mut packed)?;
         Ok(Read { replaced, packed, moved })
     }
@@ -184,7 +185,7 @@ impl Work {
         let mut packed = pipeline::Packed::default();
         let changed = entries.iter().map(|entry| Mutex::new(BlockSet::none(entry.blocks()))).collect();
         let comparing = old.map(|old| pipeline::Comparing { old: Some(old), changed });
-        pipeline::pack(view, entries, &wanted, &job, comparing.as_ref(), &mut packed)?;
+        pipeline::pack(Input::of(view), entries, &wanted, &job, comparing.as_ref(), &mut packed)?;
         let mut replaced = match comparing {
             Some(comparing) => fuzzy::by_path(entries, comparing.changed),
             None => wanted,
@@ -194,12 +195,12 @@ impl Work {
             let before = replaced.clone();
             reuse::capture_again(base, &reuse::Users::new(entries, &nothing_moved), &mut replaced)?;
             // Read again, and not compared: it may have changed since.
-            pipeline::pack(view, entries, &fuzzy::added(&before, &replaced), &job, None, &mut packed)?;
+            pipeline::pack(Input::of(view), entries, &fuzzy::added(&before, &replaced), &job, None, &mut packed)?;
         }
         view.finish()?;
         let taking = self.request.fingerprints.as_ref().and_then(|rule| view.fingerprints(rule));
         let taking = taking.map(thread::spawn);
-        pipeline::pack(view, entries, &late, &job, None, &mut packed)?;
+        pipeline::pack(Input::View(view), entries, &late, &job, None, &mut packed)?;
         replaced.extend(late);
         pipeline::end_job(job, &mut packed)?;
         self.fingerprints = taking;

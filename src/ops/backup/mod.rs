@@ -11,6 +11,7 @@ mod log_wait;
 mod pipeline;
 mod required;
 mod reuse;
+mod segments;
 pub(super) mod shipment;
 #[cfg(test)]
 mod tests;

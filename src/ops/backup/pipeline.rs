@@ -1,10 +1,8 @@
-//! Threads between the view and the packs: one reads, two compress and seal.
-//!
-//! Blocks travel in segments of a few MiB of one file, so that an extent of a pack stays long. The buffers of
-//! segments are used again.
+//! What is done with blocks on their way from the view to the packs: compare, compress, seal.
 
 use super::{
     digest_parts::{DigestParts, Part},
+    segments::{Input, Segment, run_workers},
     shipment::{Outbox, Parcel},
 };
 use crate::{
@@ -22,159 +20,15 @@ use crate::{
     },
     ops::state::DigestFile,
     repository::layout,
-    sources::{CHANGED_WHILE_READ, Continued, View},
+    sources::{CHANGED_WHILE_READ, Continued, Reader, View},
 };
 use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicU32, Ordering},
     },
-    thread,
-    time::Duration,
 };
-
-/// How many packs are built at once.
-const BUILDERS: usize = 2;
-/// Raw bytes in a segment.
-const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-
-/// Consecutive runs of blocks of one file.
-struct Segment {
-    entry: usize,
-    block_size: usize,
-    runs: Vec<(u64, u64)>,
-    bytes: Vec<u8>,
-}
-
-impl Segment {
-    /// The blocks with their numbers.
-    fn blocks(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let numbers = self.runs.iter().flat_map(|(first, count)| *first..first + count);
-        numbers.zip(self.bytes.chunks_exact(self.block_size))
-    }
-}
-
-/// Reads runs of blocks of the files and lets `BUILDERS` workers consume the segments.
-///
-/// `make_worker` is called once on each worker's thread; the worker is called for each segment and once more, with
-/// `None`, at the end.
-fn run_workers<T: Send>(
-    view: &mut dyn View,
-    entries: &[Entry],
-    wanted: &BTreeMap<StoredPath, BlockSet>,
-    work: impl Fn(&mut dyn Iterator<Item = Segment>, &dyn Fn(Segment)) -> Result<T, Failure> + Sync,
-) -> Result<Vec<T>, Failure> {
-    let (sender, receiver) = sync_channel::<Segment>(1);
-    let (recycle, recycled) = sync_channel::<Vec<u8>>(BUILDERS + 3);
-    let receiver = Mutex::new(receiver);
-    let failed = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..BUILDERS)
-            .map(|_| {
-                let (work, receiver, failed, recycle) = (&work, &receiver, &failed, recycle.clone());
-                scope.spawn(move || {
-                    let mut segments = std::iter::from_fn(|| receiver.lock().ok()?.recv().ok());
-                    let give_back = |segment: Segment| {
-                        // A full recycling bin just means that the buffer is freed.
-                        let _ = recycle.try_send(segment.bytes);
-                    };
-                    let result = work(&mut segments, &give_back);
-                    if result.is_err() {
-                        failed.store(true, Ordering::Relaxed);
-                        // Let the reader run dry instead of blocking for ever.
-                        segments.for_each(drop);
-                    }
-                    result
-                })
-            })
-            .collect();
-        let read = read_segments(view, entries, wanted, sender, &recycled, &failed);
-        let results: Result<Vec<T>, Failure> = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| Err(Failure::internal("a thread of the backup panicked"))))
-            .collect();
-        // A worker's failure is the cause; the reader only noticed it.
-        let results = results?;
-        read?;
-        Ok(results)
-    })
-}
-
-fn read_segments(
-    view: &mut dyn View,
-    entries: &[Entry],
-    wanted: &BTreeMap<StoredPath, BlockSet>,
-    sender: SyncSender<Segment>,
-    recycled: &Receiver<Vec<u8>>,
-    failed: &AtomicBool,
-) -> Result<(), Failure> {
-    let must_end_within = view.must_end_within();
-    let stopwatch = crate::world::Stopwatch::start();
-    let send = |segment: Segment| -> Result<(), Failure> {
-        let mut segment = segment;
-        loop {
-            if failed.load(Ordering::Relaxed) {
-                return Err(Failure::internal("the backup stopped reading because sealing failed"));
-            }
-            match sender.try_send(segment) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Disconnected(_)) => {
-                    return Err(Failure::internal("the threads of the backup are gone"));
-                }
-                Err(TrySendError::Full(back)) => segment = back,
-            }
-            if must_end_within.is_some_and(|limit| stopwatch.elapsed() > limit) {
-                return Err(too_slow_for_the_lock());
-            }
-            thread::sleep(Duration::from_micros(200));
-        }
-    };
-    for (at, entry) in entries.iter().enumerate() {
-        let (Some(block_size), Some(set)) = (entry.block_size(), wanted.get(&entry.path)) else { continue };
-        if set.is_empty() {
-            continue;
-        }
-        let block_size = block_size as usize;
-        let empty = || Segment {
-            entry: at,
-            block_size,
-            runs: Vec::new(),
-            bytes: recycled.try_recv().map_or_else(
-                |_| Vec::with_capacity(SEGMENT_BYTES + crate::sources::READ_BYTES),
-                |mut bytes| {
-                    bytes.clear();
-                    bytes
-                },
-            ),
-        };
-        let mut segment = empty();
-        view.read(at, &mut set.runs(), &mut |first, bytes| {
-            let count = (bytes.len() / block_size) as u64;
-            match segment.runs.last_mut() {
-                Some((run, length)) if *run + *length == first => *length += count,
-                _ => segment.runs.push((first, count)),
-            }
-            segment.bytes.extend_from_slice(bytes);
-            if segment.bytes.len() >= SEGMENT_BYTES {
-                send(std::mem::replace(&mut segment, empty()))?;
-            }
-            Ok(())
-        })?;
-        if !segment.runs.is_empty() {
-            send(segment)?;
-        }
-    }
-    Ok(())
-}
-
-fn too_slow_for_the_lock() -> Failure {
-    Failure::new(Code::Source, "the read lock was held as long as it may be")
-        .cause("in rollback-journal mode a reader keeps writers waiting, and the stores took the snapshot too slowly")
-        .safe("the lock is released; earlier snapshots are unaffected")
-        .next_step("switch the database to WAL mode (PRAGMA journal_mode=WAL), or raise max_read_lock of the source")
-}
 
 /// Compares every block with the digests of the base; writes the new digests. Returns the blocks that differ.
 ///
@@ -201,7 +55,7 @@ pub(super) fn find_changes(
     }
     let changed: Vec<Mutex<BlockSet>> =
         entries.iter().map(|entry| Mutex::new(BlockSet::none(entry.blocks()))).collect();
-    run_workers(view, entries, &all, |segments, give_back| {
+    run_workers(Input::View(view), entries, &all, |segments, give_back| {
         for segment in segments {
             let entry = &entries[segment.entry];
             let compared = Compared { entry, old: old.filter(|_| continued[segment.entry].is_none()), new };
@@ -218,12 +72,10 @@ pub(super) fn find_changes(
 }
 
 impl Comparing<'_> {
-    /// The blocks of a segment that differ from the base, in order; they are noted.
-    fn differing(&self, entry: &Entry, segment: &Segment, digests: &[BlockDigest]) -> Result<Vec<u64>, Failure> {
-        let differing = differing(self.old, entry, &segment.runs, digests)?;
-        let mut changed = self.changed[segment.entry].lock().expect("no panic while held");
-        differing.iter().for_each(|block| changed.insert(*block));
-        Ok(differing)
+    /// Notes blocks of an entry that differ from the base.
+    fn note(&self, entry: usize, blocks: &[u64]) {
+        let mut changed = self.changed[entry].lock().expect("no panic while held");
+        blocks.iter().for_each(|block| changed.insert(*block));
     }
 }
 
@@ -371,24 +223,26 @@ pub(super) struct Packed {
 /// Reads the wanted blocks, packs them and hands the packs to the outbox. May be called more than once for a job;
 /// [`end_job`] ends it.
 pub(super) fn pack(
-    view: &mut dyn View,
+    input: Input<'_>,
     entries: &[Entry],
     wanted: &BTreeMap<StoredPath, BlockSet>,
     job: &PackJob<'_>,
     comparing: Option<&Comparing<'_>>,
     packed: &mut Packed,
 ) -> Result<(), Failure> {
-    let all = run_workers(view, entries, wanted, |segments, give_back| {
+    let examiner = input.examiner();
+    let all = run_workers(input, entries, wanted, |segments, give_back| {
         let mut worker = Packer {
             job,
             entries,
             comparing,
+            examiner: examiner.as_deref(),
             builder: None,
             compressor: new_compressor(job.compression_level),
             packed: Packed::default(),
         };
-        for segment in segments {
-            worker.segment(&segment)?;
+        for mut segment in segments {
+            worker.segment(&mut segment)?;
             give_back(segment);
         }
         worker.close_pack()?;
@@ -418,30 +272,46 @@ struct Packer<'a> {
     job: &'a PackJob<'a>,
     entries: &'a [Entry],
     comparing: Option<&'a Comparing<'a>>,
+    examiner: Option<&'a dyn Reader>,
     builder: Option<(u32, PackBuilder)>,
     compressor: Compressor,
     packed: Packed,
 }
 
 impl Packer<'_> {
-    fn segment(&mut self, segment: &Segment) -> Result<(), Failure> {
-        let entry = &self.entries[segment.entry];
-        let digests: Vec<BlockDigest> =
-            segment.blocks().map(|(_, block)| digest_or_zero(self.job.digest_key, block)).collect();
-        let mut extents = Vec::new();
-        let differing = self.comparing.map(|comparing| comparing.differing(entry, segment, &digests)).transpose()?;
-        let mut differing = differing.as_ref().map(|numbers| numbers.iter().copied().peekable());
-        for ((number, block), digest) in segment.blocks().zip(digests.iter().copied()) {
-            if let Some(differing) = &mut differing
-                && differing.next_if_eq(&number).is_none()
-            {
+    fn segment(&mut self, segment: &mut Segment) -> Result<(), Failure> {
+        let (at, entry, key) = (segment.entry, &self.entries[segment.entry], self.job.digest_key);
+        let digest = |block: &[u8]| digest_or_zero(key, block);
+        let (mut digests, differing) = match self.comparing {
+            Some(comparing) => {
+                let digests: Vec<BlockDigest> = segment.blocks().map(|(_, block)| digest(block)).collect();
+                let differing = differing(comparing.old, entry, &segment.runs, &digests)?;
+                (digests, Some(differing))
+            }
+            None => (vec![[0; 16]; segment.count()], None),
+        };
+        let mut differing = differing.map(|numbers| numbers.into_iter().peekable());
+        let (mut extents, mut kept) = (Vec::new(), Vec::new());
+        for ((number, block), known) in segment.blocks_mut().zip(&mut digests) {
+            let differs = differing.as_mut().is_none_or(|differing| differing.next_if_eq(&number).is_some());
+            let is_replaced = match self.examiner {
+                Some(examiner) if differs || examiner.is_doubtful(at, number) => examiner.examine(at, number, block)?,
+                _ => false,
+            };
+            if !differs && !is_replaced {
                 continue;
             }
+            if is_replaced || self.comparing.is_none() {
+                *known = digest(block);
+            }
+            kept.push(number);
             // A digest of zero bytes could also be chance, at 2^-128; the block itself decides.
-            if digest == [0; 16] && is_zero(block) {
-                continue;
+            if *known != [0; 16] || !is_zero(block) {
+                self.append(number, block, *known, &mut extents)?;
             }
-            self.append(number, block, digest, &mut extents)?;
+        }
+        if let Some(comparing) = self.comparing {
+            comparing.note(at, &kept);
         }
         self.packed.extents.entry(entry.path.clone()).or_default().extend(extents);
         self.record_digests(entry, segment, &digests)

@@ -299,8 +299,15 @@ impl Replay {
         files.make_top(LOG)?;
         for (file, parts) in self.plan.served() {
             let served = (file, parts.as_slice());
-            let bytes = archive::open_served(repository, identities, &self.plan, served, detours).await?;
-            files.put_top(&format!("{LOG}/{file}"), &bytes)?;
+            let name = format!("{LOG}/{file}");
+            if self.plan.segment_bytes > archive::LARGE_BYTES {
+                let output = Arc::new(files.create_top(&name)?);
+                archive::serve_into(repository, identities, &self.plan, served, detours, &output).await?;
+                files.finish_top(&name, &output)?;
+            } else {
+                let bytes = archive::open_served(repository, identities, &self.plan, served, detours).await?;
+                files.put_top(&name, &bytes)?;
+            }
         }
         files.sync_top(LOG)
     }

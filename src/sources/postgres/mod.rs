@@ -9,6 +9,7 @@ mod address;
 pub mod checks;
 mod control;
 mod failures;
+mod files;
 mod fingerprint;
 pub mod fit;
 mod names;

@@ -22,7 +22,7 @@ pub(super) struct Past {
     pub(super) stop: Lsn,
     /// Every file as it was found, and whether its times are certain to be others once it has changed.
     pub(super) files: HashMap<StoredPath, (Stamp, bool)>,
-    /// Pages that were damaged: they are looked at again each time.
+    /// Pages that were damaged, and those that the server was writing: they are looked at again each time.
     pub(super) damaged: Vec<(StoredPath, u64)>,
 }
 

@@ -7,13 +7,11 @@ use super::{
     Server,
     control::{self, Control},
     failures,
-    fingerprint::Taking,
-    names::{Fork, RelationFile},
-    pages::{self, Page},
+    files::{Content, Files, item},
     past::Past,
     session::Session,
     summaries::Touched,
-    walk::{Found, Kind, Stamp},
+    walk::Found,
 };
 use crate::{
     core::{
@@ -25,16 +23,14 @@ use crate::{
         path::StoredPath,
         policy::FingerprintRule,
     },
-    sources::{FingerprintJob, LogBeginning, READ_BYTES, Sink, Suspects, View, ViewFacts},
-    world::Stopwatch,
+    sources::{FingerprintJob, LogBeginning, READ_BYTES, Reader, Sink, Suspects, View, ViewFacts},
 };
 use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::{FileExt, MetadataExt},
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    sync::Arc,
 };
 
 const LABEL: &str = "backup_label";
@@ -43,22 +39,8 @@ const TABLESPACE_MAP: &str = "tablespace_map.old";
 const LABEL_BYTES_MAX: u64 = 64 * 1024;
 const TABLESPACE_MAP_BYTES_MAX: u64 = 1 << 20;
 
-/// How long after a bad page it is looked at again, and how often: the server may be writing it.
-const REREAD_AFTER: Duration = Duration::from_millis(2);
-const REREADS: u32 = 3;
-/// How often a long copy makes sure that its session is there.
-const SESSION_CHECK: Duration = Duration::from_secs(30);
 /// How many damaged pages are named one by one.
 const DAMAGED_NAMED: usize = 20;
-/// Files without which nothing starts; all others may vanish.
-const NEEDED: &[&str] = &["PG_VERSION", "global/pg_filenode.map"];
-
-/// What an entry is read from.
-enum Content {
-    Nothing,
-    File { place: PathBuf, stamp: Stamp, relation: Option<RelationFile> },
-    Held(Vec<u8>),
-}
 
 /// What a view begins with.
 pub(super) struct Beginning {
@@ -88,16 +70,13 @@ pub(super) struct PostgresView {
     in_recovery: bool,
     start: Lsn,
     facts: ViewFacts,
-    contents: Vec<Content>,
+    files: Arc<Files>,
     late: Vec<usize>,
+    /// What is late, once it is known.
+    late_contents: BTreeMap<usize, Vec<u8>>,
     past: Option<Past>,
     touched: Option<Touched>,
     looked_at_ms: i64,
-    damaged: Vec<(StoredPath, u64)>,
-    read_limit_bytes: Option<u64>,
-    read_bytes: u64,
-    stopwatch: Stopwatch,
-    asked: Duration,
 }
 
 impl PostgresView {
@@ -119,6 +98,12 @@ impl PostgresView {
         let (entries, contents): (Vec<Entry>, Vec<Content>) = items.into_iter().unzip();
         let place = |path: &str| entries.iter().position(|entry| entry.path.as_str() == path);
         let late = late.iter().filter_map(|(path, _)| place(path)).collect();
+        let files = Files::new(contents, &control, start, beginning.read_limit_bytes);
+        if let Some(past) = beginning.past.as_ref().filter(|past| !past.damaged.is_empty()) {
+            let at = |path: &StoredPath| entries.binary_search_by(|entry| entry.path.cmp(path)).ok();
+            let damaged = past.damaged.iter().filter_map(|(path, block)| Some((at(path)?, *block)));
+            files.set_doubtful(damaged.collect());
+        }
         facts.entries = entries;
         Ok(PostgresView {
             data_dir,
@@ -128,16 +113,12 @@ impl PostgresView {
             in_recovery,
             start,
             facts,
-            contents,
+            files: Arc::new(files),
             late,
+            late_contents: BTreeMap::new(),
             past: beginning.past,
             touched: beginning.touched,
             looked_at_ms: beginning.looked_at_ms,
-            damaged: Vec::new(),
-            read_limit_bytes: beginning.read_limit_bytes,
-            read_bytes: 0,
-            stopwatch: Stopwatch::start(),
-            asked: Duration::ZERO,
         })
     }
 
@@ -145,103 +126,34 @@ impl PostgresView {
         &self.facts.entries[entry].path
     }
 
-    /// Makes a long copy keep to its limit, and notices soon when it was in vain.
-    fn pace(&mut self, bytes: usize) -> Result<(), Failure> {
-        self.read_bytes += bytes as u64;
-        if let Some(limit) = self.read_limit_bytes {
-            let due = Duration::from_secs_f64(self.read_bytes as f64 / limit as f64);
-            thread::sleep(due.saturating_sub(self.stopwatch.elapsed()));
-        }
-        if self.stopwatch.elapsed() > self.asked + SESSION_CHECK {
-            self.asked = self.stopwatch.elapsed();
-            self.session.as_ref().map_or(Ok(()), Session::check)?;
-        }
-        Ok(())
-    }
-
-    fn read_run(
-        &mut self,
-        entry: usize,
-        file: Option<&File>,
-        (first, count): (u64, u64),
-        sink: &mut Sink<'_>,
-    ) -> Result<(), Failure> {
+    /// Reads a run of a file in pieces, as the bytes are to be kept.
+    fn read_run(&self, entry: usize, (first, count): (u64, u64), sink: &mut Sink<'_>) -> Result<(), Failure> {
         let block_bytes = u64::from(self.control.block_size);
-        let blocks = self.facts.entries[entry].blocks();
-        let end = first.checked_add(count).filter(|end| *end <= blocks);
+        let end = first.checked_add(count).filter(|end| *end <= self.facts.entries[entry].blocks());
         let end = end.ok_or_else(|| Failure::internal(format!("no blocks {first}+{count} in {}", self.path(entry))))?;
-        // What grows is in the log: no more is read than was planned.
-        let size = self.facts.entries[entry].size();
+        let late = self.late_contents.get(&entry).map(Vec::as_slice);
+        let file = if late.is_some() { None } else { self.files.open(entry)? };
         let mut buffer = vec![0; READ_BYTES];
-        let mut at = first;
-        while at < end {
+        for at in (first..end).step_by(READ_BYTES / block_bytes as usize) {
             let to = end.min(at + READ_BYTES as u64 / block_bytes);
-            let from = at * block_bytes;
-            let piece = &mut buffer[..usize::try_from((to - at) * block_bytes).expect("a piece")];
-            let wanted = usize::try_from(size.min(to * block_bytes) - from).expect("a piece");
-            let filled = match (&self.contents[entry], file) {
-                (Content::Held(bytes), _) => {
-                    let held = bytes.get(from as usize..).unwrap_or_default();
-                    let held = &held[..held.len().min(wanted)];
-                    piece[..held.len()].copy_from_slice(held);
-                    held.len()
+            let piece = &mut buffer[..((to - at) * block_bytes) as usize];
+            match late {
+                Some(bytes) => {
+                    let rest = bytes.get((at * block_bytes) as usize..).unwrap_or_default();
+                    let held = rest.len().min(piece.len());
+                    piece[..held].copy_from_slice(&rest[..held]);
+                    piece[held..].fill(0);
                 }
-                (Content::File { place, .. }, Some(file)) => {
-                    read_up_to(file, &mut piece[..wanted], from).map_err(|error| failures::unreadable(place, &error))?
+                None => {
+                    self.files.read(entry, file.as_ref(), at, piece)?;
+                    for (block, bytes) in (at..to).zip(piece.chunks_exact_mut(block_bytes as usize)) {
+                        self.files.examine(entry, block, bytes)?;
+                    }
                 }
-                // Dropped or cut since: replay does the same, and never reads what is not there.
-                _ => 0,
-            };
-            piece[filled..].fill(0);
-            // A free space map is not in the log, and mended by the server where a crash has torn it.
-            if let (Content::File { relation: Some(relation), .. }, Some(file)) = (&self.contents[entry], file)
-                && self.control.has_checksums
-                && relation.fork != Fork::FreeSpace
-            {
-                let relation = *relation;
-                self.check_pages(entry, file, relation, at, &mut piece[..filled])?;
             }
             sink(at, piece)?;
-            self.pace(piece.len())?;
-            at = to;
         }
         Ok(())
-    }
-
-    /// Checks the checksums of pages; what was written while it was read is read again.
-    fn check_pages(
-        &mut self,
-        entry: usize,
-        file: &File,
-        relation: RelationFile,
-        first: u64,
-        bytes: &mut [u8],
-    ) -> Result<(), Failure> {
-        let size = self.control.block_size as usize;
-        let before = u64::from(relation.segment) * u64::from(self.control.segment_blocks);
-        for (at, page) in bytes.chunks_exact_mut(size).enumerate() {
-            let block = first + at as u64;
-            // Numbers of blocks wrap nowhere below 32 bits.
-            let number = u32::try_from(before + block).unwrap_or(u32::MAX);
-            if pages::judge(page, number, self.start) != Page::Bad {
-                continue;
-            }
-            if is_damaged(file, page, block * size as u64, number, self.start) {
-                self.damaged.push((self.path(entry).clone(), block));
-            }
-        }
-        Ok(())
-    }
-
-    fn file(&self, entry: usize) -> Result<Option<File>, Failure> {
-        let Content::File { place, .. } = &self.contents[entry] else { return Ok(None) };
-        match File::open(place) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !NEEDED.contains(&self.path(entry).as_str()) => {
-                Ok(None)
-            }
-            Err(error) => Err(failures::unreadable(place, &error)),
-        }
     }
 
     /// Gives a late file its content.
@@ -252,7 +164,7 @@ impl PostgresView {
             return Err(failures::unfit(format!("PostgreSQL's {path} has {} bytes, too many", bytes.len())));
         }
         *size = bytes.len() as u64;
-        self.contents[at] = Content::Held(bytes);
+        self.late_contents.insert(at, bytes);
         Ok(())
     }
 
@@ -299,23 +211,26 @@ impl PostgresView {
 
     fn fingerprint(&self, history: HistoryId, stop: Lsn) -> serde_json::Value {
         let mut past = Past::new(history, self.start, stop);
-        for (entry, content) in self.facts.entries.iter().zip(&self.contents) {
-            if let Content::File { stamp, .. } = content {
-                past.files.insert(entry.path.clone(), (*stamp, stamp.is_settled(self.looked_at_ms)));
+        for (entry, content) in self.facts.entries.iter().zip(self.files.contents()) {
+            if let Content::File(place) = content {
+                past.files.insert(entry.path.clone(), (place.stamp, place.stamp.is_settled(self.looked_at_ms)));
             }
         }
-        past.damaged.clone_from(&self.damaged);
+        let wrong = self.files.wrong().into_iter();
+        past.damaged = wrong.map(|(entry, block, _)| (self.path(entry).clone(), block)).collect();
         serde_json::to_value(past).expect("a record is plain values")
     }
 
     fn warn_of_damage(&mut self) {
-        let more = self.damaged.len().saturating_sub(DAMAGED_NAMED);
-        for (path, block) in self.damaged.iter().take(DAMAGED_NAMED) {
+        let damaged: Vec<(usize, u64, bool)> = self.files.wrong().into_iter().filter(|(.., damage)| *damage).collect();
+        for (entry, block, _) in damaged.iter().take(DAMAGED_NAMED) {
+            let path = self.path(*entry);
             self.facts.warnings.push(format!(
                 "{path}, block {block}: the page's checksum is wrong in the source, and was before the copy began; find \
                  out what it belongs to (pg_amcheck, pg_filenode_relation) and what damaged it"
             ));
         }
+        let more = damaged.len().saturating_sub(DAMAGED_NAMED);
         if more > 0 {
             self.facts.warnings.push(format!("{more} more pages of the source are damaged"));
         }
@@ -331,26 +246,29 @@ impl View for PostgresView {
         true
     }
 
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        Some(self.files.clone())
+    }
+
     fn suspects(&self, entry: usize) -> Suspects {
-        let (Some(past), Content::File { stamp, relation, .. }) = (&self.past, &self.contents[entry]) else {
+        let (Some(past), Some(Content::File(place))) = (&self.past, self.files.content(entry)) else {
             return Suspects::All;
         };
         let path = self.path(entry);
         let Some((before, is_settled)) = past.files.get(path) else { return Suspects::All };
         let blocks = self.facts.entries[entry].blocks();
-        let mut again = if *is_settled && before == stamp {
+        let mut again = if *is_settled && *before == place.stamp {
             BlockSet::none(blocks)
         } else {
-            let is_same_file = (before.device, before.inode) == (stamp.device, stamp.inode);
-            let touched = self.touched.as_ref().zip(*relation).filter(|_| is_same_file);
+            let is_same_file = (before.device, before.inode) == (place.stamp.device, place.stamp.inode);
+            let touched = self.touched.as_ref().zip(place.relation).filter(|_| is_same_file);
             let segment_blocks = self.control.segment_blocks;
             match touched.and_then(|(touched, file)| touched.of(path.as_str(), file, blocks, segment_blocks)) {
                 Some(set) => set,
                 None => return Suspects::All,
             }
         };
-        let damaged = past.damaged.iter().filter(|(damaged, block)| damaged == path && *block < again.length());
-        damaged.map(|(_, block)| *block).collect::<Vec<_>>().into_iter().for_each(|block| again.insert(block));
+        self.files.doubtful(entry).filter(|block| *block < blocks).for_each(|block| again.insert(block));
         Suspects::Blocks(again)
     }
 
@@ -371,16 +289,15 @@ impl View for PostgresView {
         runs: &mut dyn Iterator<Item = (u64, u64)>,
         sink: &mut Sink<'_>,
     ) -> Result<(), Failure> {
-        if matches!(self.contents.get(entry), None | Some(Content::Nothing)) {
+        if matches!(self.files.content(entry), None | Some(Content::Nothing)) {
             return Err(Failure::internal(format!("entry {entry} is no file")));
         }
-        let file = self.file(entry)?;
         for (first, count) in runs {
             // A late file turned out to be shorter than the most that it could have.
             let blocks = self.facts.entries[entry].blocks();
             let within = if self.late.contains(&entry) { count.min(blocks.saturating_sub(first)) } else { count };
             if within > 0 {
-                self.read_run(entry, file.as_ref(), (first, within), sink)?;
+                self.read_run(entry, (first, within), sink)?;
             }
         }
         Ok(())
@@ -411,53 +328,6 @@ impl View for PostgresView {
         }
         Ok(())
     }
-}
-
-fn item(found: Found, block_size: u32) -> (Entry, Content) {
-    let Found { path, place, kind, stamp, mode, uid, gid } = found;
-    let file = |size| EntryKind::File { size, block_size };
-    let (kind, content) = match kind {
-        Kind::Directory => (EntryKind::Directory, Content::Nothing),
-        Kind::Relation(relation) => (file(stamp.size), Content::File { place, stamp, relation: Some(relation) }),
-        Kind::File => (file(stamp.size), Content::File { place, stamp, relation: None }),
-        Kind::Held(bytes) => (file(bytes.len() as u64), Content::Held(bytes)),
-    };
-    (Entry { path, kind, mode, uid, gid }, content)
-}
-
-/// Reads as much as there is.
-fn read_up_to(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], from + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-/// Whether a bad page stays as it is. The newest reading of it stays in `page`.
-fn is_damaged(file: &File, page: &mut [u8], from: u64, number: u32, start: Lsn) -> bool {
-    for _ in 0..REREADS {
-        thread::sleep(REREAD_AFTER);
-        let mut again = vec![0; page.len()];
-        match read_up_to(file, &mut again, from) {
-            Ok(count) if count == page.len() && again != page => {
-                page.copy_from_slice(&again);
-                if pages::judge(page, number, start) != Page::Bad {
-                    return false;
-                }
-            }
-            Ok(count) if count == page.len() => return true,
-            // Cut since.
-            _ => return false,
-        }
-    }
-    // It changes all the time: the server is writing it, and the log has it.
-    false
 }
 
 /// The timeline that the label says the copy was begun on.

@@ -8,7 +8,10 @@ pub mod synthetic;
 mod tablespaces;
 #[cfg(test)]
 mod tests;
+mod text;
 mod walk;
+
+pub use text::{FileText, Text};
 
 use crate::core::{
     log::{Ancestor, HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},
@@ -154,10 +157,15 @@ impl SegmentHeader {
 
 /// Reads a whole segment: whose it is, and what is in it.
 pub fn read_segment(bytes: &[u8], name: SegmentName) -> Result<(SegmentHeader, LogFacts), WalError> {
-    let (header, facts) = read_partial(bytes, name)?;
-    match bytes.len() as u64 == header.segment_bytes {
+    read_segment_text(&bytes, name)
+}
+
+/// The same of a segment that may be in a file.
+pub fn read_segment_text(text: &dyn Text, name: SegmentName) -> Result<(SegmentHeader, LogFacts), WalError> {
+    let (header, facts, _) = read_text(text, name, 0)?;
+    match text.length() as u64 == header.segment_bytes {
         true => Ok((header, facts)),
-        false => Err(WalError::Size { found: bytes.len() as u64, expected: header.segment_bytes }),
+        false => Err(WalError::Size { found: text.length() as u64, expected: header.segment_bytes }),
     }
 }
 
@@ -169,13 +177,19 @@ pub fn read_partial(bytes: &[u8], name: SegmentName) -> Result<(SegmentHeader, L
 /// Reads a segment that is being written, as far as there are whole records: to where they go, and what those tell that
 /// end behind `from`. What stands behind them may be anything.
 pub fn read_growing(bytes: &[u8], name: SegmentName, from: u64) -> Result<(SegmentHeader, LogFacts, u64), WalError> {
-    let header = SegmentHeader::read(bytes)?;
+    read_text(&bytes, name, from)
+}
+
+/// The same of a segment that may be in a file.
+pub fn read_text(text: &dyn Text, name: SegmentName, from: u64) -> Result<(SegmentHeader, LogFacts, u64), WalError> {
+    let start = text.get(0, text.length().min(LONG_HEADER_BYTES)).unwrap_or_default();
+    let header = SegmentHeader::read(&start)?;
     header.check_name(name)?;
-    if bytes.len() as u64 > header.segment_bytes {
-        return Err(WalError::Size { found: bytes.len() as u64, expected: header.segment_bytes });
+    if text.length() as u64 > header.segment_bytes {
+        return Err(WalError::Size { found: text.length() as u64, expected: header.segment_bytes });
     }
     let from = usize::try_from(from).unwrap_or(usize::MAX);
-    let (facts, written) = walk::facts_behind(bytes, &header, name.timeline, from);
+    let (facts, written) = walk::facts_behind(text, &header, name.timeline, from);
     Ok((header, facts, written as u64))
 }
 

@@ -5,6 +5,7 @@ use super::{
         error::{FileError, RootGone},
         files::{Done, failed, generic, too_short},
         key,
+        large::LargeObject,
     },
     folder::{Folder, Identity, Slot, is},
     walk::describe,
@@ -14,6 +15,7 @@ use object_store::{
     Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, PutPayload, Result, path::Path,
 };
 use rustix::fs::FileType;
+use sha2::Digest;
 use std::{
     collections::BTreeMap,
     fs,
@@ -135,6 +137,20 @@ impl Root {
         Ok(target.folder.sync()?)
     }
 
+    /// Creates an object from a file, which must still be what its digest says.
+    pub(super) fn create_from(&self, key: &Path, object: &LargeObject) -> Result<()> {
+        let target = self.made(key)?;
+        if target.stat().is_ok() {
+            return Err(FileError::new(&target.path(), io::ErrorKind::AlreadyExists).taken(key));
+        }
+        let (mut file, staged) = target.stage()?;
+        let written = copied(object, &mut file).and_then(|()| file.sync_all());
+        written.map_err(|error| failed(&target.path(), error))?;
+        drop(file);
+        staged.publish(true).map_err(|error| error.taken(key))?;
+        Ok(target.folder.sync()?)
+    }
+
     pub(super) fn copy(&self, from: &Path, to: &Path, create: bool) -> Result<()> {
         let source = self.held(from)?;
         let (mut file, _) = source.open(from)?;
@@ -233,6 +249,26 @@ impl Root {
             }
         }
         Ok(None)
+    }
+}
+
+/// Copies an object out of its spool.
+fn copied(object: &LargeObject, to: &mut fs::File) -> io::Result<()> {
+    let mut hasher = sha2::Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < object.size {
+        let count = object.file.read_at(&mut piece, at)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&piece[..count]);
+        to.write_all(&piece[..count])?;
+        at += count as u64;
+    }
+    match at == object.size && <[u8; 32]>::from(hasher.finalize()) == object.sha256.0 {
+        true => Ok(()),
+        false => Err(io::Error::other("the spool is not what was written there: check its disk")),
     }
 }
 

@@ -6,7 +6,7 @@ use ::recoup::{core::failure::Code, format::signature::HostKey};
 use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A server whose source is of kind postgres.
-fn server() -> Server {
+pub(super) fn server() -> Server {
     let server = Server::new(SYSTEM);
     let config = server.repository.config();
     let text = fs::read_to_string(&config).unwrap().replace("\"sqlite\"", "\"postgres\"");

@@ -100,8 +100,8 @@ impl Following<'_> {
         let reached = way.reach(&mut kept, (header.system, file)).await?;
         let history = HistoryId { system: header.system, timeline: file.timeline() };
         let label = Label { history, segment_bytes: header.segment_bytes, run };
-        let sealing = sealing(host);
-        let prepared = on_thread(move || content.prepare(&sealing)).await?;
+        let (sealing, spool) = (sealing(host), way.spool());
+        let prepared = on_thread(move || content.prepare(&sealing, &spool)).await?;
         let pieces = Box::pin(stream::once(async { prepared }));
         let (shipped, _) = way.ship(reached, &mut kept.state, &label, pieces).await?;
         kept.state.system = Some(header.system);

@@ -44,11 +44,20 @@ impl OpenFiles {
 
     /// Writes a file, over one that was restored if there is one; that keeps its owner and mode.
     pub(in crate::ops::restore) fn put_top(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        let path = Path::new(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(self.folder(), path, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(opened.map_err(|error| self.failed("create", path, error))?);
-        let written = file.write_all(bytes).and_then(|()| Ok(fsync(&file)?));
-        written.map_err(|error| self.failed("write", path, error))
+        let mut file = self.create_top(name)?;
+        file.write_all(bytes).map_err(|error| self.failed("write", Path::new(name), error))?;
+        self.finish_top(name, &file)
+    }
+
+    /// An empty file, for as much as there is to be written.
+    pub(in crate::ops::restore) fn create_top(&self, name: &str) -> Result<File, Failure> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(self.folder(), name, flags, Mode::RUSR | Mode::WUSR);
+        opened.map(File::from).map_err(|error| self.failed("create", Path::new(name), error))
+    }
+
+    /// Makes it durable.
+    pub(in crate::ops::restore) fn finish_top(&self, name: &str, file: &File) -> Result<(), Failure> {
+        fsync(file).map_err(|error| self.failed("write", Path::new(name), error))
     }
 }

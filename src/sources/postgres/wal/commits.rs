@@ -27,7 +27,7 @@ pub struct Commits {
 pub fn commits(bytes: &[u8], name: SegmentName, from: Lsn, until: ServerTime) -> Option<Commits> {
     let header = SegmentHeader::read(bytes).ok()?;
     header.check_name(name).ok()?;
-    let walk = Walk { bytes, header: &header, timeline: name.timeline, page_bytes: header.page_bytes as usize };
+    let walk = Walk { text: &bytes, header: &header, timeline: name.timeline, page_bytes: header.page_bytes as usize };
     let (mut at, mut previous) = (walk.first_record()?, None::<Lsn>);
     let mut found = Commits { count: 0, is_past: false, ends: header.start };
     let is_ours = |at: usize| (at as u64) < header.segment_bytes;

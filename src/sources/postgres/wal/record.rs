@@ -30,7 +30,12 @@ pub(super) enum Told {
     Tablespace(Vec<u8>),
 }
 
-/// What a whole record tells, which ends at `end`.
+/// Whether a record of which this is the beginning may tell something.
+pub(super) fn tells(start: &[u8]) -> bool {
+    start.len() >= HEADER_BYTES && matches!(start[17], XLOG | XACT | TABLESPACES)
+}
+
+/// What a whole record tells, which ends at `end`; of one that tells nothing its header is enough.
 pub(super) fn told(record: &[u8], end: Lsn) -> Told {
     let (Some(info), Some(manager)) = (record.get(16), record.get(17)) else { return Told::Nothing };
     let data = || main_data(record);

@@ -3,16 +3,19 @@
 use super::{
     CONTINUES, FLAGS, LONG_HEADER, LONG_HEADER_BYTES, OVERWRITES, SHORT_HEADER_BYTES, SegmentHeader,
     record::{self, HEADER_BYTES, Told},
+    text::Text,
     u16_at, u32_at, u64_at,
 };
 use crate::{
     core::log::{LogFacts, Lsn, POINTS_MAX},
-    format::crc32c::crc32c,
+    format::crc32c::Crc32c,
 };
-use std::borrow::Cow;
+
+/// The longest record that is looked into: what a transaction with millions of parts leaves when it is committed.
+const TELLING_BYTES_MAX: usize = 64 << 20;
 
 pub(super) struct Walk<'b> {
-    pub(super) bytes: &'b [u8],
+    pub(super) text: &'b dyn Text,
     pub(super) header: &'b SegmentHeader,
     pub(super) timeline: u32,
     pub(super) page_bytes: usize,
@@ -29,12 +32,12 @@ struct Page {
 
 /// What the whole records of a segment tell that end behind an offset, and the offset up to which there are such records:
 /// 0 where there is none.
-pub(super) fn facts_behind(bytes: &[u8], header: &SegmentHeader, timeline: u32, from: usize) -> (LogFacts, usize) {
-    let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
+pub(super) fn facts_behind(text: &dyn Text, header: &SegmentHeader, timeline: u32, from: usize) -> (LogFacts, usize) {
+    let walk = Walk { text, header, timeline, page_bytes: header.page_bytes as usize };
     let mut facts = LogFacts::default();
     let mut written = 0;
     let unfinished = walk.each(|start, record, next| {
-        written = next.min(bytes.len());
+        written = next.min(text.length());
         if next <= from {
             return true;
         }
@@ -76,7 +79,7 @@ pub(super) fn records(
     timeline: u32,
     show: &mut dyn FnMut(Lsn, Told),
 ) -> Option<Lsn> {
-    let walk = Walk { bytes, header, timeline, page_bytes: header.page_bytes as usize };
+    let walk = Walk { text: &bytes, header, timeline, page_bytes: header.page_bytes as usize };
     walk.each(|start, record, next| {
         let told = record::told(record, walk.place(next));
         let goes_on = told != Told::Switch;
@@ -94,7 +97,7 @@ fn aligned(at: usize) -> usize {
     at.next_multiple_of(8)
 }
 
-impl<'b> Walk<'b> {
+impl Walk<'_> {
     pub(super) fn place(&self, at: usize) -> Lsn {
         Lsn(self.header.start.0.saturating_add(at as u64))
     }
@@ -115,10 +118,10 @@ impl<'b> Walk<'b> {
             }
         }
         let start = self.start_of(at)?;
-        let beginning = self.bytes.get(start..)?;
-        let goes_on = u32_at(beginning, 0)? as usize > beginning.len();
-        let follows = previous.is_none_or(|previous| record::previous(beginning) == Some(previous));
-        (goes_on && follows && record::begins_tablespace(beginning)).then(|| self.place(start))
+        let beginning = self.text.get(start, HEADER_BYTES)?;
+        let goes_on = u32_at(&beginning, 0)? as usize > self.text.length() - start;
+        let follows = previous.is_none_or(|previous| record::previous(&beginning) == Some(previous));
+        (goes_on && follows && record::begins_tablespace(&beginning)).then(|| self.place(start))
     }
 
     /// Where a record begins for which there is room from an offset on.
@@ -128,7 +131,11 @@ impl<'b> Walk<'b> {
 
     /// The page that begins at an offset, if it is one of this segment.
     fn page(&self, at: usize) -> Option<Page> {
-        let page = self.bytes.get(at..at.checked_add(self.page_bytes)?)?;
+        if at.checked_add(self.page_bytes)? > self.text.length() {
+            return None;
+        }
+        let page = self.text.get(at, SHORT_HEADER_BYTES)?;
+        let page = &*page;
         let flags = u16_at(page, 2)?;
         let timeline = u32_at(page, 4)?;
         let is_first = (at as u64).is_multiple_of(self.header.segment_bytes);
@@ -178,43 +185,58 @@ impl<'b> Walk<'b> {
         }
     }
 
-    /// The whole record at an offset: where it begins, its bytes, and where the next one may.
-    pub(super) fn record(&self, at: usize) -> Option<(usize, Cow<'b, [u8]>, usize)> {
+    /// The whole record at an offset: where it begins, what is looked into of it, and where the next one may begin.
+    pub(super) fn record(&self, at: usize) -> Option<(usize, Vec<u8>, usize)> {
         let start = self.start_of(at)?;
-        let total = usize::try_from(u32_at(self.bytes, start)?).ok()?;
-        if total < HEADER_BYTES || total > self.bytes.len() {
+        let total = usize::try_from(u32_at(&self.text.get(start, 4)?, 0)?).ok()?;
+        if total < HEADER_BYTES || total > self.text.length() {
             return None;
         }
-        let page_end = (start / self.page_bytes + 1) * self.page_bytes;
-        let (record, end) = if start + total <= page_end {
-            (Cow::Borrowed(self.bytes.get(start..start + total)?), start + total)
-        } else {
-            let (record, end) = self.gathered(start, page_end, total)?;
-            (Cow::Owned(record), end)
-        };
-        let (header, data) = record.split_at(HEADER_BYTES);
-        let is_right = u32_at(header, 20)? == crc32c([data, &header[..20]]);
-        is_right.then(|| (start, record, aligned(end)))
-    }
-
-    /// A record that goes over the end of its page.
-    fn gathered(&self, start: usize, page_end: usize, total: usize) -> Option<(Vec<u8>, usize)> {
-        let mut record = Vec::with_capacity(total.min(self.bytes.len()));
-        record.extend_from_slice(self.bytes.get(start..page_end)?);
-        let mut page_at = page_end;
-        loop {
-            let page = self.page(page_at)?;
-            let remaining = total - record.len();
-            if page.remaining != Some(remaining) {
-                return None;
-            }
-            let from = page_at + page.header_bytes;
-            let take = remaining.min(self.page_bytes - page.header_bytes);
-            record.extend_from_slice(self.bytes.get(from..from + take)?);
-            if record.len() == total {
-                return Some((record, from + take));
+        let mut gathered = Gathered::default();
+        let mut page_at = start / self.page_bytes * self.page_bytes;
+        let mut from = start;
+        let end = loop {
+            let take = (page_at + self.page_bytes - from).min(total - gathered.bytes);
+            gathered.add(&self.text.get(from, take)?, total);
+            if gathered.bytes == total {
+                break from + take;
             }
             page_at += self.page_bytes;
+            let page = self.page(page_at)?;
+            if page.remaining != Some(total - gathered.bytes) {
+                return None;
+            }
+            from = page_at + page.header_bytes;
+        };
+        gathered.is_right().then(|| (start, gathered.kept, aligned(end)))
+    }
+}
+
+/// A record as it is gathered from its pages.
+#[derive(Default)]
+struct Gathered {
+    bytes: usize,
+    crc: Crc32c,
+    /// Its header, and what else of it is looked into.
+    kept: Vec<u8>,
+}
+
+impl Gathered {
+    fn add(&mut self, piece: &[u8], total: usize) {
+        let in_header = HEADER_BYTES.saturating_sub(self.bytes).min(piece.len());
+        let (header, data) = piece.split_at(in_header);
+        self.kept.extend_from_slice(header);
+        self.crc.add(data);
+        if record::tells(&self.kept) && total <= TELLING_BYTES_MAX {
+            self.kept.extend_from_slice(data);
         }
+        self.bytes += piece.len();
+    }
+
+    fn is_right(&self) -> bool {
+        let mut crc = self.crc;
+        let Some(header) = self.kept.get(..HEADER_BYTES) else { return false };
+        crc.add(&header[..20]);
+        u32_at(header, 20) == Some(crc.value())
     }
 }
