@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 mod delta;
 mod follow;
 mod moments;
+mod pruned;
 mod restores;
 mod server;
 

@@ -59,7 +59,7 @@ pub(super) async fn prepare(
     identities: &Arc<Identities>,
 ) -> Result<Option<Replay>, Failure> {
     let Some(range) = &inventory.log else { return Ok(None) };
-    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let survey = repository.survey_log(catalogue).await;
     let files = LogFiles::of(range.history.system, survey.records.values().map(|held| &held.signed.record));
     let goal = goal(request, range);
     let mut gap = Gap::Unrelated;
