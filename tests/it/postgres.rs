@@ -11,6 +11,7 @@ mod follower;
 mod gaps;
 mod moments;
 mod outside;
+mod pruned;
 mod restores;
 mod server;
 mod sound;
