@@ -8,6 +8,7 @@ use super::{
     control::{self, Control},
     failures,
     files::{Content, Files, item},
+    fingerprint::Taking,
     past::Past,
     session::Session,
     summaries::Touched,
