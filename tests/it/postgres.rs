@@ -2,6 +2,7 @@
 
 mod backlog;
 mod care;
+mod churn;
 mod clones;
 pub(crate) mod cluster;
 mod delta;
@@ -9,6 +10,7 @@ mod drills;
 mod follow;
 mod follower;
 mod gaps;
+mod kills;
 mod moments;
 mod outside;
 mod pruned;

@@ -5,6 +5,7 @@ use crate::{
     support::{Run, program, run},
 };
 use recoup::world;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -142,10 +143,27 @@ impl Cluster {
         self.running.retain(|running| *running != data);
     }
 
+    /// Ends a server as nothing but a power cut does, and waits until nobody is left of it.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let data = self.path(name);
+        let file = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+        kill(file.lines().next().unwrap().parse().unwrap());
+        while processes().into_iter().any(|process| process.cwd.as_ref() == Some(&data)) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.running.retain(|running| *running != data);
+    }
+
     /// Runs statements, each by itself; the output of the last without decoration.
     #[track_caller]
     pub(crate) fn sql(&self, name: &str, dbname: &str, statements: &[&str]) -> String {
         run(&mut self.psql(name, dbname, statements)).expect_code(0).stdout.trim().to_owned()
+    }
+
+    /// The same, where the server may be gone.
+    pub(crate) fn try_sql(&self, name: &str, dbname: &str, statements: &[&str]) -> Option<String> {
+        let asked = run(&mut self.psql(name, dbname, statements));
+        (asked.code == 0).then(|| asked.stdout.trim().to_owned())
     }
 
     fn psql(&self, name: &str, dbname: &str, statements: &[&str]) -> Command {
@@ -312,6 +330,30 @@ pub(crate) const LEDGER: &[&str] = &[
 pub(crate) const BALANCED: &str = "SELECT NOT EXISTS (SELECT FROM posting GROUP BY currency HAVING sum(amount_minor) <> 0) AND NOT EXISTS ( \
     SELECT FROM account a LEFT JOIN (SELECT account, currency, sum(amount_minor) AS sum FROM posting GROUP BY 1, 2) p \
     ON p.account = a.id WHERE a.balance_minor <> coalesce(p.sum, 0) OR p.currency <> a.currency)";
+
+/// A process of this machine.
+pub(crate) struct Process {
+    pub(crate) number: i32,
+    pub(crate) command: String,
+    cwd: Option<PathBuf>,
+}
+
+/// All of them.
+pub(crate) fn processes() -> Vec<Process> {
+    let found = fs::read_dir("/proc").unwrap().flatten();
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let process = |entry: fs::DirEntry| {
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        Some(Process { number: number(&entry)?, command, cwd: fs::read_link(entry.path().join("cwd")).ok() })
+    };
+    found.filter_map(process).collect()
+}
+
+/// Kills one; it may be gone already.
+pub(crate) fn kill(number: i32) {
+    let _ = kill_process(Pid::from_raw(number).unwrap(), Signal::KILL);
+}
 
 /// Gives what lies below a directory to the user who runs clusters.
 pub(crate) fn own(dir: &Path, name: &str) {
