@@ -6,7 +6,6 @@ use super::{READ_BYTES, Sink, Source, View, ViewFacts};
 use crate::{
     core::{
         failure::Failure,
-        log::LogRange,
         manifest::{Entry, EntryKind},
         path::StoredPath,
     },
@@ -29,7 +28,6 @@ pub struct MemorySource {
 struct Shared {
     files: BTreeMap<StoredPath, Arc<Vec<u8>>>,
     version: u64,
-    log: Option<LogRange>,
 }
 
 impl MemorySource {
@@ -54,13 +52,6 @@ impl MemorySource {
     pub fn remove(&self, path: &str) {
         let mut shared = self.lock();
         shared.files.retain(|stored, _| stored.as_str() != path);
-        shared.version += 1;
-    }
-
-    /// Sets what the next views need of a log besides.
-    pub fn set_log(&self, range: LogRange) {
-        let mut shared = self.lock();
-        shared.log = Some(range);
         shared.version += 1;
     }
 
@@ -103,7 +94,7 @@ impl Source for MemorySource {
             notes: Vec::new(),
             warnings: Vec::new(),
             history: None,
-            log: shared.log.clone(),
+            log: None,
         };
         let files = shared.files.values().cloned().collect();
         Ok(Box::new(MemoryView { facts, files, block_size: self.block_size as usize }))

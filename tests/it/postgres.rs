@@ -13,7 +13,6 @@ mod gaps;
 mod kills;
 mod moments;
 mod outside;
-mod pruned;
 mod restores;
 mod server;
 mod sound;

@@ -10,7 +10,6 @@ use crate::{
         failure::{Code, Failure},
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
-        log::LogRange,
         plan::prune::{Known as KnownSnapshot, Remains, Snapshots, second_look, writers},
         policy::is_durable,
         prune::{Because, Condemned, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
@@ -52,8 +51,6 @@ pub(super) struct Gathered {
     proven: Option<SnapshotId>,
     /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
     noted: BTreeSet<SnapshotId>,
-    /// By store: objects that were found damaged.
-    damaged: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Gathers, and refuses what must not be acted upon.
@@ -93,7 +90,7 @@ pub(super) async fn gather(
     let rule = Rule::of(&protected.policy);
     discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
-    let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, because(&catalogue, committed)));
+    let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
     let was_confirmed = confirmed_before(&catalogue);
@@ -126,7 +123,6 @@ pub(super) async fn gather(
         vetoes,
         proven,
         noted,
-        damaged: known.damaged,
         catalogue,
     })
 }
@@ -140,20 +136,8 @@ impl Gathered {
     }
 
     /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
-    pub(super) fn second_look(
-        &self,
-        (host, protected): (&Host, &Protected),
-        plan: &Condemned,
-        keep: &BTreeSet<SnapshotId>,
-    ) -> (Condemned, Condemned) {
-        let (mut rest, mut dropped) = self.remains.spared(second_look(plan, &self.snapshots(), keep));
-        (rest.log, dropped.log) = self.look_at_log(&plan.log, &rest, protected, host);
-        (rest, dropped)
-    }
-
-    /// Whether an object was found damaged on a store.
-    pub(super) fn is_damaged(&self, store: &str, object: &str) -> bool {
-        self.damaged.get(store).is_some_and(|objects| objects.contains(object))
+    pub(super) fn second_look(&self, plan: &Condemned, keep: &BTreeSet<SnapshotId>) -> (Condemned, Condemned) {
+        self.remains.spared(second_look(plan, &self.snapshots(), keep))
     }
 
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
@@ -231,15 +215,6 @@ impl Gathered {
 pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, committed));
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
-}
-
-/// Why a snapshot goes that uses what was deleted. That its log was is told from what the stores show, so the second look
-/// is to find the same.
-fn because(catalogue: &Catalogue, committed: &Committed) -> Because {
-    match catalogue.tombstones.used_by(&committed.inventory) {
-        Some(_) => Because::UsesPruned,
-        None => Because::Retention,
-    }
 }
 
 /// The snapshots from the future that prune records say somebody has looked at, and that are still the same.
@@ -343,11 +318,6 @@ fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<
     let of = |(id, committed): (&SnapshotId, &Committed)| {
         let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
         let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
-        // It came too late for a plan that took its log, and was never acknowledged. It counts for nothing, even while a
-        // store is silent that may have what others lack.
-        let is_late =
-            |range: &LogRange| catalogue.tombstones.logs.may_have(range) && catalogue.lacking_of_log(range).is_some();
-        let durable = durable && !committed.inventory.log.as_ref().is_some_and(is_late);
         (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
     };
     catalogue.snapshots.iter().map(of).collect()
@@ -378,10 +348,7 @@ async fn newest_durable(
         complete.retain(|store| {
             known.damaged.get(store).is_none_or(|damaged| !needed.iter().any(|object| damaged.contains(&object.name)))
         });
-        // Without its own part of the log nobody can restore it, whatever else is there of it.
-        let has_log = |range: &LogRange| catalogue.lacking_of_log(range).is_none();
-        let is_whole = catalogue.snapshots[&id].inventory.log.as_ref().is_none_or(has_log);
-        if is_whole && is_durable(&protected.policy.copies, &places, &complete) {
+        if is_durable(&protected.policy.copies, &places, &complete) {
             return (Some(id), perhaps);
         }
         let at_most = complete.union(&unasked).cloned().collect();

@@ -7,7 +7,6 @@
 mod execute;
 mod gather;
 mod held;
-mod log;
 mod orphans;
 mod quorum;
 mod sources;
@@ -24,8 +23,8 @@ use crate::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
         plan::prune::{Orphans, condemn},
-        prune::{Because, Condemned, CondemnedLog, FORMAT, PruneRecord, Stage},
-        result::{PrunedLog, PrunedSource, PrunedStore},
+        prune::{Because, Condemned, FORMAT, PruneRecord, Stage},
+        result::{PrunedSource, PrunedStore},
         retention::Rule,
     },
     repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
@@ -96,7 +95,7 @@ pub async fn prepare(
         level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
     }
     let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
-    let steps = steps::steps(host, protected, &gathered, &request, plan.as_ref());
+    let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
     let notes = steps::notes(protected, &gathered);
     Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
 }
@@ -113,7 +112,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     going.retain(|id, _| !before.has_snapshot(*id));
     let mut condemned = condemn(&snapshots, &going, &before);
     let (runs, folders) = gathered.shown();
-    let mut out_of_the_way = before.clone();
+    let mut out_of_the_way = before;
     out_of_the_way.extend(gathered.catalogue.tombstones.clone());
     let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
     let records: Vec<&PruneRecord> = prunes.records().collect();
@@ -123,12 +122,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
-    let mut orphans_seen = orphans.all_runs();
-    if request.forget.is_none() && !rule.keeps_all() {
-        let found = log::find(host, protected, gathered, (&condemned, &before), &recorded).await;
-        condemned.log = found.condemned;
-        orphans_seen.extend(found.orphans);
-    }
+    let orphans_seen = orphans.all_runs();
     let says_nothing_new = orphans_seen.is_subset(&recorded) || request.forget.is_some();
     if condemned.is_empty() && gathered.confirmed.is_empty() && (says_nothing_new || rule.keeps_all()) {
         return None;
@@ -265,8 +259,6 @@ pub async fn execute(
         executed: Vec::new(),
         pruned: BTreeSet::new(),
         dropped: BTreeSet::new(),
-        pruned_log: Vec::new(),
-        dropped_log: Vec::new(),
         warnings: BTreeSet::new(),
     };
     let prunes = &gathered.catalogue.prunes;
@@ -313,9 +305,6 @@ fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneReco
         executed: pruning.executed,
         pruned: pruning.pruned.into_iter().collect(),
         dropped: pruning.dropped.into_iter().collect(),
-        condemned_log: plan.map(|plan| prune_log(&plan.condemned.log)).unwrap_or_default(),
-        pruned_log: prune_log(&pruning.pruned_log),
-        dropped_log: prune_log(&pruning.dropped_log),
         stores: pruning.stores.into_values().collect(),
         warnings: pruning.warnings.into_iter().collect(),
         notes: Vec::new(),
@@ -323,10 +312,6 @@ fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneReco
     };
     result.message = steps::summary(&result, plan);
     result
-}
-
-fn prune_log(parts: &[CondemnedLog]) -> Vec<PrunedLog> {
-    parts.iter().map(PrunedLog::of).collect()
 }
 
 /// What this host knows of pruned snapshots would make them look lost.

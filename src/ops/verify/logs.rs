@@ -55,12 +55,10 @@ pub(super) fn wanted_on(
 ) {
     let listing = &catalogue.listings[store];
     let mut lacking = 0u64;
-    // What goes soon is brought nowhere.
-    let condemned = catalogue.prunes.condemned().logs;
-    for (id, held) in &survey.records {
+    for held in survey.records.values() {
         if held.stores.contains(&store) {
             wanted.extend(held.signed.needed().into_iter().map(|object| (object, BTreeSet::new())));
-        } else if !condemned.has(id.history, id.first, id.run) {
+        } else {
             lacking += held.signed.record.files.len() as u64;
         }
     }

@@ -7,7 +7,6 @@ mod ended;
 mod fewer;
 mod future;
 mod junk;
-mod logs;
 mod lowered;
 mod noted;
 mod scale;
