@@ -147,8 +147,11 @@ impl Cluster {
     pub(crate) fn kill(&mut self, name: &str) {
         let data = self.path(name);
         let file = fs::read_to_string(data.join("postmaster.pid")).unwrap();
-        kill(file.lines().next().unwrap().parse().unwrap());
-        while processes().into_iter().any(|process| process.cwd.as_ref() == Some(&data)) {
+        let number: i32 = file.lines().next().unwrap().parse().unwrap();
+        kill(number);
+        // One that nobody has waited for yet still counts as running: another server would refuse to start.
+        let is_left = || Path::new(&format!("/proc/{number}")).exists();
+        while is_left() || processes().into_iter().any(|process| process.cwd.as_ref() == Some(&data)) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         self.running.retain(|running| *running != data);
