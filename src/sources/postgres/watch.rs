@@ -22,7 +22,8 @@ use chrono::{DateTime, Utc};
 use std::{
     fs::{self, File},
     io::Read,
-    path::Path,
+    ops::Range,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -69,26 +70,63 @@ fn directory(data_dir: &Path, control: Option<&Control>, now: Timestamp) -> LogD
     }
 }
 
+/// The segments of a directory's log in which something was written between two places.
+struct Stretch {
+    wal: PathBuf,
+    history: HistoryId,
+    segment_bytes: u64,
+    from: Lsn,
+    to: Lsn,
+}
+
+impl Stretch {
+    /// From the end of a record at `from` up to `to`, where the server writes its next one. `None` where that would be too
+    /// much to read, or nobody knows whose directory it is.
+    fn of(data_dir: &Path, history: HistoryId, (from, to): (Lsn, Lsn)) -> Option<Self> {
+        let (control, _) = Control::read(data_dir).ok()?;
+        let segment_bytes = control.wal_segment_bytes;
+        let to = end_of_records(to, segment_bytes).max(from);
+        let wal = data_dir.join("pg_wal");
+        (to.0 - from.0 <= READ_BYTES_MAX).then_some(Stretch { wal, history, segment_bytes, from, to })
+    }
+
+    /// The numbers of its segments.
+    fn numbers(&self) -> Range<u64> {
+        let first = self.from.0 / self.segment_bytes;
+        if self.to == self.from { first..first } else { first..self.to.0.div_ceil(self.segment_bytes) }
+    }
+
+    fn name(&self, number: u64) -> SegmentName {
+        SegmentName::of_number(self.history.timeline, number, self.segment_bytes)
+    }
+
+    /// Up to where there is something in a segment.
+    fn end(&self, number: u64) -> Lsn {
+        Lsn((number + 1) * self.segment_bytes).min(self.to)
+    }
+
+    /// What is written of a segment, at most so many bytes.
+    fn read(&self, number: u64, most: u64) -> Option<Vec<u8>> {
+        let written = self.end(number).0 - number * self.segment_bytes;
+        read(&self.wal.join(self.name(number).to_string()), self.segment_bytes, written.min(most))
+    }
+
+    fn is_ours(&self, header: &SegmentHeader) -> bool {
+        header.system == self.history.system && header.segment_bytes == self.segment_bytes
+    }
+}
+
 /// How many transactions the log in a directory commits from the end of a record at `from` up to `to`; `None` where that
 /// is not certain: something was removed, is not written yet, or would be too much to read.
 pub(super) fn commits_between(data_dir: &Path, history: HistoryId, from: Lsn, to: Lsn) -> Option<u64> {
-    let (control, _) = Control::read(data_dir).ok()?;
-    let bytes = control.wal_segment_bytes;
-    let to = end_of_records(to, bytes);
-    if to <= from {
-        return Some(0);
-    }
-    if to.0 - from.0 > READ_BYTES_MAX {
-        return None;
-    }
+    let stretch = Stretch::of(data_dir, history, (from, to))?;
     let mut commits = 0;
-    for number in from.0 / bytes..=(to.0 - 1) / bytes {
-        let name = SegmentName::of_number(history.timeline, number, bytes);
-        let end = Lsn((number + 1) * bytes).min(to);
-        let content = read(&data_dir.join("pg_wal").join(name.to_string()), bytes, end.0 - number * bytes)?;
-        let (header, facts) = behind(content, name, from.0.saturating_sub(number * bytes))?;
+    for number in stretch.numbers() {
+        let content = stretch.read(number, u64::MAX)?;
+        let offset = from.0.saturating_sub(number * stretch.segment_bytes);
+        let (header, facts) = behind(content, stretch.name(number), offset)?;
         // What begins in one segment and ends in the next would be counted in neither.
-        if header.system != history.system || header.segment_bytes != bytes || facts.ends? < end {
+        if !stretch.is_ours(&header) || facts.ends? < stretch.end(number) {
             return None;
         }
         commits += facts.commits;
@@ -104,35 +142,23 @@ pub(super) fn commits_until(
     (from, to): (Lsn, Lsn),
     until: ServerTime,
 ) -> Option<u64> {
-    let (control, _) = Control::read(data_dir).ok()?;
-    let bytes = control.wal_segment_bytes;
-    let to = end_of_records(to, bytes);
-    if to <= from {
-        return Some(0);
-    }
-    if to.0 - from.0 > READ_BYTES_MAX {
-        return None;
-    }
-    let (mut count, last) = (0, (to.0 - 1) / bytes);
-    for number in from.0 / bytes..=last {
-        let name = |number: u64| SegmentName::of_number(history.timeline, number, bytes);
-        let path = |number: u64| data_dir.join("pg_wal").join(name(number).to_string());
-        let end = Lsn((number + 1) * bytes).min(to);
-        let mut content = read(&path(number), bytes, end.0 - number * bytes)?;
-        if number < last {
-            let tail = (TAIL_BYTES as u64).min(to.0 - (number + 1) * bytes);
-            content.extend(read(&path(number + 1), bytes, tail)?);
+    let stretch = Stretch::of(data_dir, history, (from, to))?;
+    let mut count = 0;
+    for number in stretch.numbers() {
+        let mut content = stretch.read(number, u64::MAX)?;
+        if number + 1 < stretch.numbers().end {
+            content.extend(stretch.read(number + 1, TAIL_BYTES as u64)?);
         }
         let header = SegmentHeader::read(&content).ok()?;
-        let found = commits::commits(&content, name(number), from, until)?;
-        if header.system != history.system || header.segment_bytes != bytes {
+        let found = commits::commits(&content, stretch.name(number), from, until)?;
+        if !stretch.is_ours(&header) {
             return None;
         }
         count += found.count;
         if found.is_past {
             return Some(count);
         }
-        if found.ends < end {
+        if found.ends < stretch.end(number) {
             return None;
         }
     }

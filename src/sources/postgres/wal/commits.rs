@@ -28,26 +28,24 @@ pub fn commits(bytes: &[u8], name: SegmentName, from: Lsn, until: ServerTime) ->
     let header = SegmentHeader::read(bytes).ok()?;
     header.check_name(name).ok()?;
     let walk = Walk { text: &bytes, header: &header, timeline: name.timeline, page_bytes: header.page_bytes as usize };
-    let (mut at, mut previous) = (walk.first_record()?, None::<Lsn>);
+    walk.first_record()?;
     let mut found = Commits { count: 0, is_past: false, ends: header.start };
-    let is_ours = |at: usize| (at as u64) < header.segment_bytes;
-    while let Some((start, record, next)) = walk.record(at).or_else(|| walk.record(walk.overwritten(at)?)) {
-        let follows = previous.is_none_or(|previous| record::previous(&record) == Some(previous));
-        if !is_ours(start) || !follows {
-            break;
+    walk.each(|start, record, next| {
+        let begins = walk.place(start);
+        if start as u64 >= header.segment_bytes {
+            return false;
         }
-        previous = Some(walk.place(start));
-        (at, found.ends) = (next, walk.place(next));
-        let told = record::told(&record, found.ends);
-        if told == Told::Switch {
-            found.ends = Lsn(header.start.0 + header.segment_bytes);
-            break;
-        }
-        match told {
-            Told::Commit(time) if walk.place(start) >= from && time <= until => found.count += 1,
-            Told::Commit(_) if walk.place(start) >= from => found.is_past = true,
+        found.ends = walk.place(next);
+        match record::told(record, found.ends) {
+            Told::Switch => {
+                found.ends = Lsn(header.start.0 + header.segment_bytes);
+                return false;
+            }
+            Told::Commit(time) if begins >= from && time <= until => found.count += 1,
+            Told::Commit(_) if begins >= from => found.is_past = true,
             _ => {}
         }
-    }
+        true
+    });
     Some(found)
 }

@@ -104,7 +104,7 @@ impl Walk<'_> {
 
     /// Visits the whole records, with where each begins and where the next one may, until the visitor has seen enough.
     /// Gives where a record begins that creates a tablespace, and of which the segment has only the beginning.
-    fn each(&self, mut visit: impl FnMut(usize, &[u8], usize) -> bool) -> Option<Lsn> {
+    pub(super) fn each(&self, mut visit: impl FnMut(usize, &[u8], usize) -> bool) -> Option<Lsn> {
         let mut at = self.first_record()?;
         let mut previous: Option<Lsn> = None;
         while let Some((start, record, next)) = self.record(at).or_else(|| self.record(self.overwritten(at)?)) {
@@ -173,7 +173,7 @@ impl Walk<'_> {
     }
 
     /// Where the log goes on after a record at an offset of which a server that was killed wrote only some pages.
-    pub(super) fn overwritten(&self, at: usize) -> Option<usize> {
+    fn overwritten(&self, at: usize) -> Option<usize> {
         let mut page_at = (at / self.page_bytes + 1) * self.page_bytes;
         loop {
             let page = self.page(page_at)?;
@@ -186,7 +186,7 @@ impl Walk<'_> {
     }
 
     /// The whole record at an offset: where it begins, what is looked into of it, and where the next one may begin.
-    pub(super) fn record(&self, at: usize) -> Option<(usize, Vec<u8>, usize)> {
+    fn record(&self, at: usize) -> Option<(usize, Vec<u8>, usize)> {
         let start = self.start_of(at)?;
         let total = usize::try_from(u32_at(&self.text.get(start, 4)?, 0)?).ok()?;
         if total < HEADER_BYTES || total > self.text.length() {
