@@ -67,9 +67,7 @@ impl Fetching<'_> {
             return Err(self.failed("pieces of it were stored with different contents", Code::Refused));
         }
         let parts: Vec<&LogObject> = plan.files.iter().collect();
-        let served = (self.request.file, parts.as_slice());
-        let opened = open_served(self.repository, &self.identities, &plan, served, &detours).await;
-        self.put(&opened.map_err(|failure| self.retold(failure))?)
+        self.serve(&plan, &parts).await
     }
 }
 

@@ -186,20 +186,7 @@ impl Fetching<'_> {
                 let ahead = plan.after(self.request.file).take(AHEAD_FILES).copied().collect();
                 self.bring(object, ahead).await
             }
-            Planned::Beginning(parts) => {
-                let detours = Detours::default();
-                let served = (self.request.file, parts.as_slice());
-                if plan.segment_bytes > LARGE_BYTES {
-                    let pending = Pending::create(&self.request.target).map_err(|error| self.unwritten(&error))?;
-                    let output = Arc::new(pending.file.try_clone().map_err(|error| self.unwritten(&error))?);
-                    let served = serve_into(self.repository, &self.identities, plan, served, &detours, &output).await;
-                    served.map_err(|failure| self.retold(failure))?;
-                    pending.publish().map_err(|error| self.unwritten(&error))?;
-                    return Ok(Fetched::Here);
-                }
-                let opened = open_served(self.repository, &self.identities, plan, served, &detours).await;
-                self.put(&opened.map_err(|failure| self.retold(failure))?)
-            }
+            Planned::Beginning(parts) => self.serve(plan, &parts).await,
         }
     }
 
@@ -340,20 +327,42 @@ impl Fetching<'_> {
             let bytes = opened.map_err(|failure| self.retold(failure))?;
             return put(target, &bytes).map_err(|error| self.unwritten(&error));
         }
+        let open = async |output: &Arc<File>| {
+            open_into(self.repository, &self.identities, source, object, &detours, (output, 0)).await
+        };
+        self.written(target, open).await
+    }
+
+    /// Gives what there is of a segment, put together from its parts.
+    pub(super) async fn serve(&self, plan: &LogPlan, parts: &[&LogObject]) -> Result<Fetched, Failure> {
+        let (target, served, detours) = (&self.request.target, (self.request.file, parts), Detours::default());
+        if plan.segment_bytes <= LARGE_BYTES {
+            let opened = open_served(self.repository, &self.identities, plan, served, &detours).await;
+            let bytes = opened.map_err(|failure| self.retold(failure))?;
+            put(target, &bytes).map_err(|error| self.unwritten(&error))?;
+        } else {
+            let serve = async |output: &Arc<File>| {
+                serve_into(self.repository, &self.identities, plan, served, &detours, output).await
+            };
+            self.written(target, serve).await?;
+        }
+        Ok(Fetched::Here)
+    }
+
+    /// Has a file written beside its target, and gives it its name once it is right.
+    async fn written(
+        &self,
+        target: &Path,
+        write: impl AsyncFnOnce(&Arc<File>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let pending = Pending::create(target).map_err(|error| self.unwritten(&error))?;
         let output = Arc::new(pending.file.try_clone().map_err(|error| self.unwritten(&error))?);
-        let opened = open_into(self.repository, &self.identities, source, object, &detours, (&output, 0)).await;
-        opened.map_err(|failure| self.retold(failure))?;
+        write(&output).await.map_err(|failure| self.retold(failure))?;
         pending.publish().map_err(|error| self.unwritten(&error))
     }
 
     fn unwritten(&self, error: &io::Error) -> Failure {
         self.failed(&format!("{}: {error}", self.request.target.display()), Code::Failed)
-    }
-
-    pub(super) fn put(&self, bytes: &[u8]) -> Result<Fetched, Failure> {
-        put(&self.request.target, bytes).map_err(|error| self.unwritten(&error))?;
-        Ok(Fetched::Here)
     }
 
     fn within_bounds(&self, ahead: Vec<LogObject>) -> Vec<LogObject> {
