@@ -97,17 +97,9 @@ impl Attempt {
             Ok(taken) => comparable(taken, manifest.replayed(trial.disaster_at)),
             Err(failure) => Some(Err(format!("they cannot be read: {failure}"))),
         };
-        let fingerprints = comparable.and_then(|comparable| match comparable {
-            Ok((fingerprints, place)) => {
-                self.compared = Some(Ok(place));
-                Some((fingerprints, place))
-            }
-            Err(why) => {
-                self.compared = Some(Err(why));
-                None
-            }
-        });
-        Ok(Restored { manifest, fingerprints })
+        self.compared =
+            comparable.as_ref().map(|comparable| comparable.as_ref().map(|(_, place)| *place).map_err(Clone::clone));
+        Ok(Restored { manifest, fingerprints: comparable.and_then(Result::ok) })
     }
 
     /// Checks on threads of their own: a query may take long, and an interruption does not wait for it.

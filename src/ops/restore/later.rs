@@ -50,7 +50,7 @@ impl Replay {
                 break;
             }
             let open = async |number| {
-                let (object, _) = self.files().get(LogFile::Segment(name(number)))?;
+                let (object, _) = self.files()?.get(LogFile::Segment(name(number)))?;
                 archive::open_file(repository, identities, source, object, detours).await.ok()
             };
             let mut here = match content.take() {

@@ -51,8 +51,8 @@ pub(super) struct Replay {
     range: LogRange,
     /// Where the snapshot's timeline is left for a newer one.
     leaves_at: Option<Lsn>,
-    /// What the stores have now, also of what does not count.
-    files: LogFiles,
+    /// What the stores have now, also of what does not count; only where something does not.
+    files: Option<LogFiles>,
     recovery: Recovery,
     access: LogAccess,
     notes: Vec<String>,
@@ -114,7 +114,7 @@ pub(super) async fn prepare(
                 }
                 let warnings = proof.nothing_is_overrun(identities, detours).await?;
                 let mut replay = Replay { warnings, ..Replay::of(request, plan, range, history.as_ref()) };
-                replay.files = LogFiles::of(range.history.system, records());
+                replay.files = request.as_of.map(|_| LogFiles::of(range.history.system, records()));
                 if !survey.refused.is_empty() {
                     let count = survey.refused.len();
                     replay
@@ -239,7 +239,7 @@ impl Replay {
             plan,
             range: range.clone(),
             leaves_at: leaves_at.map(|ancestor| ancestor.until),
-            files: LogFiles::default(),
+            files: None,
             recovery,
             access: request.log_access.clone(),
             notes,
@@ -247,9 +247,9 @@ impl Replay {
         }
     }
 
-    /// What the stores have of the log now.
-    pub(super) fn files(&self) -> &LogFiles {
-        &self.files
+    /// What the stores have of the log now, where that is more than what counts.
+    pub(super) fn files(&self) -> Option<&LogFiles> {
+        self.files.as_ref()
     }
 
     /// What the snapshot needs of the log.
