@@ -106,7 +106,7 @@ pub(super) async fn find(keys: &Keys<'_>, request: &RevokeRequest) -> Result<Opt
         return Ok(Some(Begun::going_on(pending)));
     }
     let repository = &keys.host.repository;
-    let is_trusted = repository.signers.fingerprints().iter().any(|signer| signer.as_str() == request.signer);
+    let is_trusted = keys.trusts(&request.signer);
     let found = async {
         let survey = repository.survey_vouches().await;
         unread::of_vouches(repository, &survey, repository.vouched().await)?;

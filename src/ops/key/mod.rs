@@ -45,6 +45,11 @@ pub struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
+    /// Whether this host trusts a signer.
+    fn trusts(&self, signer: &str) -> bool {
+        self.host.repository.signers.fingerprints().iter().any(|trusted| trusted.as_str() == signer)
+    }
+
     /// Waits for nobody: two changes at once are a mistake.
     pub fn open(host: &'a Host, settings: &'a Settings) -> Result<Self, Failure> {
         let directory = host.state_dir.join("keys");

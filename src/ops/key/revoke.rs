@@ -67,8 +67,7 @@ async fn perform(
     begun.keep(keys)?;
     let file = &keys.settings.host.allowed_signers;
     let Begun { pending, gathered, left_out } = begun;
-    let is_trusted = repository.signers.fingerprints().iter().any(|signer| signer.as_str() == request.signer);
-    let behind = put(repository, &pending.vouches, is_trusted).await?;
+    let behind = put(repository, &pending.vouches, keys.trusts(&request.signer)).await?;
     let before = read_editable(file)?;
     let after = signers::text_without(&before, &request.signer);
     if after != before {

@@ -170,12 +170,7 @@ impl Reader for Files {
     fn read(&self, entry: usize, file: Option<&File>, first: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         let from = first * self.block_bytes;
         let filled = match (self.contents.get(entry), file) {
-            (Some(Content::Held(held)), _) => {
-                let held = usize::try_from(from).ok().and_then(|from| held.get(from..)).unwrap_or_default();
-                let held = &held[..held.len().min(bytes.len())];
-                bytes[..held.len()].copy_from_slice(held);
-                held.len()
-            }
+            (Some(Content::Held(held)), _) => read_held(held, from, bytes),
             (Some(Content::File(place)), Some(file)) => {
                 // What grows is in the log: no more is read than was planned.
                 let planned = place.stamp.size.saturating_sub(from).min(bytes.len() as u64) as usize;
@@ -220,6 +215,14 @@ impl Reader for Files {
     fn is_doubtful(&self, entry: usize, block: u64) -> bool {
         self.doubtful.get().is_some_and(|doubtful| doubtful.contains(&(entry, block)))
     }
+}
+
+/// The same of what is held in memory.
+pub(super) fn read_held(held: &[u8], from: u64, bytes: &mut [u8]) -> usize {
+    let rest = usize::try_from(from).ok().and_then(|from| held.get(from..)).unwrap_or_default();
+    let filled = rest.len().min(bytes.len());
+    bytes[..filled].copy_from_slice(&rest[..filled]);
+    filled
 }
 
 /// Reads as much as there is.

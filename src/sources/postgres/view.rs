@@ -7,7 +7,7 @@ use super::{
     Server,
     control::{self, Control},
     failures,
-    files::{Content, Files, item},
+    files::{Content, Files, item, read_held},
     fingerprint::Taking,
     past::Past,
     session::Session,
@@ -140,10 +140,8 @@ impl PostgresView {
             let piece = &mut buffer[..((to - at) * block_bytes) as usize];
             match late {
                 Some(bytes) => {
-                    let rest = bytes.get((at * block_bytes) as usize..).unwrap_or_default();
-                    let held = rest.len().min(piece.len());
-                    piece[..held].copy_from_slice(&rest[..held]);
-                    piece[held..].fill(0);
+                    let filled = read_held(bytes, at * block_bytes, piece);
+                    piece[filled..].fill(0);
                 }
                 None => {
                     self.files.read(entry, file.as_ref(), at, piece)?;

@@ -3,19 +3,14 @@
 
 use super::{
     cluster::Cluster,
-    follower::{Follower, eventually},
+    follower::{Follower, eventually, quiet},
 };
 use crate::{needs::needs, support::run};
 use std::{collections::BTreeMap, fs};
 
 /// A copy of the server and of the host's configuration, as a copied machine has them. Both write on from the same place.
 fn twins(program: &str) -> Cluster {
-    let mut cluster = super::ledger(program);
-    cluster.stop("data");
-    cluster.configure("data", "archive_mode = off\nmax_slot_wal_keep_size = '1GB'\n");
-    cluster.start("data");
-    cluster.name_programs();
-    cluster.sql("data", "ledger", &["CREATE TABLE numbered (n int PRIMARY KEY)"]);
+    let mut cluster = quiet(program);
     let follower = Follower::start(&cluster, &["--create-slot"]);
     cluster.wait_for("data", "SELECT count(*) FROM pg_stat_replication", "1");
     assert!(cluster.backup(&[]).code < 2);

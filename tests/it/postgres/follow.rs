@@ -2,22 +2,11 @@
 
 use super::{
     cluster::{BALANCED, Cluster},
-    follower::{Follower, eventually},
+    follower::{Follower, eventually, quiet},
 };
 use crate::{needs::needs, support::run};
 use recoup::core::log::Lsn;
 use std::{fs, thread, time::Duration};
-
-/// A cluster that archives nothing by itself, and keeps a bounded log for slots.
-fn quiet(program: &str) -> Cluster {
-    let mut cluster = super::ledger(program);
-    cluster.stop("data");
-    cluster.configure("data", "archive_mode = off\nmax_slot_wal_keep_size = '1GB'\n");
-    cluster.start("data");
-    cluster.name_programs();
-    cluster.sql("data", "ledger", &["CREATE TABLE numbered (n int PRIMARY KEY)"]);
-    cluster
-}
 
 /// Commits a number; gives the place in the log behind it, and the moment.
 fn commit(cluster: &Cluster, server: &str, n: u32) -> (Lsn, String) {

@@ -11,6 +11,17 @@ use std::{
     time::Duration,
 };
 
+/// A cluster that archives nothing by itself, and keeps a bounded log for slots.
+pub(super) fn quiet(program: &str) -> Cluster {
+    let mut cluster = super::ledger(program);
+    cluster.stop("data");
+    cluster.configure("data", "archive_mode = off\nmax_slot_wal_keep_size = '1GB'\n");
+    cluster.start("data");
+    cluster.name_programs();
+    cluster.sql("data", "ledger", &["CREATE TABLE numbered (n int PRIMARY KEY)"]);
+    cluster
+}
+
 /// Somebody who follows the ledger.
 pub(super) struct Follower {
     child: Child,
