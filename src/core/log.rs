@@ -347,6 +347,13 @@ impl LogRange {
         (first..=last).map(move |number| SegmentName::of_number(timeline, number, bytes))
     }
 
+    /// The files of it, with what its timeline grew out of: without them no replay begins.
+    pub fn needed(&self) -> Vec<LogFile> {
+        let timeline = self.history.timeline;
+        let history = (timeline > FIRST_TIMELINE).then_some(LogFile::History(timeline));
+        history.into_iter().chain(self.segments().map(LogFile::Segment)).collect()
+    }
+
     /// Why the range cannot be right, if so.
     pub fn contradiction(&self) -> Option<&'static str> {
         if !segment_bytes_are_valid(self.segment_bytes) {

@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Waits until enough stores hold every file of a range. Each one that arrives begins the source's patience anew.
 pub(super) async fn until_durable(host: &Host, protected: &Protected, range: &LogRange) -> Result<(), Failure> {
     refuse_foreign(host, protected, range.history.system)?;
-    let needed = needed(range);
+    let needed = range.needed();
     let mut shipping = protected.source.log_shipping();
     let mut log_dir = shipping.as_ref().map(|shipping| shipping.log_dir.clone());
     let patience = shipping.as_ref().map_or(Duration::from_secs(60), |shipping| shipping.patience);
@@ -187,12 +187,6 @@ fn archive_step(source: &SourceName) -> String {
     )
 }
 
-/// The files of a range, with what its timeline grew out of.
-fn needed(range: &LogRange) -> Vec<LogFile> {
-    let history = (range.history.timeline > 1).then_some(LogFile::History(range.history.timeline));
-    history.into_iter().chain(range.segments().map(LogFile::Segment)).collect()
-}
-
 /// The files that too few stores hold.
 async fn missing(host: &Host, protected: &Protected, range: &LogRange, needed: &[LogFile]) -> Vec<LogFile> {
     let held = stores_by_file(&host.repository, &protected.name, range.history).await;
@@ -256,7 +250,7 @@ mod tests {
             stopped_at: "2026-11-22T10:00:00Z".parse().unwrap(),
             next_transaction: None,
         };
-        let names: Vec<String> = needed(&range).iter().map(ToString::to_string).collect();
+        let names: Vec<String> = range.needed().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["00000002.history", "000000020000000000000001", "000000020000000000000002"]);
     }
 }

@@ -1,7 +1,9 @@
 //! What a prune needs to know: what is committed, what must stay, and whether its clock can be believed.
 
 use super::{
-    PruneRequest, held,
+    PruneRequest,
+    durable::{dated, discount_ruined, holders, newest_durable},
+    held,
     quorum::{self, Quorum},
     vetoes::{self, Vetoes},
 };
@@ -11,19 +13,17 @@ use crate::{
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
         plan::prune::{Known as KnownSnapshot, Remains, Snapshots, second_look, writers},
-        policy::is_durable,
         prune::{Because, Condemned, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
-        retention::{Dated, Rule, ahead, doubts, expired, interval},
+        retention::{Rule, ahead, doubts, expired, interval},
         time::Timestamp,
     },
     format::{prune as prune_format, signature},
     ops::{
         host::{Host, Protected},
-        state::{Known, Level, SourceState},
+        state::{Level, SourceState},
     },
     repository::{
-        catalogue::{Catalogue, Committed, Needed, Refusal, StoreListing},
-        head::StoreStatus,
+        catalogue::{Catalogue, Committed, Refusal},
         layout,
     },
 };
@@ -296,102 +296,6 @@ fn doubtful(protected: &Protected, doubts: &[String]) -> Failure {
         .next_step(format!(
             "recoup prune {name} --dry-run --confirm={name} shows what would go; if that is right, add --confirm={name}"
         ))
-}
-
-/// The stores that have committed a snapshot, and those that may have.
-fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
-    let name = layout::snapshot_object(id, layout::INVENTORY);
-    let holds = |status: &StoreStatus, shows: bool| match status {
-        StoreStatus::Ready => shows,
-        StoreStatus::Foreign(_) => false,
-        _ => true,
-    };
-    let listings = catalogue.listings.iter();
-    listings
-        .filter(|listing| holds(&listing.status, listing.objects.contains_key(&name)))
-        .map(|listing| listing.store.clone())
-        .collect()
-}
-
-fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
-    let places = host.repository.places();
-    let of = |(id, committed): (&SnapshotId, &Committed)| {
-        let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
-        let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
-        (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
-    };
-    catalogue.snapshots.iter().map(of).collect()
-}
-
-/// The newest snapshot that enough stores hold all of, and every newer one that they may hold all of.
-async fn newest_durable(
-    host: &Host,
-    protected: &Protected,
-    known: &Known,
-    catalogue: &mut Catalogue,
-) -> (Option<SnapshotId>, BTreeSet<SnapshotId>) {
-    let places = host.repository.places();
-    let unasked: BTreeSet<String> = catalogue
-        .listings
-        .iter()
-        .filter(|listing| !matches!(listing.status, StoreStatus::Ready | StoreStatus::Foreign(_)))
-        .map(|listing| listing.store.clone())
-        .collect();
-    let mut perhaps = BTreeSet::new();
-    let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
-    for id in ids {
-        let uses = catalogue.snapshots[&id].inventory.uses.clone();
-        host.repository.read_runs(catalogue, &uses).await;
-        let mut complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
-        // What was found damaged is of the right size all the same.
-        let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
-        complete.retain(|store| {
-            known.damaged.get(store).is_none_or(|damaged| !needed.iter().any(|object| damaged.contains(&object.name)))
-        });
-        if is_durable(&protected.policy.copies, &places, &complete) {
-            return (Some(id), perhaps);
-        }
-        let at_most = complete.union(&unasked).cloned().collect();
-        if perhaps.is_empty() && is_durable(&protected.policy.copies, &places, &at_most) {
-            perhaps.insert(id);
-        }
-    }
-    (None, perhaps)
-}
-
-/// Whether the stores together have every one of these objects, as far as is known; those too that none has alone.
-pub(super) fn have_together(catalogue: &Catalogue, known: &Known, needed: &[Needed]) -> bool {
-    let has = |listing: &StoreListing, object: &Needed| {
-        let held = listing.objects.get(&object.name);
-        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
-            && !known.damaged.get(&listing.store).is_some_and(|damaged| damaged.contains(&object.name))
-    };
-    needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
-}
-
-/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
-/// store is silent, it may have what the others lack. Looks no further back than the rule counts.
-async fn discount_ruined(
-    host: &Host,
-    known: &Known,
-    catalogue: &mut Catalogue,
-    dated: &mut BTreeMap<SnapshotId, Dated>,
-    keep_last: Option<u64>,
-) {
-    let mut wanted = keep_last.unwrap_or(0);
-    if catalogue.ready().count() < catalogue.listings.len() {
-        return;
-    }
-    for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
-        if wanted == 0 {
-            return;
-        }
-        let uses = catalogue.snapshots[id].inventory.uses.clone();
-        host.repository.read_runs(catalogue, &uses).await;
-        let needed = catalogue.needed(&catalogue.snapshots[id]);
-        dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed));
-        wanted -= u64::from(dated.durable);
-    }
 }
 
 /// A drill may name a snapshot that never was: only what is there, and is what the drill restored, is proven.

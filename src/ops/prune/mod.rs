@@ -4,6 +4,7 @@
 //! Deleting is for a later run, so that a wrong plan can be stopped; `now` does both at once. Whatever a run that died
 //! has left, the next one finishes: first pending plans, then executed ones on stores that lagged, then a new plan.
 
+mod durable;
 mod execute;
 mod gather;
 mod held;
@@ -30,6 +31,7 @@ use crate::{
     repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
+use durable::{have_together, log_holders};
 use execute::Pruning;
 use gather::Gathered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,9 +192,12 @@ async fn check_forgotten(
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
     let damaged = &known.damaged;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
+    let log = log_holders(&host.repository, &known, &gathered.catalogue, committed.inventory.log.as_ref()).await;
     let is_whole = |at: &usize| {
-        let known = damaged.get(&gathered.catalogue.listings[*at].store);
+        let store = &gathered.catalogue.listings[*at].store;
+        let known = damaged.get(store);
         !needed.iter().any(|object| known.is_some_and(|known| known.contains(&object.name)))
+            && log.values().all(|holders| holders.contains(store))
     };
     let whole: BTreeSet<usize> = gathered.catalogue.complete_on(&committed).into_iter().filter(is_whole).collect();
     if !whole.is_empty() {
@@ -205,7 +210,8 @@ async fn check_forgotten(
         ));
     }
     // The stores together may have what none has alone.
-    if !needed.is_empty() && gather::have_together(&gathered.catalogue, &known, &needed) {
+    let all = (&needed[..], committed.inventory.log.as_ref());
+    if !needed.is_empty() && have_together(&host.repository, &gathered.catalogue, &known, all).await {
         let cause = "the stores together have all of it, as far as is known".to_owned();
         return Err(refuse(
             Code::Refused,

@@ -167,3 +167,64 @@ fn what_is_lost_everywhere_of_18_is_named_first() {
         what_is_lost_everywhere_is_named_first("postgres18");
     }
 }
+
+/// The objects of the log on a store, with their bytes.
+fn log_of(cluster: &Cluster, store: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = crate::site::files_below(&cluster.path(store).join("sources/ledger/log"));
+    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn sequence_numbers(cluster: &Cluster) -> Vec<u64> {
+    let listed = run(&mut cluster.recoup(["list", "ledger", "--json"])).json();
+    listed["snapshots"].as_array().unwrap().iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect()
+}
+
+/// A snapshot whose own log is lost everywhere cannot be restored: the one before it stays, whatever the rule says.
+#[test]
+fn a_snapshot_without_its_log_pushes_none_out() {
+    if !(needs("postgres15") && needs("setpriv")) {
+        return;
+    }
+    let cluster = super::ledger("postgres15");
+    fs::write(cluster.path("R/policies/default.toml"), "[retention]\nkeep_last = 1\n").unwrap();
+    cluster.backup(&[]).expect_code(0);
+    cluster.drained("data");
+    run(&mut cluster.recoup(["copy"])).expect_code(0);
+    let before = ["a", "b", "c"].map(|store| log_of(&cluster, store));
+    cluster.backup(&[]).expect_code(0);
+    cluster.drained("data");
+    run(&mut cluster.recoup(["copy"])).expect_code(0);
+    let stores = ["a", "b", "c"].map(|store| log_of(&cluster, store));
+    let new = || stores.iter().zip(&before).flat_map(|(now, before)| now.iter().filter(|file| !before.contains(file)));
+    assert!(new().count() >= 6);
+    let is_payload = |path: &Path| path.extension().is_some_and(|ending| ending == "age");
+    type Spoil<'s> = (&'s str, &'s dyn Fn(&Path));
+    let cut = |path: &Path| {
+        if is_payload(path) {
+            fs::write(path, "").unwrap()
+        }
+    };
+    let flip = |path: &Path| {
+        if is_payload(path) {
+            damage(path)
+        }
+    };
+    let unsay = |path: &Path| {
+        if !is_payload(path) {
+            fs::write(path, "{}").unwrap()
+        }
+    };
+    let spoils: [Spoil<'_>; 4] =
+        [("cut", &cut), ("flipped", &flip), ("not recorded", &unsay), ("removed", &|path| remove(path))];
+    for (what, spoil) in spoils {
+        new().for_each(|(path, _)| spoil(path));
+        assert_eq!(run(&mut cluster.recoup(["verify", "--all"])).code, if what == "removed" { 0 } else { 2 }, "{what}");
+        let pruned = run(&mut cluster.recoup(["prune", "ledger", "--yes", "--now", "--confirm=ledger"]));
+        assert!(pruned.code <= 1, "{what}: {pruned:?}");
+        assert_eq!(sequence_numbers(&cluster), [1, 2], "{what}: {pruned:?}");
+        new().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    }
+    run(&mut cluster.recoup(["verify", "--all"])).expect_code(0);
+    run(&mut cluster.recoup(["prune", "ledger", "--yes", "--now", "--confirm=ledger"])).expect_code(0);
+    assert_eq!(sequence_numbers(&cluster), [2]);
+}

@@ -1,0 +1,175 @@
+//! Which snapshots are whole, on enough stores or on any: what they need of packs, and of the log.
+
+use crate::{
+    core::{
+        id::SnapshotId,
+        log::{LogFile, LogRange, LogRecordId},
+        policy::is_durable,
+        retention::Dated,
+    },
+    ops::{
+        host::{Host, Protected},
+        state::Known,
+    },
+    repository::{
+        Repository,
+        catalogue::{Catalogue, Committed, Needed, StoreListing},
+        head::StoreStatus,
+        layout,
+        log::{HeldLog, committed},
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The stores that have committed a snapshot, and those that may have.
+pub(super) fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
+    let name = layout::snapshot_object(id, layout::INVENTORY);
+    let holds = |status: &StoreStatus, shows: bool| match status {
+        StoreStatus::Ready => shows,
+        StoreStatus::Foreign(_) => false,
+        _ => true,
+    };
+    let listings = catalogue.listings.iter();
+    listings
+        .filter(|listing| holds(&listing.status, listing.objects.contains_key(&name)))
+        .map(|listing| listing.store.clone())
+        .collect()
+}
+
+pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
+    let places = host.repository.places();
+    let of = |(id, committed): (&SnapshotId, &Committed)| {
+        let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
+        let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
+        (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
+    };
+    catalogue.snapshots.iter().map(of).collect()
+}
+
+/// The newest snapshot that enough stores hold all of, and every newer one that they may hold all of.
+pub(super) async fn newest_durable(
+    host: &Host,
+    protected: &Protected,
+    known: &Known,
+    catalogue: &mut Catalogue,
+) -> (Option<SnapshotId>, BTreeSet<SnapshotId>) {
+    let places = host.repository.places();
+    let unasked: BTreeSet<String> = catalogue
+        .listings
+        .iter()
+        .filter(|listing| !matches!(listing.status, StoreStatus::Ready | StoreStatus::Foreign(_)))
+        .map(|listing| listing.store.clone())
+        .collect();
+    let mut perhaps = BTreeSet::new();
+    let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
+    for id in ids {
+        let inventory = catalogue.snapshots[&id].inventory.clone();
+        host.repository.read_runs(catalogue, &inventory.uses).await;
+        let mut complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
+        // What was found damaged is of the right size all the same.
+        let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
+        complete.retain(|store| {
+            known.damaged.get(store).is_none_or(|damaged| !needed.iter().any(|object| damaged.contains(&object.name)))
+        });
+        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
+        let is_enough = |also: &BTreeSet<String>| {
+            let mut parts = log.values().chain([&complete]).map(|holders| holders.union(also).cloned().collect());
+            parts.all(|holders| is_durable(&protected.policy.copies, &places, &holders))
+        };
+        if is_enough(&BTreeSet::new()) {
+            return (Some(id), perhaps);
+        }
+        if perhaps.is_empty() && is_enough(&unasked) {
+            perhaps.insert(id);
+        }
+    }
+    (None, perhaps)
+}
+
+/// Whether the stores together have all that a snapshot needs, as far as is known; that too which none has alone.
+pub(super) async fn have_together(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    known: &Known,
+    (needed, range): (&[Needed], Option<&LogRange>),
+) -> bool {
+    let has = |listing: &StoreListing, object: &Needed| {
+        let held = listing.objects.get(&object.name);
+        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
+            && !is_damaged(known, &listing.store, &object.name)
+    };
+    needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
+        && log_holders(repository, known, catalogue, range).await.values().all(|holders| !holders.is_empty())
+}
+
+/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
+/// store is silent, it may have what the others lack. Looks no further back than the rule counts.
+pub(super) async fn discount_ruined(
+    host: &Host,
+    known: &Known,
+    catalogue: &mut Catalogue,
+    dated: &mut BTreeMap<SnapshotId, Dated>,
+    keep_last: Option<u64>,
+) {
+    let mut wanted = keep_last.unwrap_or(0);
+    if catalogue.ready().count() < catalogue.listings.len() {
+        return;
+    }
+    for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
+        if wanted == 0 {
+            return;
+        }
+        let inventory = catalogue.snapshots[id].inventory.clone();
+        host.repository.read_runs(catalogue, &inventory.uses).await;
+        let needed = catalogue.needed(&catalogue.snapshots[id]);
+        dated.durable = match &needed {
+            Some(needed) => have_together(&host.repository, catalogue, known, (needed, inventory.log.as_ref())).await,
+            None => false,
+        };
+        wanted -= u64::from(dated.durable);
+    }
+}
+
+fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
+    known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
+}
+
+/// The stores that hold each file of a snapshot's own part of the log, from where its copy began to where it ended: as a
+/// record says that is believed, of the right size, and not known to be damaged. Without it no restore begins.
+pub(super) async fn log_holders(
+    repository: &Repository,
+    known: &Known,
+    catalogue: &Catalogue,
+    range: Option<&LogRange>,
+) -> BTreeMap<LogFile, BTreeSet<String>> {
+    let Some(range) = range else { return BTreeMap::new() };
+    let mut holders: BTreeMap<LogFile, BTreeSet<String>> =
+        range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+    let folder = layout::log_folder(range.history);
+    let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+    for at in catalogue.ready() {
+        let names = catalogue.listings[at].objects.keys().map(String::as_str);
+        let names: Vec<&str> = names.filter(|name| name.starts_with(&folder)).collect();
+        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| holders.contains_key(file)) {
+            records.entry(id).or_default().insert(at);
+        }
+    }
+    let survey = repository.read_log_records(&catalogue.source, records).await;
+    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
+    for (id, HeldLog { signed, stores }) in &survey.records {
+        let record_name = layout::log_record(*id);
+        for entry in &signed.record.files {
+            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
+            let name = layout::log_file(id.history, entry.file, id.run);
+            for at in stores.iter().filter(|at| !refused.contains(&(*id, **at))) {
+                let listing = &catalogue.listings[*at];
+                let is_right = listing.objects.get(&name) == Some(&entry.size)
+                    && ![&name, &record_name].iter().any(|name| is_damaged(known, &listing.store, name));
+                if is_right {
+                    of_file.insert(listing.store.clone());
+                }
+            }
+        }
+    }
+    holders
+}
