@@ -210,6 +210,10 @@ const CASES: &[(&str, Change)] = &[
     ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, true)], &[], Some("22T11:40:00")))),
     ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 3, true)], &[], None))),
     ("warning log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, false)], &[], Some("22T11:40:00")))),
+    ("critical log-forked", |facts| {
+        let forked = vec![LogFile::Segment(segment(4)), LogFile::Segment(segment(5))];
+        facts.sources[0].log = Some(LogState { forked, ..log(&[], &[], Some("22T11:40:00")) });
+    }),
     ("critical log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], None))),
     ("warning log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], Some("22T11:40:00")))),
     ("critical rpo-exceeded", |facts| facts.sources[0].log = Some(log(&[], &[], Some("22T10:59:59")))),
@@ -281,6 +285,7 @@ fn log(gaps: &[LogGap], thin: &[ThinFiles], covered: Option<&str>) -> LogState {
         last: Some(segment(6)),
         histories: vec![history],
         all_asked: true,
+        forked: Vec::new(),
     }
 }
 
