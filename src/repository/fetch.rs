@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 /// Something that a reader had to go round.
@@ -29,7 +29,7 @@ pub struct Detours {
     around: Mutex<BTreeSet<Detour>>,
     given_by: Mutex<BTreeSet<String>>,
     /// How often in a row each store kept its readers waiting.
-    waited_for: Mutex<BTreeMap<String, u32>>,
+    waited_for: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
 /// Kept waiting so often in a row, readers ask a store after all others: a dead one must not delay every single object,
@@ -37,6 +37,12 @@ pub struct Detours {
 const WAITS_MAX: u32 = 3;
 
 impl Detours {
+    /// A collection of its own that knows which stores keep readers waiting.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Detours { waited_for: self.waited_for.clone(), ..Detours::default() }
+    }
+
     /// Records one.
     pub fn add(&self, store: &str, object: &str, problem: Problem) {
         if problem == Problem::Unreachable {

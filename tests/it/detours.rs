@@ -70,6 +70,23 @@ impl Place {
     }
 }
 
+#[test]
+fn what_only_other_snapshots_lack_is_no_detour() {
+    let (site, machine, mut database) = (Site::new(3), Machine::new(0, "detours"), Database::new(512));
+    let process = |database: &Database| Process::new(&site, &machine, database);
+    let first = live(process(&database).backup(true)).unwrap().head.id;
+    let files = database.files.clone();
+    database.set("ledger.db", vec![9; 512 * 8]);
+    let lagging = process(&database);
+    lagging.faults[0].switch(Switch::Down);
+    let second = live(lagging.backup(true)).unwrap().head.id;
+    let restored = process(&database).expect_restored(first, &files);
+    assert_eq!(restored.went_round, []);
+    // What one of them does lack, is.
+    let restored = process(&database).expect_restored(second, &database.files);
+    assert!(restored.went_round.iter().all(|detour| detour.store == "a") && !restored.went_round.is_empty());
+}
+
 fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }

@@ -14,6 +14,7 @@ mod kills;
 mod moments;
 mod outside;
 mod restores;
+mod room;
 mod server;
 mod sound;
 mod switches;

@@ -24,7 +24,6 @@ impl Copying<'_> {
             let mut brought: BTreeMap<WriterId, u64> = BTreeMap::new();
             // A store that has a record has all before it: what cannot be brought now stands before the rest.
             let mut waiting: BTreeSet<WriterId> = BTreeSet::new();
-            let brought_before = self.stores[*at].seeded || self.stores[*at].copied_objects > 0;
             for (place, (signed, stores)) in &examined.records {
                 let has_it = stores.contains(at) && !examined.bad.contains_key(&(*at, *place));
                 // Another good record of the same number is a fork: both stay where they are.
@@ -53,9 +52,8 @@ impl Copying<'_> {
                         && finding.writer == Some(writer)
                 });
                 let gone = gone.count();
-                // A store that lost everything, lost its evidence with the rest.
-                let lost_all = !listed.keys().any(|(of, _)| *of == writer) && brought_before;
-                if gone > 0 && !lost_all {
+                // A store that was founded again has lost its evidence with the rest, and that is said.
+                if gone > 0 && !self.stores[*at].seeded {
                     self.evidence_was_removed = true;
                     self.notes.push(format!(
                         "store {store} had lost {gone} evidence records of writer {writer} that it had acknowledged; \
