@@ -1,6 +1,6 @@
 //! Too little room for a restored server is said before anything is written, of every file system that it goes to.
 
-use super::{cluster::Cluster, restores::tablespace};
+use super::restores::tablespace;
 use crate::{full_disk::Disk, needs::needs, site::names_in, support::Run};
 
 const MIB: u64 = 1 << 20;
@@ -24,7 +24,7 @@ fn too_little_room_is_said_before_anything_is_written() {
     if !(needs("postgres15") && needs("setpriv")) {
         return;
     }
-    let mut cluster = super::ledger("postgres15");
+    let cluster = super::ledger("postgres15");
     tablespace(&cluster, "wide");
     cluster.sql(
         "data",
