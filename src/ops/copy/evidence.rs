@@ -52,8 +52,11 @@ impl Copying<'_> {
                         && finding.writer == Some(writer)
                 });
                 let gone = gone.count();
-                // A store that was founded again has lost its evidence with the rest, and that is said.
-                if gone > 0 && !self.stores[*at].seeded {
+                // A store that lost everything, lost its evidence with the rest: it was founded again, now or by a run
+                // that did not get to its end.
+                let is_bare = self.stores[*at].seeded || !self.had_snapshots.contains(at);
+                let lost_all = is_bare && !listed.keys().any(|(of, _)| *of == writer);
+                if gone > 0 && !lost_all {
                     self.evidence_was_removed = true;
                     self.notes.push(format!(
                         "store {store} had lost {gone} evidence records of writer {writer} that it had acknowledged; \

@@ -28,14 +28,15 @@ use crate::{
     ops::state::Known,
     repository::{
         Repository,
-        catalogue::Needed,
+        catalogue::{Catalogue, Needed},
         fetch::problem_of,
         head::{self, StoreStatus},
+        layout,
     },
     stores::{Problem as StoreProblem, Replaced, StoreError},
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What to bring level.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +101,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
                 copy.find_store(at, Problem::Unreachable, why);
             }
         }
+        copy.note_snapshots(&catalogue);
         let log = repository.survey_log(&source, &catalogue.listings).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first: a store that has one is never brought what it names.
@@ -124,6 +126,8 @@ struct Copying<'a> {
     completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
     /// Stores that a dry run takes for founded, by position.
     founded: BTreeSet<usize>,
+    /// Stores that had a snapshot before this run, by position.
+    had_snapshots: BTreeSet<usize>,
     /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
     evidence_was_removed: bool,
     /// Stores that are left alone for the rest of the run, by position: full, or gone.
@@ -155,9 +159,17 @@ impl<'a> Copying<'a> {
             notes: Vec::new(),
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
+            had_snapshots: BTreeSet::new(),
             evidence_was_removed: false,
             stopped: BTreeMap::new(),
         }
+    }
+
+    fn note_snapshots(&mut self, catalogue: &Catalogue) {
+        let listings = catalogue.listings.iter().enumerate();
+        let has_any =
+            |names: &HashMap<String, u64>| names.keys().any(|name| layout::committed_snapshot(name).is_some());
+        self.had_snapshots.extend(listings.filter(|(_, listing)| has_any(&listing.objects)).map(|(at, _)| at));
     }
 
     fn count(&mut self, at: usize, replaced: &Replaced, size: u64) {
