@@ -5,15 +5,15 @@
 
 use super::{
     Repository,
-    catalogue::{Needed, Refusal, StoreListing},
+    catalogue::{Catalogue, Needed, Refusal},
     fetch::{Detours, NowhereIntact, problem_of},
-    head::{self, StoreStatus},
-    layout,
+    head, layout,
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SourceName},
-        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRecord, LogRecordId, forks},
+        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRange, LogRecord, LogRecordId, forks},
+        prune::CondemnedLogs,
         result::Problem,
     },
     format::{self, log as log_format, signature, signers},
@@ -160,6 +160,21 @@ pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFi
     names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
+/// The first file of a snapshot's own part of a log of which these names show no copy but such as are condemned.
+pub fn unsafe_part<'a>(
+    range: &LogRange,
+    condemned: &CondemnedLogs,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<LogFile> {
+    let is_safe = |(file, id): &(LogFile, LogRecordId)| {
+        id.history == range.history
+            && !condemned.has(id.history, *file, id.run)
+            && !condemned.has(id.history, id.first, id.run)
+    };
+    let safe: BTreeSet<LogFile> = committed(names).into_iter().filter(is_safe).map(|(file, _)| file).collect();
+    range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))
+}
+
 impl Repository {
     /// Lists the log of a source, or one history of it, on one store that must hold this repository.
     pub async fn log_names_on(
@@ -188,15 +203,17 @@ impl Repository {
         Ok(found.into_iter().filter_map(relative).collect())
     }
 
-    /// Reads every record that the listings show.
-    pub async fn survey_log(&self, source: &SourceName, listings: &[StoreListing]) -> LogSurvey {
+    /// Reads every record that the listings show. What an executed plan has deleted is not there, wherever it still lies.
+    pub async fn survey_log(&self, catalogue: &Catalogue) -> LogSurvey {
         let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
-        for (at, listing) in listings.iter().enumerate().filter(|(_, of)| of.status == StoreStatus::Ready) {
-            for id in listing.objects.keys().filter_map(|name| layout::log_record_of(name)) {
+        let gone = &catalogue.tombstones.logs;
+        for at in catalogue.ready() {
+            let records = catalogue.listings[at].objects.keys().filter_map(|name| layout::log_record_of(name));
+            for id in records.filter(|id| !gone.has(id.history, id.first, id.run)) {
                 holders.entry(id).or_default().insert(at);
             }
         }
-        self.read_log_records(source, holders).await
+        self.read_log_records(&catalogue.source, holders).await
     }
 
     /// Reads records, each from the first of its stores that has it right.

@@ -41,6 +41,11 @@ pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -
     let of = |(id, committed): (&SnapshotId, &Committed)| {
         let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
         let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
+        // It came too late for a plan that took its log, and was never acknowledged. It counts for nothing, even while a
+        // store is silent that may have what others lack.
+        let is_late =
+            |range: &LogRange| catalogue.tombstones.logs.may_have(range) && catalogue.lacking_of_log(range).is_some();
+        let durable = durable && !committed.inventory.log.as_ref().is_some_and(is_late);
         (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
     };
     catalogue.snapshots.iter().map(of).collect()
@@ -135,7 +140,8 @@ fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
 }
 
 /// The stores that hold each file of a snapshot's own part of the log, from where its copy began to where it ended: as a
-/// record says that is believed, of the right size, and not known to be damaged. Without it no restore begins.
+/// record says that is believed, of the right size, not known to be damaged, and not pruned where only that store lags.
+/// Without it no restore begins.
 pub(super) async fn log_holders(
     repository: &Repository,
     known: &Known,
@@ -150,7 +156,11 @@ pub(super) async fn log_holders(
     for at in catalogue.ready() {
         let names = catalogue.listings[at].objects.keys().map(String::as_str);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&folder)).collect();
-        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| holders.contains_key(file)) {
+        let gone = &catalogue.tombstones.logs;
+        let stays = |(file, id): &(LogFile, LogRecordId)| {
+            holders.contains_key(file) && ![*file, id.first].iter().any(|of| gone.has(id.history, *of, id.run))
+        };
+        for (_, id) in committed(names.into_iter()).into_iter().filter(stays) {
             records.entry(id).or_default().insert(at);
         }
     }

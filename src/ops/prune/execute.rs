@@ -9,7 +9,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
+        prune::{Because, Condemned, CondemnedLog, CondemnedSet, PruneRecord, Stage},
         result::PrunedStore,
     },
     format::{
@@ -24,7 +24,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{Prunes, SignedPrune, deleted_by, holders},
+        prunes::{Prunes, SignedPrune, complete, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -52,6 +52,9 @@ pub(super) struct Pruning<'a> {
     pub(super) executed: Vec<RunId>,
     pub(super) pruned: BTreeSet<SnapshotId>,
     pub(super) dropped: BTreeSet<SnapshotId>,
+    /// What they deleted of the log, and what they kept of it after all.
+    pub(super) pruned_log: Vec<CondemnedLog>,
+    pub(super) dropped_log: Vec<CondemnedLog>,
     pub(super) warnings: BTreeSet<String>,
 }
 
@@ -178,7 +181,7 @@ impl Pruning<'_> {
                 keep.remove(&snapshot.id);
             }
         }
-        look.second_look(&plan.record.condemned, &keep)
+        look.second_look((self.host, self.protected), &plan.record.condemned, &keep)
     }
 
     async fn record_and_delete(
@@ -189,6 +192,10 @@ impl Pruning<'_> {
         dropped: Condemned,
     ) -> Result<(), Failure> {
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        // Which runs of the log these are, the plan says, which stays.
+        let (condemned, dropped) = (condemned.unlisted(), dropped.unlisted());
+        self.pruned_log.extend(condemned.log.iter().cloned());
+        self.dropped_log.extend(dropped.log.iter().cloned());
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
@@ -203,10 +210,11 @@ impl Pruning<'_> {
         // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
         // good, and what either of them drops stays.
         let name = &self.protected.name;
-        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &published).await else {
+        let Some(mut records) = self.host.repository.executed_records(name, plan.record.plan, &published).await else {
             self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
             return Ok(());
         };
+        records.iter_mut().for_each(|signed| complete(&mut signed.record, &plan.record));
         let mut prunes = Prunes::default();
         prunes.executed.insert(plan.record.plan, records);
         let tombstones = prunes.tombstones();
@@ -269,7 +277,14 @@ impl Pruning<'_> {
             }
         }
         let mut tombstones = CondemnedSet::default();
-        finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
+        let needs = gathered.log_needs(&|_| false);
+        for records in finished {
+            let mut deleted = deleted_by(records);
+            // A standby may have committed since then what begins before all that there was.
+            let parts = records.iter().flat_map(|signed| &signed.record.condemned.log);
+            parts.filter(|part| !needs.spare(part)).for_each(|part| deleted.logs.spare(part));
+            tombstones.extend(deleted);
+        }
         self.delete(catalogue, &tombstones).await;
     }
 
@@ -341,15 +356,23 @@ impl Pruning<'_> {
     }
 }
 
-/// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
-/// them. No store ever shows a committed inventory without what it uses.
+/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then packs
+/// and all that is with them, and the files of the log. No store ever shows a committed inventory without what it uses,
+/// nor a record of the log without the files that it commits.
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
+        let is_record = || layout::log_record_of(name).is_some();
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,
             (None, Some(_)) => 1,
-            (None, None) => 2,
+            (None, None) => {
+                if is_record() {
+                    1
+                } else {
+                    2
+                }
+            }
         };
         phases[phase].push((name.clone(), *size));
     }

@@ -55,10 +55,12 @@ pub(super) fn wanted_on(
 ) {
     let listing = &catalogue.listings[store];
     let mut lacking = 0u64;
-    for held in survey.records.values() {
+    // What goes soon is brought nowhere.
+    let condemned = catalogue.prunes.condemned().logs;
+    for (id, held) in &survey.records {
         if held.stores.contains(&store) {
             wanted.extend(held.signed.needed().into_iter().map(|object| (object, BTreeSet::new())));
-        } else {
+        } else if !condemned.has(id.history, id.first, id.run) {
             lacking += held.signed.record.files.len() as u64;
         }
     }

@@ -7,6 +7,7 @@ mod ended;
 mod fewer;
 mod future;
 mod junk;
+mod logs;
 mod lowered;
 mod noted;
 mod scale;
