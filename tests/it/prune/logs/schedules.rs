@@ -233,6 +233,8 @@ impl Simulation {
         self.switches = [Switch::Up; 3];
         self.note("the end".to_owned());
         self.archive();
+        // A host keeps what its next snapshot builds on: the standby catches up, so that its next one counts.
+        self.standby_at = self.server.next - 1;
         for host in [0, 1, 0] {
             // A store that failed a moment ago is left alone no more.
             self.machines.iter().for_each(|machine| machine.clock.advance_seconds(600));
