@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod log;
 
-pub use log::{CondemnedLog, CondemnedLogs, LogBound, MAX_LOG_RUNS, end_of, list_runs};
+pub use log::{CondemnedLog, CondemnedLogs, LogBound, MAX_LOG_PARTS, MAX_LOG_RUNS, end_of, list_runs, start_of};
 
 /// The value of `format` in every record that this version reads and writes.
 pub const FORMAT: &str = "recoup-prune/1";
@@ -166,9 +166,7 @@ impl PruneRecord {
             Some("it confirms more snapshots than any record does")
         } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
             Some("it is a plan and drops something already")
-        } else if let Some(why) =
-            [&self.condemned, &self.dropped].into_iter().find_map(|of| CondemnedLog::contradiction(&of.log))
-        {
+        } else if let Some(why) = CondemnedLog::contradiction(&self.condemned.log, &self.dropped.log) {
             Some(why)
         } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {
             Some("one of its texts is not of printable characters, or too long")

@@ -32,10 +32,10 @@ mod tests {
     use crate::core::{
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
-        log::Lsn,
+        log::{HistoryId, Lsn},
         prune::{
-            Because, Condemned, CondemnedLog, CondemnedRun, CondemnedSnapshot, LogBound, MAX_LOG_RUNS, MAX_RUNS,
-            MAX_SNAPSHOTS, Stage,
+            Because, Condemned, CondemnedLog, CondemnedRun, CondemnedSnapshot, LogBound, MAX_LOG_PARTS, MAX_LOG_RUNS,
+            MAX_RUNS, MAX_SNAPSHOTS, Stage,
         },
     };
 
@@ -126,7 +126,7 @@ mod tests {
     fn records_that_cannot_be_right_are_refused() {
         let good = record(2);
         assert!(parse(&to_bytes(&good)).is_ok());
-        let spoilt: [fn(&mut PruneRecord); 9] = [
+        let spoilt: [fn(&mut PruneRecord); 10] = [
             |record| record.format = "recoup-prune/0".into(),
             |record| record.dropped.roots = record.condemned.roots.clone(),
             |record| record.writer = "\u{1b}[31m".into(),
@@ -137,8 +137,12 @@ mod tests {
             },
             |record| record.condemned.snapshots = vec![record.condemned.snapshots[0].clone(); MAX_SNAPSHOTS + 1],
             |record| record.condemned.log = vec![log(MAX_LOG_RUNS + 1)],
-            |record| record.condemned.log = vec![log(1); 5000],
+            |record| {
+                let of = |timeline| CondemnedLog { history: HistoryId { system: 7, timeline }, ..log(1) };
+                record.condemned.log = (1..=MAX_LOG_PARTS as u32 + 1).map(of).collect();
+            },
             |record| record.condemned.log = vec![CondemnedLog { segment_bytes: 3 << 20, ..log(1) }],
+            |record| record.condemned.log = vec![log(1), CondemnedLog { files: 2, ..log(2) }],
         ];
         for spoil in spoilt {
             let mut bad = good.clone();

@@ -198,12 +198,15 @@ impl Repository {
         }))
         .await;
         let prunes = self.read_prunes(source, &listings).await;
+        let mut tombstones = prunes.tombstones();
+        let names = listings.iter().flat_map(|listing| listing.objects.keys());
+        tombstones.logs.spare_beyond(names.filter_map(|name| layout::log_name_of(name)));
         let mut catalogue = Catalogue {
             source: source.clone(),
             listings,
             snapshots: BTreeMap::new(),
             spoilt: BTreeMap::new(),
-            tombstones: prunes.tombstones(),
+            tombstones,
             deleted: prunes.deleted(),
             prunes,
             refused: Vec::new(),

@@ -160,17 +160,45 @@ pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFi
     names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
+/// The stores, by position, that hold each file of a snapshot's own part of the log, from where its copy began to where
+/// it ended: as one of the read records says, of the right size, as far as is known not damaged, and not pruned where
+/// only that store lags. Without it no restore begins.
+pub fn holders_of(
+    catalogue: &Catalogue,
+    range: &LogRange,
+    survey: &LogSurvey,
+    is_damaged: impl Fn(usize, &str) -> bool,
+) -> BTreeMap<LogFile, BTreeSet<usize>> {
+    let mut holders: BTreeMap<LogFile, BTreeSet<usize>> =
+        range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
+    let gone = &catalogue.tombstones.logs;
+    let of_history = survey.records.iter().filter(|(id, _)| id.history == range.history);
+    for (id, HeldLog { signed, stores }) in of_history {
+        let record_name = layout::log_record(*id);
+        for entry in signed.record.files.iter().filter(|entry| !gone.has(id.history, entry.file, id.run)) {
+            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
+            let name = layout::log_file(id.history, entry.file, id.run);
+            let is_right = |at: &&usize| {
+                catalogue.listings[**at].objects.get(&name) == Some(&entry.size)
+                    && !refused.contains(&(*id, **at))
+                    && ![&name, &record_name].iter().any(|name| is_damaged(**at, name))
+            };
+            of_file.extend(stores.iter().filter(is_right));
+        }
+    }
+    holders
+}
+
 /// The first file of a snapshot's own part of a log of which these names show no copy but such as are condemned.
 pub fn unsafe_part<'a>(
     range: &LogRange,
     condemned: &CondemnedLogs,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<LogFile> {
-    let is_safe = |(file, id): &(LogFile, LogRecordId)| {
-        id.history == range.history
-            && !condemned.has(id.history, *file, id.run)
-            && !condemned.has(id.history, id.first, id.run)
-    };
+    // A record stays with any file that it names.
+    let is_safe =
+        |(file, id): &(LogFile, LogRecordId)| id.history == range.history && !condemned.has(id.history, *file, id.run);
     let safe: BTreeSet<LogFile> = committed(names).into_iter().filter(is_safe).map(|(file, _)| file).collect();
     range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))
 }
@@ -203,13 +231,26 @@ impl Repository {
         Ok(found.into_iter().filter_map(relative).collect())
     }
 
-    /// Reads every record that the listings show. What an executed plan has deleted is not there, wherever it still lies.
+    /// Reads every record that the listings show. What executed plans have deleted all files of is not there, wherever
+    /// it still lies.
     pub async fn survey_log(&self, catalogue: &Catalogue) -> LogSurvey {
-        let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+        let mut survey = self.survey_all_log(catalogue).await;
         let gone = &catalogue.tombstones.logs;
+        let is_read: BTreeSet<LogRecordId> = survey.records.keys().copied().collect();
+        survey.records.retain(|_, held| !gone.has_record(&held.signed.record));
+        // Of what cannot be read only the name tells; with a good one elsewhere it shares that one's lot.
+        survey.refused.retain(|RefusedLog { id, .. }| match is_read.contains(id) {
+            true => survey.records.contains_key(id),
+            false => !gone.has(id.history, id.first, id.run),
+        });
+        survey
+    }
+
+    /// The same with what still lies there of what was deleted.
+    pub async fn survey_all_log(&self, catalogue: &Catalogue) -> LogSurvey {
+        let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
         for at in catalogue.ready() {
-            let records = catalogue.listings[at].objects.keys().filter_map(|name| layout::log_record_of(name));
-            for id in records.filter(|id| !gone.has(id.history, id.first, id.run)) {
+            for id in catalogue.listings[at].objects.keys().filter_map(|name| layout::log_record_of(name)) {
                 holders.entry(id).or_default().insert(at);
             }
         }

@@ -143,8 +143,7 @@ impl PrunedSource {
 pub struct PrunedLog {
     /// The history.
     pub history: HistoryId,
-    /// `before`: what lies before a position; `pieces`: pieces of segments that are there as a whole; `all`: the whole
-    /// history.
+    /// `before`: what lies before a position; `all`: the whole history.
     pub what: &'static str,
     /// The position that they lie before; none where all goes.
     pub before: Option<Lsn>,
@@ -159,7 +158,6 @@ impl PrunedLog {
     pub fn of(part: &CondemnedLog) -> Self {
         let (what, before) = match part.bound {
             LogBound::Before(at) => ("before", Some(at)),
-            LogBound::PiecesBefore(at) => ("pieces", Some(at)),
             LogBound::Everything => ("all", None),
         };
         PrunedLog { history: part.history, what, before, files: part.files, bytes: part.bytes }

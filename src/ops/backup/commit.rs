@@ -10,7 +10,7 @@ use crate::{
         id::SourceName,
         inventory::{Inventory, Parent},
         policy::{Copies, is_durable},
-        prune::{CondemnedSet, PruneRecord},
+        prune::{CondemnedSet, LogBound, PruneRecord},
     },
     format::{seal::SealedObject, signature},
     repository::{layout, log::unsafe_part},
@@ -98,6 +98,13 @@ async fn heed(
     // What it needs of the log is newer than anything that a plan condemns; but for a standby that lags behind, or a
     // server that was set back.
     let range = inventory.log.as_ref()?;
+    // A plan that came meanwhile may have been looked at for the last time before this was committed: then it takes
+    // what leads on from here, though not what lies here. What was there before the run is in order: no plan leaves a
+    // hole behind what it leaves.
+    if let Some(reach) = unknown.logs.beyond_start(range) {
+        let until = if reach < LogBound::EVERYWHERE { format!(" before {reach}") } else { String::new() };
+        return Some(why(format!("the log of {}{until}", range.history.system)));
+    }
     if !avoided.logs.may_have(range) && !unknown.logs.may_have(range) {
         return None;
     }

@@ -26,10 +26,10 @@ impl Copying<'_> {
     ) {
         let mut complete = true;
         let condemned = catalogue.prunes.condemned().logs;
-        for (id, held) in &survey.records {
+        for held in survey.records.values() {
             let committed = held.stores.contains(&store);
             // What goes soon is mended where it is, and brought nowhere else.
-            if !committed && condemned.has(id.history, id.first, id.run) {
+            if !committed && condemned.has_record(&held.signed.record) {
                 continue;
             }
             complete &= self.level_record(catalogue, held, store, damaged).await || committed;

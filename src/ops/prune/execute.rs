@@ -168,7 +168,8 @@ impl Pruning<'_> {
         if look.quorum.stores > self.quorum.stores {
             self.quorum = look.quorum.clone();
         }
-        let (condemned, dropped) = self.judge(plan, &look);
+        let (mut condemned, mut dropped) = self.judge(plan, &look);
+        look.look_into_records(self.host, &mut condemned, &mut dropped).await;
         self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
     }
 
@@ -181,7 +182,7 @@ impl Pruning<'_> {
                 keep.remove(&snapshot.id);
             }
         }
-        look.second_look((self.host, self.protected), &plan.record.condemned, &keep)
+        look.second_look(&plan.record.condemned, &keep)
     }
 
     async fn record_and_delete(
@@ -192,6 +193,8 @@ impl Pruning<'_> {
         dropped: Condemned,
     ) -> Result<(), Failure> {
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        let mut judged = CondemnedSet::default();
+        judged.add(&condemned);
         // Which runs of the log these are, the plan says, which stays.
         let (condemned, dropped) = (condemned.unlisted(), dropped.unlisted());
         self.pruned_log.extend(condemned.log.iter().cloned());
@@ -217,7 +220,9 @@ impl Pruning<'_> {
         records.iter_mut().for_each(|signed| complete(&mut signed.record, &plan.record));
         let mut prunes = Prunes::default();
         prunes.executed.insert(plan.record.plan, records);
-        let tombstones = prunes.tombstones();
+        let mut tombstones = prunes.tombstones();
+        // Of the log nothing goes by the word of another host's record alone: it gets a look of its own first.
+        tombstones.logs = tombstones.logs.intersection(&judged.logs);
         self.pruned.extend(tombstones.snapshots());
         self.delete(catalogue, &tombstones).await;
         Ok(())
@@ -277,13 +282,19 @@ impl Pruning<'_> {
             }
         }
         let mut tombstones = CondemnedSet::default();
-        let needs = gathered.log_needs(&|_| false);
-        for records in finished {
-            let mut deleted = deleted_by(records);
-            // A standby may have committed since then what begins before all that there was.
-            let parts = records.iter().flat_map(|signed| &signed.record.condemned.log);
-            parts.filter(|part| !needs.spare(part)).for_each(|part| deleted.logs.spare(part));
-            tombstones.extend(deleted);
+        let executed = finished.iter().flat_map(|records| records.iter());
+        let parts = executed.flat_map(|of| of.record.condemned.log.iter().map(|part| (of.record.plan, part)));
+        let (plans, parts): (Vec<RunId>, Vec<&CondemnedLog>) = parts.unzip();
+        let stays = gathered.log_that_stays(self.host, &parts).await;
+        finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
+        for (at, why) in stays {
+            tombstones.logs.spare(parts[at]);
+            if let Some(why) = why {
+                self.warnings.insert(format!(
+                    "plan {} is executed, and deletes files of log {} of {}, which stay where they still lie: {why}",
+                    plans[at], parts[at].history, self.protected.name
+                ));
+            }
         }
         self.delete(catalogue, &tombstones).await;
     }
@@ -356,9 +367,9 @@ impl Pruning<'_> {
     }
 }
 
-/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then packs
-/// and all that is with them, and the files of the log. No store ever shows a committed inventory without what it uses,
-/// nor a record of the log without the files that it commits.
+/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then
+/// packs and all that is with them, and the files of the log. No store ever shows a committed inventory without what it
+/// uses, nor a record of the log without the files that it commits.
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {

@@ -51,8 +51,6 @@ pub(super) struct Gathered {
     proven: Option<SnapshotId>,
     /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
     noted: BTreeSet<SnapshotId>,
-    /// By store: objects that were found damaged.
-    damaged: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Gathers, and refuses what must not be acted upon.
@@ -125,7 +123,6 @@ pub(super) async fn gather(
         vetoes,
         proven,
         noted,
-        damaged: known.damaged,
         catalogue,
     })
 }
@@ -139,20 +136,10 @@ impl Gathered {
     }
 
     /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
-    pub(super) fn second_look(
-        &self,
-        (host, protected): (&Host, &Protected),
-        plan: &Condemned,
-        keep: &BTreeSet<SnapshotId>,
-    ) -> (Condemned, Condemned) {
+    pub(super) fn second_look(&self, plan: &Condemned, keep: &BTreeSet<SnapshotId>) -> (Condemned, Condemned) {
         let (mut rest, mut dropped) = self.remains.spared(second_look(plan, &self.snapshots(), keep));
-        (rest.log, dropped.log) = self.look_at_log(&plan.log, &rest, protected, host);
+        (rest.log, dropped.log) = self.look_at_log(&plan.log, &rest);
         (rest, dropped)
-    }
-
-    /// Whether an object was found damaged on a store.
-    pub(super) fn is_damaged(&self, store: &str, object: &str) -> bool {
-        self.damaged.get(store).is_some_and(|objects| objects.contains(object))
     }
 
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
@@ -232,8 +219,8 @@ pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (Snap
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
 }
 
-/// Why a snapshot goes that uses what was deleted. That its log was is told from what the stores show, so the second look
-/// is to find the same.
+/// Why a snapshot goes that uses what was deleted. That its log was is told from what the stores show, so the second
+/// look is to find the same.
 fn because(catalogue: &Catalogue, committed: &Committed) -> Because {
     match catalogue.tombstones.used_by(&committed.inventory) {
         Some(_) => Because::UsesPruned,

@@ -1,28 +1,30 @@
-//! The log in a prune: which runs lie wholly before what snapshots that stay need, and which pieces the whole segment
-//! has taken the place of.
+//! The log in a prune: which runs lie wholly before what snapshots that stay need.
 //!
 //! Names say which segments there are. Only the records of what may go are read: what else a run has stored is known
 //! from there alone, wherever the names of it were lost.
-
-mod pieces;
+//!
+//! Pieces of a segment go like everything else, and not sooner: whether the whole segment that is there begins with
+//! them nobody can tell who cannot open both, and another server's may hold what no other has.
 
 use super::gather::{Gathered, all_committed};
 use crate::{
     core::{
         id::{RunId, SnapshotId},
-        log::{HistoryId, LogFile, LogRecordId},
-        plan::prune::log::{CondemnedRuns, LogNeeds, StoredRun},
-        prune::{Condemned, CondemnedLog, CondemnedSet, LogBound, MAX_LOG_RUNS},
+        log::{HistoryId, LogEntry, LogFile, LogRecordId, Lsn},
+        plan::prune::log::{CondemnedRuns, LogNeeds, RunsOfSystem, StoredRun},
+        prune::{Condemned, CondemnedLog, CondemnedSet, LogBound, MAX_LOG_RUNS, end_of, start_of},
     },
     ops::{
         archive,
         host::{Host, Protected},
     },
-    repository::{catalogue::Refusal, layout, log::LogSurvey},
+    repository::{
+        catalogue::Refusal,
+        layout,
+        log::{HeldLog, LogSurvey, RefusedLog, SignedLog},
+    },
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-pub(super) use pieces::are_superseded;
 
 /// How many records are in memory at once.
 const CHUNK: usize = 1_000;
@@ -34,6 +36,8 @@ pub(super) struct LogFound {
     pub(super) condemned: Vec<CondemnedLog>,
     /// Runs that have stored files that lie before what is needed, and no record; a later plan may condemn them.
     pub(super) orphans: BTreeSet<RunId>,
+    /// What keeps the rest of the log, and should not, for people.
+    pub(super) notes: Vec<String>,
 }
 
 /// Finds what goes of the log together with the snapshots of a plan.
@@ -53,13 +57,20 @@ pub(super) async fn find(
     let mut gone = before.clone();
     gone.extend(gathered.catalogue.tombstones.clone());
     let bounds = Bounds::of(host, protected, gathered, &goes);
-    let mut finding = Finding { host, gathered, bounds, gone, seen, condemned: CondemnedRuns::default() };
+    let mut finding = Finding { host, gathered, bounds, gone, seen, systems: BTreeMap::new(), unread: BTreeMap::new() };
     let orphans = finding.find_old().await;
-    let mut condemned = std::mem::take(&mut finding.condemned).into_parts();
-    let runs: usize = condemned.iter().map(|part| part.runs.len()).sum();
-    let room = MAX_LOG_RUNS.saturating_sub(runs);
-    condemned.extend(pieces::find(host, protected, gathered, (&finding.gone, &finding.bounds), room).await);
-    LogFound { condemned, orphans }
+    let mut condemned = CondemnedRuns::default();
+    for (system, runs) in finding.systems {
+        finding.bounds.bound(system).into_iter().for_each(|bound| runs.clone().condemn(bound, &mut condemned));
+    }
+    let note = |(history, (begins, run)): (HistoryId, (Lsn, RunId))| {
+        format!(
+            "{}: the log of {history} is kept from {begins} on, because a record of run {run} cannot be read, or is \
+             none; recoup verify",
+            protected.name
+        )
+    };
+    LogFound { condemned: condemned.into_parts(), orphans, notes: finding.unread.into_iter().map(note).collect() }
 }
 
 /// Up to where the log of each system goes.
@@ -130,59 +141,77 @@ struct Finding<'a> {
     gone: CondemnedSet,
     /// Runs that earlier plans have seen without a record.
     seen: &'a BTreeSet<RunId>,
-    condemned: CondemnedRuns,
+    /// What was found of each.
+    systems: BTreeMap<u64, RunsOfSystem>,
+    /// By history: the first place from which a run stays whose record cannot be read.
+    unread: BTreeMap<HistoryId, (Lsn, RunId)>,
 }
 
 impl Finding<'_> {
-    /// Condemns what lies before what is needed; gives the runs that have no record.
+    /// Finds out what lies before what is needed, and what of it stays; gives the runs that have no record.
     async fn find_old(&mut self) -> BTreeSet<RunId> {
         let shown = self.shown();
-        let shown: Vec<(&(HistoryId, RunId), &Shown)> = shown.iter().filter(|(_, shown)| !shown.stays).collect();
+        let (stay, may_go): (Vec<_>, Vec<_>) = shown.iter().partition(|(_, shown)| shown.stays);
+        for ((history, _), shown) in stay {
+            self.stays(*history, shown);
+        }
         let mut orphans = BTreeSet::new();
-        for chunk in shown.chunks(CHUNK) {
-            let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+        for chunk in may_go.chunks(CHUNK) {
+            let survey = read_records(self.host, self.gathered, chunk.iter().copied()).await;
             for ((history, run), shown) in chunk {
-                for (first, at) in shown.to_read() {
-                    let id = LogRecordId { history: *history, first, run: *run };
-                    holders.entry(id).or_default().insert(at);
+                if let Some(stored) = self.stored(*history, *run, shown, &survey) {
+                    self.systems.entry(history.system).or_default().add(&stored);
+                    continue;
                 }
-            }
-            let survey = self.host.repository.read_log_records(&self.gathered.catalogue.source, holders).await;
-            for ((history, run), shown) in chunk {
-                let bound = self.bounds.bound(history.system);
-                match self.stored(*history, *run, shown, &survey).zip(bound) {
-                    Some((stored, bound)) => drop(self.condemned.take(&stored, bound)),
-                    None if shown.records.is_empty() => drop(orphans.insert(*run)),
-                    None => {}
+                let begins = self.stays(*history, shown);
+                if shown.records.is_empty() {
+                    orphans.insert(*run);
+                } else if let Some(begins) = begins {
+                    let first = self.unread.entry(*history).or_insert((begins, *run));
+                    *first = (begins, *run).min(*first);
                 }
             }
         }
         orphans
     }
 
+    /// Notes from where on a run stays.
+    fn stays(&mut self, history: HistoryId, shown: &Shown) -> Option<Lsn> {
+        let files = || shown.files.iter().map(|(file, _)| file).chain(shown.records.iter().map(|(file, _)| file));
+        let begins = match self.bounds.size(history.system) {
+            Some(size) => files().filter_map(|file| start_of(*file, size)).min()?,
+            // Where it lies nobody can say.
+            None => Lsn(0),
+        };
+        self.systems.entry(history.system).or_default().stays_from(begins);
+        Some(begins)
+    }
+
     /// What the stores show of the runs that may go.
-    fn shown(&self) -> ShownRuns {
-        let mut lowest: BTreeSet<(HistoryId, LogFile, RunId)> = BTreeSet::new();
+    fn shown(&mut self) -> ShownRuns {
+        // In the order of the log, so that what is not looked at lies behind all that is.
+        let mut lowest: BTreeSet<(u64, HistoryId, LogFile, RunId)> = BTreeSet::new();
         for (_, named) in self.gathered.log_names() {
             let (history, file, run) = named.parts();
             if self.bounds.may_go(history, file) && !self.gone.logs.has(history, file, run) {
-                lowest.insert((history, file, run));
+                let size = self.bounds.size(history.system);
+                let ends = size.and_then(|size| end_of(file, size)).map_or(u64::MAX, |end| end.0);
+                lowest.insert((ends, history, file, run));
             }
             // More than one plan takes are not looked at.
-            if lowest.len() > MAX_LOG_RUNS {
-                lowest.pop_last();
+            if lowest.len() > MAX_LOG_RUNS
+                && let Some((ends, history, ..)) = lowest.pop_last()
+            {
+                self.systems.entry(history.system).or_default().stays_from(Lsn(ends));
             }
         }
         let mut shown: ShownRuns =
-            lowest.into_iter().map(|(history, _, run)| ((history, run), Shown::default())).collect();
+            lowest.into_iter().map(|(_, history, _, run)| ((history, run), Shown::default())).collect();
         for (at, named) in self.gathered.log_names() {
             let (history, file, run) = named.parts();
             let Some(of_run) = shown.get_mut(&(history, run)) else { continue };
             of_run.stays |= !self.bounds.may_go(history, file);
-            match named {
-                LogName::File(_, _, _, size) => of_run.files.push((file, size)),
-                LogName::Record(_) => of_run.records.push((file, at)),
-            }
+            of_run.add(at, named);
         }
         shown
     }
@@ -194,7 +223,7 @@ impl Finding<'_> {
         for (first, _) in shown.to_read() {
             let id = LogRecordId { history, first, run };
             let Some(held) = survey.records.get(&id) else {
-                if self.is_lost(id, survey) {
+                if is_lost(self.gathered, id, survey) {
                     continue;
                 }
                 return None;
@@ -217,14 +246,39 @@ impl Finding<'_> {
         let bytes = files.values().fold(0u64, |sum, size| sum.saturating_add(*size));
         Some(StoredRun { history, segment_bytes, run, files: files.into_keys().collect(), bytes })
     }
+}
 
-    /// Whether a record is damaged wherever it is, and every store was asked.
-    fn is_lost(&self, id: LogRecordId, survey: &LogSurvey) -> bool {
-        let catalogue = &self.gathered.catalogue;
-        let mut refused = survey.refused.iter().filter(|refused| refused.id == id).peekable();
-        catalogue.ready().count() == catalogue.listings.len()
-            && refused.peek().is_some()
-            && refused.all(|refused| matches!(refused.why, Refusal::Damaged(_)))
+/// Reads the records of some runs.
+async fn read_records<'s>(
+    host: &Host,
+    gathered: &Gathered,
+    runs: impl Iterator<Item = (&'s (HistoryId, RunId), &'s Shown)>,
+) -> LogSurvey {
+    let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
+    for ((history, run), shown) in runs {
+        for (first, at) in shown.to_read() {
+            let id = LogRecordId { history: *history, first, run: *run };
+            holders.entry(id).or_default().insert(at);
+        }
+    }
+    host.repository.read_log_records(&gathered.catalogue.source, holders).await
+}
+
+/// Whether a record is damaged wherever it is, and every store was asked.
+fn is_lost(gathered: &Gathered, id: LogRecordId, survey: &LogSurvey) -> bool {
+    let catalogue = &gathered.catalogue;
+    let mut refused = survey.refused.iter().filter(|refused| refused.id == id).peekable();
+    catalogue.ready().count() == catalogue.listings.len()
+        && refused.peek().is_some()
+        && refused.all(|refused| matches!(refused.why, Refusal::Damaged(_)))
+}
+
+impl Shown {
+    fn add(&mut self, at: usize, named: LogName) {
+        match named {
+            LogName::File(_, file, _, size) => self.files.push((file, size)),
+            LogName::Record(id) => self.records.push((id.first, at)),
+        }
     }
 }
 
@@ -283,14 +337,55 @@ impl Gathered {
         LogNeeds::of(kept.map(|(_, committed)| &committed.inventory), newest.map(|committed| &committed.inventory))
     }
 
-    /// Whether a run of a part has stored something that is not within its bound. No plan is made so; and the record of
-    /// such a run must stay.
-    fn reaches_beyond(&self, part: &CondemnedLog) -> bool {
-        let runs: BTreeSet<RunId> = part.runs.iter().copied().collect();
-        self.log_names().any(|(_, named)| {
+    /// Which parts name a run that has stored something that is not within their bound. No plan is made so; and the
+    /// record of such a run must stay.
+    fn names_reach_beyond(&self, parts: &[&CondemnedLog]) -> BTreeSet<usize> {
+        let by_run = by_run(parts);
+        let mut beyond = BTreeSet::new();
+        for (_, named) in self.log_names() {
             let (history, file, run) = named.parts();
-            history == part.history && !part.bound.covers(file, part.segment_bytes) && runs.contains(&run)
-        })
+            let of_run = by_run.get(&(history, run)).into_iter().flatten();
+            beyond.extend(of_run.filter(|at| !parts[**at].bound.covers(file, parts[**at].segment_bytes)));
+        }
+        beyond
+    }
+
+    /// Which parts have a record that says so, or that cannot be read. Of what was executed long ago one may be left on
+    /// a store that lagged whose signer nobody trusts any more, and nobody vouched for: it commits nothing.
+    async fn records_reach_beyond(&self, host: &Host, parts: &[&CondemnedLog], is_executed: bool) -> BTreeSet<usize> {
+        let by_run = by_run(parts);
+        let mut shown = ShownRuns::new();
+        for (at, named) in self.log_names() {
+            let (history, _, run) = named.parts();
+            if by_run.contains_key(&(history, run)) {
+                shown.entry((history, run)).or_default().add(at, named);
+            }
+        }
+        let shown: Vec<_> = shown.iter().collect();
+        let mut beyond = BTreeSet::new();
+        for chunk in shown.chunks(CHUNK) {
+            let survey = read_records(host, self, chunk.iter().copied()).await;
+            let mut note = |(history, run): (HistoryId, RunId), is_beyond: &dyn Fn(&CondemnedLog) -> bool| {
+                let of_run = by_run.get(&(history, run)).into_iter().flatten().copied();
+                // Where everything goes it does not matter what there is.
+                let is_bounded = |part: &CondemnedLog| part.bound != LogBound::Everything;
+                beyond.extend(of_run.filter(|at| is_bounded(parts[*at]) && is_beyond(parts[*at])));
+            };
+            for (id, HeldLog { signed: SignedLog { record, .. }, .. }) in &survey.records {
+                let covers = |part: &CondemnedLog, entry: &LogEntry| part.bound.covers(entry.file, part.segment_bytes);
+                note((id.history, id.run), &|part| {
+                    record.segment_bytes != part.segment_bytes || !record.files.iter().all(|entry| covers(part, entry))
+                });
+            }
+            let commits_nothing = |why: &Refusal| is_executed && matches!(why, Refusal::Untrusted(_));
+            let is_unread = |RefusedLog { id, why, .. }: &&RefusedLog| {
+                !survey.records.contains_key(id) && !commits_nothing(why) && !is_lost(self, *id, &survey)
+            };
+            for RefusedLog { id, .. } in survey.refused.iter().filter(is_unread) {
+                note((id.history, id.run), &|_| true);
+            }
+        }
+        beyond
     }
 
     /// The second look at the log, once it is known which snapshots of a plan go: what still goes with them, and what
@@ -299,17 +394,59 @@ impl Gathered {
         &self,
         plan: &[CondemnedLog],
         going: &Condemned,
-        protected: &Protected,
-        host: &Host,
     ) -> (Vec<CondemnedLog>, Vec<CondemnedLog>) {
         let going: BTreeSet<SnapshotId> = going.snapshots.iter().map(|snapshot| snapshot.id).collect();
         let needs = self.log_needs(&|id| going.contains(&id));
-        let goes = |part: &CondemnedLog| {
-            self.remains.is_nothing()
-                && needs.spare(part)
-                && !self.reaches_beyond(part)
-                && (!matches!(part.bound, LogBound::PiecesBefore(_)) || are_superseded(host, protected, self, part))
-        };
-        plan.iter().cloned().partition(goes)
+        let beyond = self.names_reach_beyond(&plan.iter().collect::<Vec<_>>());
+        let goes = |at: usize| self.remains.is_nothing() && needs.spare(&plan[at]) && !beyond.contains(&at);
+        let (goes, stays): (Vec<usize>, Vec<usize>) = (0..plan.len()).partition(|at| goes(*at));
+        let parts = |of: Vec<usize>| of.into_iter().map(|at| plan[at].clone()).collect();
+        (parts(goes), parts(stays))
     }
+
+    /// Moves what cannot go by its records from what goes to what is dropped.
+    pub(super) async fn look_into_records(&self, host: &Host, goes: &mut Condemned, dropped: &mut Condemned) {
+        let parts = std::mem::take(&mut goes.log);
+        let beyond = self.records_reach_beyond(host, &parts.iter().collect::<Vec<_>>(), false).await;
+        for (at, part) in parts.into_iter().enumerate() {
+            if beyond.contains(&at) { &mut *dropped } else { &mut *goes }.log.push(part);
+        }
+    }
+
+    /// Which parts of executed plans must not be deleted any further, by their positions, and why if it is for somebody
+    /// to know: they get the looks that those of a pending plan get, whatever the records of their execution say.
+    pub(super) async fn log_that_stays(
+        &self,
+        host: &Host,
+        parts: &[&CondemnedLog],
+    ) -> BTreeMap<usize, Option<&'static str>> {
+        let needs = self.log_needs(&|_| false);
+        let mut beyond = self.names_reach_beyond(parts);
+        beyond.extend(self.records_reach_beyond(host, parts, true).await);
+        let why = |(at, part): (usize, &&CondemnedLog)| {
+            if !needs.spare(part) {
+                // A standby may have committed since then what begins before all that there was.
+                Some((at, None))
+            } else if !self.remains.is_nothing() {
+                Some((at, Some("what is held, and nobody shows, may need them")))
+            } else if beyond.contains(&at) {
+                Some((at, Some("its runs have stored more than it may delete")))
+            } else {
+                None
+            }
+        };
+        let listed = parts.iter().enumerate().filter(|(_, part)| !part.runs.is_empty());
+        listed.filter_map(why).collect()
+    }
+}
+
+/// The positions of the parts that name a run.
+fn by_run(parts: &[&CondemnedLog]) -> BTreeMap<(HistoryId, RunId), Vec<usize>> {
+    let mut by_run: BTreeMap<(HistoryId, RunId), Vec<usize>> = BTreeMap::new();
+    for (at, part) in parts.iter().enumerate() {
+        for run in &part.runs {
+            by_run.entry((part.history, *run)).or_default().push(at);
+        }
+    }
+    by_run
 }

@@ -97,14 +97,23 @@ pub async fn prepare(
         let level = gathered.level(host, protected);
         level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
     }
-    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
-    let steps = steps::steps(host, protected, &gathered, &request, plan.as_ref());
-    let notes = steps::notes(protected, &gathered);
+    let (plan, of_log) = match request.cancel {
+        Some(_) => (None, Vec::new()),
+        None => plan(host, protected, &gathered, &request).await,
+    };
+    let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
+    let mut notes = steps::notes(protected, &gathered);
+    notes.extend(of_log);
     Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
 }
 
-/// The new plan; `None` where there is nothing to say.
-async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
+/// The new plan; `None` where there is nothing to say. And what keeps a part of the log that should go.
+async fn plan(
+    host: &Host,
+    protected: &Protected,
+    gathered: &Gathered,
+    request: &PruneRequest,
+) -> (Option<PruneRecord>, Vec<String>) {
     let prunes = &gathered.catalogue.prunes;
     let before = prunes.condemned();
     let snapshots = gathered.snapshots();
@@ -125,17 +134,18 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
-    let mut orphans_seen = orphans.all_runs();
+    let (mut orphans_seen, mut notes) = (orphans.all_runs(), Vec::new());
     if request.forget.is_none() && !rule.keeps_all() {
         let found = log::find(host, protected, gathered, (&condemned, &before), &recorded).await;
         condemned.log = found.condemned;
         orphans_seen.extend(found.orphans);
+        notes = found.notes;
     }
     let says_nothing_new = orphans_seen.is_subset(&recorded) || request.forget.is_some();
     if condemned.is_empty() && gathered.confirmed.is_empty() && (says_nothing_new || rule.keeps_all()) {
-        return None;
+        return (None, notes);
     }
-    Some(PruneRecord {
+    let record = PruneRecord {
         format: FORMAT.to_owned(),
         stage: Stage::Planned,
         repository: host.repository.id,
@@ -151,7 +161,8 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
         orphans_seen: orphans_seen.into_iter().take(crate::core::prune::MAX_RUNS).collect(),
         writers_seen: gathered.writers.clone(),
         confirmed: gathered.confirmed.clone(),
-    })
+    };
+    (Some(record), notes)
 }
 
 /// Only what no store has whole can be given up; for that, every store must have been asked.

@@ -10,7 +10,7 @@ use crate::{
         size::size_text,
         time::format_duration,
     },
-    ops::host::{Host, Protected},
+    ops::host::Protected,
 };
 
 /// How many snapshots are named one by one.
@@ -18,7 +18,6 @@ const NAMED: usize = 8;
 
 /// What would be done, in order.
 pub(super) fn steps(
-    host: &Host,
     protected: &Protected,
     gathered: &Gathered,
     request: &PruneRequest,
@@ -33,7 +32,7 @@ pub(super) fn steps(
     let mut pending: Vec<_> = prunes.pending.values().map(|signed| &signed.record).collect();
     pending.sort_by_key(|record| (record.created_at, record.plan));
     for record in pending {
-        let (condemned, dropped) = gathered.second_look((host, protected), &record.condemned, &gathered.kept());
+        let (condemned, dropped) = gathered.second_look(&record.condemned, &gathered.kept());
         let what = condemned_text(&condemned);
         steps.push(format!("{name}: execute plan {} of {}: delete {what}", record.plan, record.created_at));
         if !dropped.snapshots.is_empty() {
@@ -119,13 +118,10 @@ fn condemned_text(condemned: &Condemned) -> String {
 fn log_text(of: &PrunedLog) -> String {
     let PrunedLog { history, files, .. } = of;
     let size = size_text(of.bytes);
-    let counted = |one: &str, many: &str| format!("{files} {}", if *files == 1 { one } else { many });
-    match (of.what, of.before) {
-        ("pieces", Some(at)) => {
-            format!("{} of whole segments of log {history} before {at} ({size})", counted("piece", "pieces"))
-        }
-        (_, Some(at)) => format!("{} of log {history} before {at} ({size})", counted("file", "files")),
-        (_, None) => format!("all {} of log {history} ({size})", counted("file", "files")),
+    let files = format!("{files} {}", if *files == 1 { "file" } else { "files" });
+    match of.before {
+        Some(at) => format!("{files} of log {history} before {at} ({size})"),
+        None => format!("all {files} of log {history} ({size})"),
     }
 }
 

@@ -219,6 +219,7 @@ async fn examine_source(
     }
     examine_head(judged, examination);
     held::examine(judged, examination);
+    logs::examine_own(catalogue, judged.log, &wrong, examination);
     settle_losses(catalogue, &wrong, examination);
 }
 

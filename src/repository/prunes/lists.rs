@@ -8,21 +8,18 @@ use crate::{
         log::{HistoryId, LogFile, SegmentName},
         prune::{CondemnedLog, LogBound, PruneRecord, Stage, end_of, list_runs},
     },
-    repository::{Repository, catalogue::StoreListing, layout},
+    repository::{
+        Repository,
+        catalogue::{Catalogue, StoreListing},
+        layout,
+    },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tokio::sync::Semaphore;
 
-/// Where the log begins that the stores show, by history.
+/// The first segment of the log that the stores show anything of, by history.
 #[derive(Debug)]
-pub(super) struct Shown(BTreeMap<HistoryId, Begins>);
-
-/// Where the segments begin, and where the pieces do.
-#[derive(Debug, Default)]
-struct Begins {
-    segment: Option<Place>,
-    piece: Option<Place>,
-}
+pub(super) struct Shown(BTreeMap<HistoryId, Option<Place>>);
 
 #[derive(Clone, Copy, Debug)]
 enum Place {
@@ -33,45 +30,35 @@ enum Place {
 impl Shown {
     pub(super) fn of(listings: &[StoreListing]) -> Self {
         // Names sort as the numbers in them do, and only the first of each folder is read: there may be very many.
-        let mut first: BTreeMap<(&str, bool), &str> = BTreeMap::new();
-        let mut folders: BTreeSet<&str> = BTreeSet::new();
+        let mut first: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for name in listings.iter().flat_map(|listing| listing.objects.keys()) {
             let Some((folder, object)) = name.strip_prefix(layout::LOG).and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            folders.insert(folder);
+            let known = first.entry(folder).or_default();
             if !object.contains(".history-") {
-                let known = first.entry((folder, object.contains(".piece-"))).or_insert(object);
-                *known = object.min(known);
+                *known = Some(known.map_or(object, |known| object.min(known)));
             }
         }
-        let histories = folders.into_iter().filter_map(HistoryId::from_key);
-        let mut shown = Shown(histories.map(|history| (history, Begins::default())).collect());
-        for ((folder, is_piece), object) in first {
-            let Some(history) = HistoryId::from_key(folder) else { continue };
-            let begins = shown.0.entry(history).or_default();
-            // What is no name of a file may lie anywhere.
+        // What is no name of a file may lie anywhere.
+        let place = |object: &str| {
             let segment = object.get(..24).and_then(|name| name.to_ascii_uppercase().parse().ok());
-            let place = segment.map_or(Place::Unknown, Place::Segment);
-            if is_piece { &mut begins.piece } else { &mut begins.segment }.replace(place);
-        }
-        shown
+            segment.map_or(Place::Unknown, Place::Segment)
+        };
+        let of_history =
+            |(folder, object): (&str, Option<&str>)| Some((HistoryId::from_key(folder)?, object.map(place)));
+        Shown(first.into_iter().filter_map(of_history).collect())
     }
 
     /// Whether something may be of what a part condemns.
     fn may_be_of(&self, part: &CondemnedLog) -> bool {
-        let Some(begins) = self.0.get(&part.history) else { return false };
-        let lies_before = |place: Option<Place>, at| match place {
-            Some(Place::Segment(name)) => {
-                end_of(LogFile::Segment(name), part.segment_bytes).is_none_or(|end| end <= at)
+        let Some(first) = self.0.get(&part.history) else { return false };
+        match (part.bound, first) {
+            (LogBound::Everything, _) | (_, Some(Place::Unknown)) => true,
+            (LogBound::Before(at), Some(Place::Segment(name))) => {
+                end_of(LogFile::Segment(*name), part.segment_bytes).is_none_or(|end| end <= at)
             }
-            Some(Place::Unknown) => true,
-            None => false,
-        };
-        match part.bound {
-            LogBound::Before(at) => lies_before(begins.segment, at) || lies_before(begins.piece, at),
-            LogBound::PiecesBefore(at) => lies_before(begins.piece, at),
-            LogBound::Everything => true,
+            (LogBound::Before(_), None) => false,
         }
     }
 }
@@ -114,6 +101,13 @@ impl Repository {
         refused
     }
 
+    /// What the stores show of a plan that is executed.
+    pub async fn executed_plan(&self, catalogue: &Catalogue, plan: RunId) -> (Vec<SignedPrune>, Vec<RefusedPrune>) {
+        let name = layout::prune_object(plan, Stage::Planned);
+        let stores = catalogue.ready().filter(|at| catalogue.listings[*at].objects.contains_key(&name)).collect();
+        self.read_prune_record(&catalogue.source, plan, Stage::Planned, stores, &Semaphore::new(1)).await
+    }
+
     /// Completes a record of an executed plan from whichever store has the plan; says whether one had.
     pub(super) async fn complete_record(&self, source: &SourceName, record: &mut PruneRecord) -> bool {
         for at in 0..self.stores.len() {
@@ -148,7 +142,6 @@ mod tests {
             runs: Vec::new(),
         };
         let before = |segment: u64| LogBound::Before(Lsn(segment * bytes));
-        let pieces = |segment: u64| LogBound::PiecesBefore(Lsn(segment * bytes));
         let (file, history) =
             ("000000010000000000000004-aaaaaaaaaaaaaaaa.age", "00000002.history-aaaaaaaaaaaaaaaa.age");
         let piece = "000000010000000000000006.00000000-00000010.piece-aaaaaaaaaaaaaaaa.json";
@@ -156,8 +149,7 @@ mod tests {
             (&[file, piece, history][..], before(5), true),
             (&[file, piece, history], before(4), false),
             (&[piece, history], before(7), true),
-            (&[file, piece], pieces(7), true),
-            (&[file, piece], pieces(6), false),
+            (&[piece], before(6), false),
             (&[history], before(1 << 20), false),
             (&[history], LogBound::Everything, true),
             (&[], LogBound::Everything, false),

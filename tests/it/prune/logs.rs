@@ -1,8 +1,10 @@
 //! The log in a prune: what goes with the snapshots, what stays, and what every other command makes of it.
 
 mod crash;
+mod lying;
 mod schedules;
 mod server;
+mod standing;
 
 use super::{History, confirmed, now};
 use crate::simulation::{Machine, Process, Site, content::Database, live, source_name};
@@ -15,7 +17,7 @@ use recoup::{
         result::{PrunedSource, Status},
         target::Target,
     },
-    format::{prune as prune_format, signature},
+    format::signature,
     ops::{archive, points, prune::PruneRequest},
     repository::layout,
 };
@@ -282,22 +284,28 @@ fn another_system_goes_with_its_last_snapshot() {
     logged.expect_moments(2);
 }
 
+/// Whose pieces they are, nobody tells: another server may have written something else into the same segment.
 #[test]
-fn pieces_go_once_the_whole_segment_is_durable() {
-    let logged = Logged::new(1, 2);
+fn pieces_go_with_what_no_snapshot_needs_and_not_sooner() {
+    let mut logged = Logged::new(2, 2);
     let process = logged.process();
+    // The whole segments are durable.
     for number in [2, 3] {
         logged.server.lay_pieces(&process, number, 5);
     }
+    let pieces = |logged: &Logged, number| logged.server.pieces_on(&logged.history.site, 0, number);
+    assert_eq!(logged.prune(2).condemned_log, []);
     let planned = logged.prune(1);
     let log = &planned.condemned_log[..];
-    assert_eq!((log.len(), log[0].what, log[0].files), (1, "pieces", 5), "{planned:?}");
+    assert_eq!((log.len(), log[0].what, log[0].files), (1, "before", 7), "{planned:?}");
     let executed = logged.prune(1);
     assert_eq!(executed.pruned_log, planned.condemned_log);
-    let pieces = |number| logged.server.pieces_on(&logged.history.site, 0, number);
-    assert_eq!((pieces(2), pieces(3)), (0, 10), "those of the segment that is being written stay");
+    assert_eq!((pieces(&logged, 2), pieces(&logged, 3)), (0, 10), "a snapshot leads on over them");
     logged.expect_level();
-    logged.expect_moments(0);
+    logged.expect_moments(1);
+    logged.take();
+    live(logged.process().keeping(1).prune(now())).unwrap();
+    assert_eq!(pieces(&logged, 3), 0);
 }
 
 #[test]
@@ -357,45 +365,6 @@ fn a_server_gets_what_was_pruned_neither_with_a_plan_nor_without() {
     assert_eq!(logged.server.fetch(&logged.process(), name, None).unwrap(), archive::Fetched::Absent);
     let failed = logged.server.fetch(&logged.process(), name, Some(plan)).unwrap_err();
     assert_ne!(failed.code, Code::Done, "{failed}");
-}
-
-/// Plans that say more than they may. What is no name of a log is no plan; and beyond its bound none deletes anything.
-#[test]
-fn plans_that_lie() {
-    let logged = Logged::new(3, 2);
-    let planned = logged.prune(1).plan.unwrap();
-    let key = format!("sources/ledger/{}", layout::prune_object(planned, Stage::Planned));
-    let text = String::from_utf8(logged.history.site.get(0, &key).unwrap().to_vec()).unwrap();
-    let record = prune_format::parse(text.as_bytes()).unwrap();
-    assert_eq!(record.condemned.log.len(), 1);
-    let history = logged.server.history_id().to_string();
-    for (from, to) in [
-        (history.as_str(), "../../other/log/7-00000001"),
-        (history.as_str(), "7-00000001/../7-00000002"),
-        ("\"before\"", "\"behind\""),
-        (record.condemned.log[0].runs[0].as_str(), "../aaaaaaaaaaaaa"),
-    ] {
-        assert!(text.contains(from), "{from}");
-        assert!(prune_format::parse(text.replace(from, to).as_bytes()).is_err(), "{to}");
-    }
-    // A trusted pruner names the runs of everything: what reaches beyond its bound is dropped.
-    let (site, all) = (&logged.history.site, logged.on_stores());
-    let mut lying = record.clone();
-    lying.condemned.log[0].runs = logged.server.runs_on(site, 0).into_iter().collect();
-    let bytes = prune_format::to_bytes(&lying);
-    let signed = logged.process().host.key.sign(signature::PRUNE, &bytes);
-    for store in 0..3 {
-        site.put(store, &key, bytes.clone());
-        site.put(store, &format!("{key}.sig"), signed.clone().into_bytes());
-    }
-    let pruned = logged.prune(1);
-    assert_eq!((pruned.pruned_log.len(), pruned.dropped_log.len()), (0, 1), "{}", pruned.message);
-    assert_eq!(logged.on_stores(), all);
-    for _ in 0..2 {
-        logged.prune(1);
-    }
-    assert_eq!(logged.on_stores()[0], [5, 6].into());
-    logged.expect_moments(2);
 }
 
 /// What an older recoup has written says nothing of a log, and is read.

@@ -13,6 +13,7 @@ use recoup::{
 fn die_everywhere(at_once: bool, within: bool) {
     let mut prepared = Logged::new(4, 2);
     let process = prepared.process();
+    prepared.server.lay_pieces(&process, 2, 2);
     prepared.server.lay_pieces(&process, 8, 2);
     prepared.server.push_together(&process, 3);
     if !at_once {
@@ -60,7 +61,8 @@ fn recover(mut crashed: Logged, context: &str) {
         assert_eq!(pruned.exit_code, Code::Done, "{context}: {}", pruned.message);
     }
     assert_eq!(crashed.on_stores(), [(); 3].map(|()| (5..13).collect()), "{context}");
-    assert_eq!(crashed.server.pieces_on(&crashed.history.site, 0, 8), 0, "{context}");
+    let pieces = [2, 8].map(|number| crashed.server.pieces_on(&crashed.history.site, 0, number));
+    assert_eq!(pieces, [0, 4], "{context}");
     assert_eq!(audit.faults(&crashed.history.site), Vec::<String>::new(), "{context}");
     crashed.expect_level();
     crashed.expect_moments(3);

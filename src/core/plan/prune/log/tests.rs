@@ -66,20 +66,50 @@ fn file(short: &str, timeline: u32) -> LogFile {
     }
 }
 
-/// Which of these runs go, each given as its files: `s1,s2`.
+fn stored(of_run: &str, number: u64, timeline: u32) -> StoredRun {
+    StoredRun {
+        history: HistoryId { system: 7, timeline },
+        segment_bytes: BYTES,
+        run: run(number),
+        files: of_run.split(',').map(|short| file(short, timeline)).collect(),
+        bytes: 10,
+    }
+}
+
+/// Which of these runs go if each is the only one: `s1,s2` is one with two segments.
 fn going(bound: Option<LogBound>, timeline: u32, runs: &str) -> String {
-    let mut condemned = CondemnedRuns::default();
     let goes = |of_run: &&str| {
-        let stored = StoredRun {
-            history: HistoryId { system: 7, timeline },
-            segment_bytes: BYTES,
-            run: run(1),
-            files: of_run.split(',').map(|short| file(short, timeline)).collect(),
-            bytes: 10,
-        };
-        bound.is_some_and(|bound| condemned.take(&stored, bound))
+        let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+        system.add(&stored(of_run, 1, timeline));
+        bound.into_iter().for_each(|bound| system.clone().condemn(bound, &mut condemned));
+        !condemned.into_parts().is_empty()
     };
     runs.split_whitespace().filter(goes).collect::<Vec<_>>().join(" ")
+}
+
+/// Which go of runs that are all there, by their numbers, and up to where; `+` is one that stays whatever it is, `2/`
+/// is of the second timeline.
+fn going_together(bound: LogBound, runs: &str) -> (String, Option<u64>) {
+    let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+    for (at, short) in runs.split_whitespace().enumerate() {
+        let (timeline, short) = short.split_once('/').map_or((1, short), |(of, short)| (of.parse().unwrap(), short));
+        match short.strip_prefix('+') {
+            Some(stays) => system.stays_from(start_of(file(stays, timeline), BYTES).unwrap()),
+            None => system.add(&stored(short, at as u64, timeline)),
+        }
+    }
+    system.condemn(bound, &mut condemned);
+    let parts = condemned.into_parts();
+    let number = |wanted: &RunId| (0..32).find(|number| run(*number) == *wanted).unwrap();
+    let mut gone: Vec<u64> = parts.iter().flat_map(|part| part.runs.iter().map(number)).collect();
+    gone.sort_unstable();
+    let before = parts.iter().filter_map(|part| match part.bound {
+        LogBound::Before(at) => Some(at.0 / BYTES),
+        LogBound::Everything => None,
+    });
+    let before: BTreeSet<u64> = before.collect();
+    assert!(before.len() <= 1, "one place for all timelines");
+    (gone.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), before.first().copied())
 }
 
 #[test]
@@ -147,27 +177,77 @@ fn the_second_look_spares_what_is_needed_now() {
         (LogBound::Everything, "8/1:1 7/1:9", "8/1:1", false),
         (LogBound::Everything, "8/1:1", "", false),
         (LogBound::Everything, "", "7/1:1", false),
-        (LogBound::PiecesBefore(Lsn(1)), "7/1:0", "7/1:0", true),
     ] {
         assert_eq!(needs(kept, newest).spare(&part(bound)), goes, "{bound:?}, {kept:?}, {newest:?}");
     }
 }
 
 #[test]
-fn runs_are_put_together_by_history_and_bound() {
-    let mut condemned = CondemnedRuns::default();
-    let bound = LogBound::Before(Lsn(5 * BYTES));
-    let stored = |number, timeline| StoredRun {
-        history: HistoryId { system: 7, timeline },
-        segment_bytes: BYTES,
-        run: run(number),
-        files: [file("s1", timeline), file("s2", timeline)].into(),
-        bytes: 10,
-    };
-    for (number, timeline) in [(1, 1), (2, 1), (3, 2)] {
-        assert!(condemned.take(&stored(number, timeline), bound));
+fn nothing_goes_behind_what_stays() {
+    let before = LogBound::Before(Lsn(9 * BYTES));
+    for (runs, gone, limit) in [
+        ("s1 s2 s3 s8", "0 1 2 3", Some(9)),
+        // One whose record cannot be read; on whichever timeline.
+        ("s1 s2 +s3 s4 s8", "0 1", Some(3)),
+        ("s1 2/s2 2/+s3 s4 2/s8 s2", "0 1 5", Some(3)),
+        ("+s1 s2", "", None),
+        // One that reaches beyond the bound stays as a whole, and so does what reaches into that.
+        ("s1 s2 s3,s9 s4", "0 1", Some(3)),
+        ("s1 s2,s4 s3,s9 s4", "0", Some(2)),
+        ("s9,s10 s8", "1", Some(9)),
+        // So do the histories of timelines, which lie nowhere and keep nothing else.
+        ("h2 s1 s2", "1 2", Some(9)),
+        ("s1 h2,s2 s3", "0", Some(2)),
+        // Copies of one segment, pieces, what lies beside it.
+        ("s1 c1 p1 n1 s1 s2", "0 1 2 3 4 5", Some(9)),
+        ("s1 s2 +c2 c2 s3", "0", Some(2)),
+    ] {
+        assert_eq!(going_together(before, runs), (gone.to_owned(), limit), "{runs}");
     }
+    for (runs, gone) in [("s1 h2 2/s9", "0 1 2"), ("s1 h2 +s2 2/s9", "0"), ("s1,h1 s2 +s9", "")] {
+        assert_eq!(going_together(LogBound::Everything, runs), (gone.to_owned(), None), "{runs}");
+    }
+}
+
+#[test]
+fn runs_are_put_together_by_history_and_bound() {
+    let bound = LogBound::Before(Lsn(5 * BYTES));
+    let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+    for (number, timeline) in [(1, 1), (2, 1), (3, 2)] {
+        system.add(&stored("s1,s2", number, timeline));
+    }
+    system.condemn(bound, &mut condemned);
     let parts = condemned.into_parts();
     let short = |part: &CondemnedLog| (part.history.timeline, part.runs.len(), part.files, part.bytes);
     assert_eq!(parts.iter().map(short).collect::<Vec<_>>(), [(1, 2, 4, 20), (2, 1, 2, 10)]);
+    assert!(parts.iter().all(|part| part.bound == bound));
+}
+
+/// Whoever can write to a store can put any names there: a plan that nobody would read ends every later one.
+#[test]
+fn a_plan_takes_no_more_than_a_reader_accepts() {
+    let bound = LogBound::Before(Lsn(5 * BYTES));
+    let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+    for timeline in 1..=MAX_LOG_PARTS as u32 + 7 {
+        system.add(&stored("s1", 1, timeline));
+    }
+    system.add(&stored("s2", 1, 1));
+    system.condemn(bound, &mut condemned);
+    let mut other = RunsOfSystem::default();
+    other.add(&StoredRun { history: HistoryId { system: 8, timeline: 1 }, ..stored("s1", 1, 1) });
+    other.condemn(bound, &mut condemned);
+    let parts = condemned.into_parts();
+    assert_eq!(parts.len(), MAX_LOG_PARTS);
+    assert_eq!(CondemnedLog::contradiction(&parts, &[]), None);
+    // What found no room stays, and with it all that lies behind it.
+    assert!(parts.iter().all(|part| part.bound == LogBound::Before(Lsn(2 * BYTES)) && part.runs.len() == 1));
+
+    let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+    for number in 0..MAX_LOG_RUNS as u64 + 1 {
+        system.add(&stored(if number % 2 == 0 { "s1" } else { "s3" }, number, 1));
+    }
+    system.condemn(bound, &mut condemned);
+    let parts = condemned.into_parts();
+    assert_eq!(parts.iter().map(|part| part.runs.len()).sum::<usize>(), MAX_LOG_RUNS);
+    assert_eq!(parts[0].bound, LogBound::Before(Lsn(4 * BYTES)));
 }
