@@ -2,6 +2,7 @@
 
 mod crash;
 mod lying;
+mod revoked;
 mod schedules;
 mod server;
 mod standing;
