@@ -21,9 +21,10 @@ use recoup::{
     format::signature,
     ops::{archive, points, prune::PruneRequest},
     repository::layout,
+    stores::fault::Rates,
 };
 use server::{BYTES, Server, moment, segments_on};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Three stores with snapshots of a server, and its log.
 struct Logged {
@@ -366,6 +367,31 @@ fn a_server_gets_what_was_pruned_neither_with_a_plan_nor_without() {
     assert_eq!(logged.server.fetch(&logged.process(), name, None).unwrap(), archive::Fetched::Absent);
     let failed = logged.server.fetch(&logged.process(), name, Some(plan)).unwrap_err();
     assert_ne!(failed.code, Code::Done, "{failed}");
+}
+
+/// It was listed, and is gone when it is read: that is no damage, and the server is told so.
+#[test]
+fn a_server_gets_what_is_pruned_meanwhile_or_hears_that_there_is_none() {
+    let mut told = BTreeSet::new();
+    for number in 0..16 {
+        let logged = Logged::new(1, 2);
+        let (name, process) = (logged.server.name(2), logged.process());
+        let rates = Rates { latency: 1000, latency_max: Duration::from_millis(100), ..Rates::default() };
+        process.faults.iter().for_each(|faults| faults.schedule(number, rates));
+        let (site, key) = (&logged.history.site, LogFile::Segment(name).key());
+        let fetched = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20 * number));
+                for store in 0..3 {
+                    let keys = site.objects(store).into_keys().filter(|object| object.contains(&key));
+                    keys.for_each(|object| site.remove(store, &object));
+                }
+            });
+            logged.server.fetch(&process, name, None)
+        });
+        told.insert(fetched.unwrap() == archive::Fetched::Here);
+    }
+    assert_eq!(told, [false, true].into());
 }
 
 /// What an older recoup has written says nothing of a log, and is read.
