@@ -238,7 +238,10 @@ impl Simulation {
         for host in [0, 1, 0] {
             // A store that failed a moment ago is left alone no more.
             self.machines.iter().for_each(|machine| machine.clock.advance_seconds(600));
-            self.back_up(host);
+            // One that dies leaves the host with a base that another host condemns, and it keeps, in turns.
+            let begins = self.begins(host).unwrap();
+            let result = live(self.process(host).backup(false));
+            self.judge(host, begins, &result);
             live(self.process(host).copy()).unwrap();
             let pruned = live(self.process(host).prune(confirmed()));
             self.judge_prune(&pruned, false);
