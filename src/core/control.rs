@@ -280,6 +280,19 @@ impl ControlState {
         self.signers.keys().any(|other| follows(other) && !is_mutual(other))
     }
 
+    /// Whether whoever began a drill can never end it: its signer goes on in another chain, which has seen all of the
+    /// drill's, as after the state directory was lost.
+    pub fn is_abandoned(&self, drill: &Drill) -> bool {
+        let Some(head) = self.heads.get(&drill.writer) else { return false };
+        let goes_on = |other: &WriterId| {
+            let seen = self.seen_by.get(other).and_then(|seen| seen.get(&drill.writer));
+            *other != drill.writer
+                && self.signers.get(other) == self.signers.get(&drill.writer)
+                && seen.is_some_and(|(number, _)| *number >= head.number)
+        };
+        drill.end.is_none() && self.signers.keys().any(goes_on)
+    }
+
     /// The signers that were revoked.
     pub fn revoked_signers(&self) -> impl Iterator<Item = &String> {
         self.revocations.keys()

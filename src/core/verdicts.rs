@@ -171,6 +171,8 @@ pub struct LogState {
     pub histories: Vec<LogHistory>,
     /// Whether every store was asked.
     pub all_asked: bool,
+    /// Files from the newest durable snapshot on that were stored with different contents.
+    pub forked: Vec<LogFile>,
 }
 
 /// How the server of a source looks from its own host.

@@ -258,7 +258,8 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     };
     let user = world::user_id();
     if metadata.uid() == user {
-        return Ok(());
+        check_hands(directory, "the state directory", "-R ")?;
+        return check_hands(&settings.file, "the configuration", "");
     }
     let owner = world::user_name(metadata.uid());
     Err(Failure::new(
@@ -268,6 +269,19 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     .cause(format!("{owner} owns {what} {}", owned.display()))
     .safe("nothing was read or changed")
     .next_step(format!("runuser -u {owner} -- recoup ...")))
+}
+
+/// Refuses what anybody on this host may change: whoever does, decides what is trusted, and what is shipped where.
+fn check_hands(path: &Path, what: &str, recursively: &str) -> Result<(), Failure> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o002 == 0 || metadata.file_type_is_pipe() {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Refused, format!("{what} {} is not used", path.display()))
+        .cause(format!("its mode {mode:04o} lets anybody change it"))
+        .safe("nothing was read or changed")
+        .next_step(format!("look at what is in it, then chmod {recursively}o-w {}", path.display())))
 }
 
 /// Makes the state directory again if it is gone, and says whether it did. What was in it is no snapshot's loss.
@@ -415,6 +429,7 @@ pub fn read_signers(path: &Path, next_step: &str) -> Result<Signers, Failure> {
             .safe("nothing was changed; without signers nothing can be trusted")
             .next_step(next_step)
     };
+    check_hands(path, "the file of trusted signers", "")?;
     let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     Signers::parse(&text).map_err(|error| failure(error.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Repository,
-    fetch::{Detours, Wanted},
+    fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
     log::unsafe_part,
@@ -25,7 +25,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    iter,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many small objects are asked for at once.
@@ -157,8 +160,10 @@ pub struct Catalogue {
     pub runs: BTreeMap<(RunId, Sha256), RunObjects>,
     /// How many bytes each of those lists has.
     list_bytes: BTreeMap<(RunId, Sha256), u64>,
-    /// What reading had to go round.
+    /// What reading had to go round, but for those lists.
     pub detours: Detours,
+    /// The same of each of those lists: what another snapshot uses says nothing of this one.
+    list_detours: BTreeMap<(RunId, Sha256), Detours>,
 }
 
 impl Repository {
@@ -213,6 +218,7 @@ impl Repository {
             runs: BTreeMap::new(),
             list_bytes: BTreeMap::new(),
             detours: Detours::default(),
+            list_detours: BTreeMap::new(),
         };
         self.read_snapshots(&mut catalogue).await;
         catalogue.set_spoilt_aside();
@@ -329,19 +335,24 @@ impl Repository {
         let read = stream::iter(wanted).map(|(run, sha256)| {
             let name = layout::run_object(run, layout::OBJECTS);
             let key = format!("{folder}{name}");
+            let detours = detours.apart();
             async move {
                 let _held = budget.take(listings, &name).await;
                 let wanted = Wanted { key: &key, size: None, sha256, max_bytes: objects::MAX_BYTES };
-                let bytes = self.fetch(wanted, detours).await.ok()?;
-                let list = RunObjects::parse(&bytes).ok()?;
-                let matches = list.run == run && list.source == *source && list.repository == self.id;
-                matches.then_some(((run, sha256), (list, bytes.len() as u64)))
+                let bytes = self.fetch(wanted, &detours).await.ok();
+                let list = bytes.and_then(|bytes| Some((RunObjects::parse(&bytes).ok()?, bytes.len() as u64)));
+                let matches =
+                    |list: &RunObjects| list.run == run && list.source == *source && list.repository == self.id;
+                ((run, sha256), detours, list.filter(|(list, _)| matches(list)))
             }
         });
         let read: Vec<_> = read.buffer_unordered(CONCURRENT_READS).collect().await;
-        for (run, (list, bytes)) in read.into_iter().flatten() {
-            catalogue.runs.insert(run, list);
-            catalogue.list_bytes.insert(run, bytes);
+        for (run, detours, list) in read {
+            catalogue.list_detours.insert(run, detours);
+            if let Some((list, bytes)) = list {
+                catalogue.runs.insert(run, list);
+                catalogue.list_bytes.insert(run, bytes);
+            }
         }
     }
 }
@@ -419,6 +430,27 @@ impl Catalogue {
     pub fn is_settled(&self, id: SnapshotId) -> bool {
         let is_gone = !self.snapshots.contains_key(&id) && self.tombstones.leaves_nothing_of(id);
         is_gone || self.pruned(id).is_some() || self.spoilt.contains_key(&id)
+    }
+
+    /// What reading had to go round that matters for a snapshot.
+    pub fn detours_of(&self, committed: &Committed) -> Vec<Detour> {
+        self.reading_of(committed).flat_map(Detours::list).collect()
+    }
+
+    /// What reading had to go round, of anything.
+    pub fn all_detours(&self) -> Vec<Detour> {
+        iter::once(&self.detours).chain(self.list_detours.values()).flat_map(Detours::list).collect()
+    }
+
+    /// The stores that gave something of a snapshot, by name.
+    pub fn given_by(&self, committed: &Committed) -> BTreeSet<String> {
+        self.reading_of(committed).flat_map(Detours::given_by).collect()
+    }
+
+    fn reading_of<'c>(&'c self, committed: &'c Committed) -> impl Iterator<Item = &'c Detours> {
+        let lists =
+            committed.inventory.uses.iter().filter_map(|used| self.list_detours.get(&(used.run, used.objects_sha256)));
+        iter::once(&self.detours).chain(lists)
     }
 
     /// The object list of a used run; `None` when no store gave it intact.

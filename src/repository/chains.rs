@@ -137,7 +137,7 @@ impl Repository {
             follows += 1;
         }
         let strays = followed.refused.iter_mut().filter(|refused| refused.writer == writer && refused.number > follows);
-        for refused in strays.filter(|refused| matches!(refused.why, Refusal::Untrusted(_))) {
+        for refused in strays.filter(|refused| matches!(refused.why, Refusal::Untrusted(_) | Refusal::Damaged(_))) {
             refused.stray = true;
         }
     }

@@ -4,10 +4,13 @@ use super::Repository;
 use crate::{
     core::{id::Sha256, result::Problem},
     format,
-    stores::StoreError,
+    stores::{Store, StoreError},
 };
 use bytes::Bytes;
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
 
 /// Something that a reader had to go round.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,21 +28,51 @@ pub struct Detour {
 pub struct Detours {
     around: Mutex<BTreeSet<Detour>>,
     given_by: Mutex<BTreeSet<String>>,
+    /// How often in a row each store kept its readers waiting.
+    waited_for: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
+/// Kept waiting so often in a row, readers ask a store after all others: a dead one must not delay every single object,
+/// and one that stumbled once goes on being read.
+const WAITS_MAX: u32 = 3;
+
 impl Detours {
+    /// A collection of its own that knows which stores keep readers waiting.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Detours { waited_for: self.waited_for.clone(), ..Detours::default() }
+    }
+
     /// Records one.
     pub fn add(&self, store: &str, object: &str, problem: Problem) {
+        if problem == Problem::Unreachable {
+            self.note_lagging(store);
+        }
         let detour = Detour { store: store.to_owned(), object: object.to_owned(), problem };
         self.around.lock().expect("no panic while held").insert(detour);
     }
 
     /// Records that a store gave something as it should be.
     pub fn note_given(&self, store: &str) {
+        self.waited_for.lock().expect("no panic while held").retain(|of, waits| of != store || *waits >= WAITS_MAX);
         let mut given_by = self.given_by.lock().expect("no panic while held");
         if !given_by.contains(store) {
             given_by.insert(store.to_owned());
         }
+    }
+
+    /// Records that a store kept a reader waiting.
+    pub fn note_lagging(&self, store: &str) {
+        let mut waited_for = self.waited_for.lock().expect("no panic while held");
+        *waited_for.entry(store.to_owned()).or_default() += 1;
+    }
+
+    /// Stores in the order in which they are asked.
+    pub(super) fn in_order<'s>(&self, stores: &'s [Store]) -> Vec<&'s Store> {
+        let waited_for = self.waited_for.lock().expect("no panic while held");
+        let lags = |store: &&Store| waited_for.get(store.name()).is_some_and(|waits| *waits >= WAITS_MAX);
+        let (last, first): (Vec<&Store>, Vec<&Store>) = stores.iter().partition(lags);
+        [first, last].concat()
     }
 
     /// The stores that gave something, by name.
@@ -90,11 +123,12 @@ pub struct Wanted<'a> {
 }
 
 impl Repository {
-    /// Fetches an object whole, from the first store that has it with the right digest.
+    /// Fetches an object whole, from the first store that has it with the right digest. One that keeps not
+    /// answering is asked last.
     pub async fn fetch(&self, wanted: Wanted<'_>, detours: &Detours) -> Result<Bytes, NowhereIntact> {
         let mut reasons = Vec::new();
         let mut unreachable = false;
-        for store in &self.stores {
+        for store in detours.in_order(&self.stores) {
             match store.get(wanted.key, wanted.size.unwrap_or(wanted.max_bytes)).await {
                 Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => {
                     detours.note_given(store.name());

@@ -69,9 +69,12 @@ pub fn source_folder(source: &SourceName) -> String {
     format!("{SOURCES}{source}/")
 }
 
+/// The folder of all packs, below that of a source.
+pub const PACKS: &str = "packs/";
+
 /// An object of a run.
 pub fn run_object(run: RunId, name: &str) -> String {
-    format!("packs/{run}/{name}")
+    format!("{PACKS}{run}/{name}")
 }
 
 /// A pack.
@@ -106,7 +109,7 @@ pub fn snapshot_of(name: &str) -> Option<SnapshotId> {
 
 /// The run whose folder an object lies in, if it is one.
 pub fn run_of(name: &str) -> Option<RunId> {
-    name.strip_prefix("packs/")?.split_once('/')?.0.parse().ok()
+    name.strip_prefix(PACKS)?.split_once('/')?.0.parse().ok()
 }
 
 /// A record of a prune plan; its signature has `.sig` after it.

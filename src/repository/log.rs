@@ -342,8 +342,10 @@ impl Repository {
     ) -> Result<Bytes, NowhereIntact> {
         let name = layout::log_file(object.history, object.file, object.run);
         let key = format!("{}{name}", layout::source_folder(source));
-        let mut waiting = self.stores.iter();
+        let mut waiting = detours.in_order(&self.stores).into_iter();
         let mut asked = FuturesUnordered::new();
+        // Those that were asked and have not answered.
+        let mut silent = BTreeSet::new();
         let mut failed = NowhereIntact { object: key.clone(), reasons: Vec::new(), unreachable: false };
         let ask = |store: &crate::stores::Store| {
             let (store, key) = (store.clone(), key.clone());
@@ -355,14 +357,22 @@ impl Repository {
         loop {
             if asked.is_empty() {
                 match waiting.next() {
-                    Some(store) => asked.push(ask(store)),
+                    Some(store) => {
+                        silent.insert(store.name());
+                        asked.push(ask(store));
+                    }
                     None => return Err(failed),
                 }
             }
             let Ok(Some((store, got))) = tokio::time::timeout(PATIENCE, asked.next()).await else {
-                waiting.next().into_iter().for_each(|store| asked.push(ask(store)));
+                if let Some(store) = waiting.next() {
+                    silent.iter().for_each(|store| detours.note_lagging(store));
+                    silent.insert(store.name());
+                    asked.push(ask(store));
+                }
                 continue;
             };
+            silent.remove(store.name());
             let problem = match got {
                 Ok(bytes) if format::sha256(&bytes) == object.sha256 => {
                     detours.note_given(store.name());

@@ -72,6 +72,7 @@ struct Settings {
 #[derive(Debug, Default)]
 struct State {
     switch: Switch,
+    unreadable: BTreeSet<String>,
     seed: u64,
     rates: Rates,
     /// When what is there came (absent: before all), and what is gone: for stale listings.
@@ -104,6 +105,11 @@ impl Faults {
         self.state().switch = switch;
     }
 
+    /// From now on these objects are listed, and every reading of one of them fails in a way that may pass.
+    pub fn refuse_reading(&self, keys: impl IntoIterator<Item = String>) {
+        self.state().unreadable = keys.into_iter().collect();
+    }
+
     /// Sets the schedule. The same seed gives the same faults at the same operations.
     pub fn schedule(&self, seed: u64, rates: Rates) {
         let mut state = self.state();
@@ -117,9 +123,10 @@ impl Faults {
     /// Counts an operation and does to it what comes before it is done.
     async fn begin(&self, verb: &'static str, key: &str) -> Result<Ticket> {
         let number = self.0.operations.begin(&self.0.store, verb, key)?;
-        let (switch, seed, rates) = {
+        let (switch, seed, rates, is_unreadable) = {
             let state = self.state();
-            (state.switch, state.seed, state.rates)
+            let is_unreadable = matches!(verb, "get" | "ranges") && state.unreadable.contains(key);
+            (state.switch, state.seed, state.rates, is_unreadable)
         };
         let ticket = Ticket { number, seed, rates };
         match switch {
@@ -132,7 +139,7 @@ impl Faults {
             let longest = u64::try_from(rates.latency_max.as_micros()).unwrap_or(u64::MAX).max(1);
             tokio::time::sleep(Duration::from_micros(ticket.chance(Fault::LatencyLength) % longest)).await;
         }
-        if ticket.happens(Fault::Before, rates.error_before) {
+        if is_unreadable || ticket.happens(Fault::Before, rates.error_before) {
             return Err(passing(io::ErrorKind::ConnectionReset));
         }
         Ok(ticket)

@@ -4,6 +4,7 @@ mod accused;
 mod forks;
 mod left;
 mod lost;
+mod order;
 
 use crate::{
     house::{House, STORES, assert_refused, copy_tree},

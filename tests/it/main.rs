@@ -11,6 +11,7 @@ mod copying;
 mod crash;
 mod damage;
 mod demo;
+mod detours;
 mod docs;
 mod doctor;
 mod drill;

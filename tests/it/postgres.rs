@@ -15,6 +15,7 @@ mod moments;
 mod outside;
 mod pruned;
 mod restores;
+mod room;
 mod server;
 mod sound;
 mod switches;

@@ -86,6 +86,8 @@ findings! {
     LogAltered = "log-altered",
     /// The file system of the server's log will be full.
     LogDiskFilling = "log-disk-filling",
+    /// A piece of the log was stored with different contents.
+    LogForked = "log-forked",
     /// A piece of the log is on no store.
     LogGap = "log-gap",
     /// A piece of the log is on too few stores.

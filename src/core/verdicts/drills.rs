@@ -51,14 +51,21 @@ pub(super) fn judge(facts: &Facts, source: &SourceFacts, findings: &mut Findings
         findings.add(FindingId::DrillAborted, Severity::Warning, about, message, drill.clone());
     }
     for open in facts.control.state.drills_of(&source.name).filter(|drill| is_without_end(facts, source, drill)) {
-        let whose = if Some(open.writer) == facts.control.writer { "on this host" } else { "on another host" };
-        let message = format!("a drill began {whose} on {}, and no end is on record", open.started_at);
-        let next_step = if Some(open.writer) == facts.control.writer {
-            drill.clone()
+        // Nobody can close it any more. It stays on record, and counts like one that was broken off.
+        let is_abandoned = facts.control.state.is_abandoned(open);
+        if is_abandoned && !since(&open) {
+            continue;
+        }
+        let (whose, next_step) = if Some(open.writer) == facts.control.writer {
+            ("on this host", drill.clone())
+        } else if is_abandoned {
+            ("on a host whose state directory was lost", drill.clone())
         } else {
-            "let the host that began it run any recoup command that records evidence: it closes what has died"
-                .to_owned()
+            let close =
+                "let the host that began it run any recoup command that records evidence: it closes what has died";
+            ("on another host", close.to_owned())
         };
+        let message = format!("a drill began {whose} on {}, and no end is on record", open.started_at);
         findings.add(FindingId::DrillWithoutEnd, Severity::Warning, about, message, next_step);
     }
 }

@@ -21,6 +21,19 @@ pub(super) fn judge(source: &SourceFacts, findings: &mut Findings) {
         };
         findings.add(FindingId::LogGap, severity, about, gap_text(gap), next_step);
     }
+    if let [first, others @ ..] = &log.forked[..] {
+        let and_others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        let message = format!(
+            "{first}{and_others} of its log were archived with different contents: two servers write the log of one \
+             timeline, or one was set back; nothing from there on comes back from an earlier snapshot"
+        );
+        let next_step = format!(
+            "stop the server that is not {0}'s, or promote it; then recoup backup {0}: what it holds needs no log from \
+             before it",
+            source.name
+        );
+        findings.add(FindingId::LogForked, Severity::Critical, about, message, next_step);
+    }
     if log.covered.is_none() && !gaps.iter().any(|gap| gap.since_newest_snapshot) {
         let message = "the log that the newest durable snapshot needs is on too few stores";
         findings.add(FindingId::LogNotDurable, Severity::Critical, about, message, "recoup copy");

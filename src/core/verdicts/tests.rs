@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     coverage::{LogGap, ThinFiles},
-    evidence::{Action, Control, Phase, Record, Subject, Verdict},
+    evidence::{Action, Control, Phase, Record, SeenHead, Subject, Verdict, WriterId},
     policy::Copies,
     result::{Status, StoreState},
     server::{LogDirectory, ServerFacts, Slot},
@@ -210,6 +210,10 @@ const CASES: &[(&str, Change)] = &[
     ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, true)], &[], Some("22T11:40:00")))),
     ("critical log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 3, true)], &[], None))),
     ("warning log-gap", |facts| facts.sources[0].log = Some(log(&[gap(3, 4, false)], &[], Some("22T11:40:00")))),
+    ("critical log-forked", |facts| {
+        let forked = vec![LogFile::Segment(segment(4)), LogFile::Segment(segment(5))];
+        facts.sources[0].log = Some(LogState { forked, ..log(&[], &[], Some("22T11:40:00")) });
+    }),
     ("critical log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], None))),
     ("warning log-not-durable", |facts| facts.sources[0].log = Some(log(&[], &[thin(3, 4)], Some("22T11:40:00")))),
     ("critical rpo-exceeded", |facts| facts.sources[0].log = Some(log(&[], &[], Some("22T10:59:59")))),
@@ -281,6 +285,7 @@ fn log(gaps: &[LogGap], thin: &[ThinFiles], covered: Option<&str>) -> LogState {
         last: Some(segment(6)),
         histories: vec![history],
         all_asked: true,
+        forked: Vec::new(),
     }
 }
 
@@ -470,6 +475,48 @@ fn a_drill_that_runs_needs_no_end_yet() {
     assert_eq!(found(&facts), Vec::<String>::new());
     facts.sources[0].policy.rto = minutes(59);
     assert_eq!(found(&facts), ["warning drill-without-end"]);
+}
+
+#[test]
+fn a_drill_that_nobody_can_end_is_settled_by_a_later_one() {
+    let mut facts = well();
+    let before = facts.control.state.clone();
+    drill(&mut facts, at("22T10:00:00"), Verdict::Pending);
+    let lost = facts.control.writer.unwrap();
+    facts.control.writer = Some("bbbbbbbbbbbbbbbb".parse().unwrap());
+    let seen = |facts: &mut Facts, number: u64, signer: Option<&str>| {
+        record(&mut facts.control, Action::Backup, |record| {
+            record.seen = vec![SeenHead { writer: lost, number, sha256: Sha256([0; 32]) }];
+            record.signer = signer.map_or(record.signer.clone(), str::to_owned);
+        });
+    };
+    let next_step = |facts: &Facts| {
+        let checked = judge(facts);
+        let [open] = &checked.findings[..] else { panic!("{:?}", checked.findings) };
+        assert_eq!((open.severity, open.id), (Severity::Warning, FindingId::DrillWithoutEnd));
+        open.next_step.clone().unwrap()
+    };
+    // Another host, or one that has not seen all of it, says nothing about the first.
+    seen(&mut facts, 1, Some("SHA256:another"));
+    assert!(next_step(&facts).contains("let the host that began it"));
+    drill(&mut facts, at("22T10:30:00"), Verdict::Passed);
+    assert!(next_step(&facts).contains("let the host that began it"));
+    facts.control.state = before;
+    drill_of(&mut facts, lost, "22T10:00:00");
+    let newest = facts.control.state.heads[&lost].number;
+    seen(&mut facts, newest - 1, None);
+    assert!(next_step(&facts).contains("let the host that began it"));
+    seen(&mut facts, newest, None);
+    assert!(next_step(&facts).starts_with("recoup drill ledger"));
+    drill(&mut facts, at("22T10:30:00"), Verdict::Passed);
+    assert_eq!(found(&facts), Vec::<String>::new());
+}
+
+/// A drill that another writer began.
+fn drill_of(facts: &mut Facts, writer: WriterId, started_at: &str) {
+    let own = facts.control.writer.replace(writer);
+    drill(facts, at(started_at), Verdict::Pending);
+    facts.control.writer = own;
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::{
     core::{
         coverage::{Anchor, Covered, StoredFile, StoredLog},
         id::SourceName,
-        log::{LogFile, LogRange, LogRecordId, SegmentName},
+        log::{LogFile, LogRange, LogRecordId, SegmentName, forks},
         policy::{Copies, is_durable},
         verdicts::LogState,
     },
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many records are read at once on the way back to one that tells a time, and how often.
 const READ_AT_ONCE: usize = 16;
 const ROUNDS_MAX: usize = 64;
+/// The most files, of those that were stored several times, that are looked at; the newest are.
+const TWICE_STORED_MAX: usize = 64;
 
 /// The snapshots that the log is looked at with.
 pub(super) struct Anchors {
@@ -32,6 +34,7 @@ pub(super) struct LogSeen {
     log: StoredLog,
     anchors: Anchors,
     all_asked: bool,
+    forked: Vec<LogFile>,
 }
 
 /// How far it is safe.
@@ -53,6 +56,7 @@ impl LogSeen {
             last: covered.as_ref().and_then(|covered| covered.segments.last().copied()),
             histories: self.log.histories(&self.anchors.all),
             all_asked: self.all_asked,
+            forked: self.forked.clone(),
         };
         Safe { covered, state }
     }
@@ -89,6 +93,7 @@ pub(super) async fn gather(
     }
     pieces.retain(|_, stores| is_durable(copies, &places, &repository.names_of(stores)));
     add_pieces(repository, source, &mut log, pieces).await;
+    let forked = forked(repository, source, &records, &anchors.durable).await;
     let mut reader = Reader { repository, source, records, read: BTreeSet::new() };
     // What they hold together was read already.
     reader.read.extend(
@@ -99,7 +104,24 @@ pub(super) async fn gather(
     );
     reader.read_histories(&mut log).await;
     reader.read_end(&mut log, &anchors.durable, timeline).await;
-    LogSeen { log, anchors, all_asked: silent.is_empty() }
+    LogSeen { log, anchors, all_asked: silent.is_empty(), forked }
+}
+
+/// The segments from the newest durable snapshot on that were stored with different contents: no restore goes past one.
+async fn forked(repository: &Repository, source: &SourceName, records: &Records, durable: &LogRange) -> Vec<LogFile> {
+    let first = durable.start.0 / durable.segment_bytes;
+    let matters = |file: &LogFile| match file {
+        LogFile::Segment(name) => name.number(durable.segment_bytes).is_some_and(|number| number >= first),
+        LogFile::History(_) => true,
+        _ => false,
+    };
+    let twice = records.iter().rev().filter(|(file, ids)| ids.len() > 1 && matters(file)).take(TWICE_STORED_MAX);
+    let twice: Vec<(&LogFile, &BTreeMap<LogRecordId, BTreeSet<usize>>)> = twice.collect();
+    let wanted = twice.iter().flat_map(|(_, ids)| ids.iter()).map(|(id, stores)| (*id, stores.clone())).collect();
+    let survey = repository.read_log_records(source, wanted).await;
+    let forks = forks(survey.records.values().map(|held| &held.signed.record));
+    let forked = forks.into_iter().filter(|fork| fork.certain && matters(&fork.file));
+    forked.map(|fork| fork.file).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The names of the log on each store, relative to the source's folder; `None` where it could not be asked.

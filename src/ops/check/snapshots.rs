@@ -15,8 +15,10 @@ use crate::{
         verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
     ops::{archive, evidence::copies_now, runs, state::Known},
-    repository::{Repository, catalogue::Refusal, survey::Survey},
+    repository::{Repository, catalogue::Refusal, layout, survey::Survey},
+    stores::Store,
 };
+use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most inventories of one source that are read.
@@ -54,6 +56,8 @@ struct Shown {
     /// The names of all stores, and of those that do not answer.
     names: Vec<String>,
     silent: BTreeSet<usize>,
+    /// The runs of which each store has anything; `None` where that could not be listed.
+    runs: Vec<Option<BTreeSet<RunId>>>,
 }
 
 struct Reader<'a> {
@@ -102,6 +106,14 @@ pub(super) async fn gather(
         Some(durable) => reader.anchors(newest.as_ref(), durable).await,
         None => None,
     };
+    let mut lacking = shown.lacking(&known, &policy.copies, &places);
+    if let Some(Summary { seen, .. }) = &newest {
+        // Its inventory came last: they had all of it.
+        for store in shown.held_by(seen.id, &known).difference(&seen.held_by) {
+            let entry = lacking.entry(store.clone()).or_default();
+            (entry.snapshots, entry.once_held) = (entry.snapshots + 1, entry.once_held + 1);
+        }
+    }
     let nothing_known = known == Known::default() && newest.is_some();
     let facts = SourceFacts {
         name: source.name.clone(),
@@ -114,7 +126,7 @@ pub(super) async fn gather(
         durable: durable.map(|summary| summary.seen),
         last_full,
         later_parents,
-        lacking: shown.lacking(&known, &policy.copies, &places),
+        lacking,
         forks,
         lost_head,
         all_shown: shown.silent.is_empty().then(|| shown.holders.keys().copied().collect()),
@@ -134,10 +146,17 @@ fn foreign_log(settings: &Settings, repository: &Repository, source: &SourceName
     Some(ForeignLog { file: foreign.file, system: foreign.system, expected: state.system, at: foreign.at })
 }
 
+/// The runs of which a store has anything.
+async fn runs_on(store: &Store, source: &SourceName) -> Option<BTreeSet<RunId>> {
+    let folder = format!("{}{}", layout::source_folder(source), layout::PACKS);
+    let names = store.list_directories(&folder).await.ok()?;
+    Some(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 impl Shown {
     async fn of(repository: &Repository, survey: &Survey<'_>, source: &SourceName) -> Self {
         let names = repository.stores.iter().map(|store| store.name().to_owned()).collect();
-        let mut shown = Shown { holders: BTreeMap::new(), names, silent: BTreeSet::new() };
+        let mut shown = Shown { holders: BTreeMap::new(), names, silent: BTreeSet::new(), runs: Vec::new() };
         for (at, committed) in survey.committed(source).await.into_iter().enumerate() {
             match committed {
                 Some(ids) => {
@@ -148,6 +167,13 @@ impl Shown {
                 None => drop(shown.silent.insert(at)),
             }
         }
+        let answers = |at: usize| !shown.silent.contains(&at);
+        let runs = repository
+            .stores
+            .iter()
+            .enumerate()
+            .map(|(at, store)| async move { if answers(at) { runs_on(store, source).await } else { None } });
+        shown.runs = join_all(runs).await;
         shown
     }
 
@@ -158,6 +184,16 @@ impl Shown {
         let has = |store: &&String| known.completed.get(*store).is_some_and(|completed| completed.contains(&id));
         let silent = self.silent.iter().map(|at| &self.names[*at]).filter(has);
         showing.chain(silent).cloned().collect()
+    }
+
+    /// Those of them that have something of every run that the snapshot uses. Whether all of it is there and right is for
+    /// verify to say: it would take a listing of everything.
+    fn whole_on(&self, id: SnapshotId, runs: &BTreeSet<RunId>, known: &Known) -> BTreeSet<String> {
+        let lacks = |store: &String| {
+            let at = self.names.iter().position(|name| name == store);
+            at.and_then(|at| self.runs[at].as_ref()).is_some_and(|there| !runs.is_subset(there))
+        };
+        self.held_by(id, known).into_iter().filter(|store| !lacks(store)).collect()
     }
 
     /// What each store that answers lacks of what enough others have.
@@ -194,16 +230,16 @@ impl Reader<'_> {
             match self.repository.read_snapshot(*at, self.source, id).await {
                 Ok(committed) => {
                     let inventory = committed.inventory;
+                    let runs = inventory.uses.iter().map(|used| used.run).collect();
                     let seen = Seen {
                         id,
                         sha256: committed.sha256,
                         created_at: inventory.created_at,
                         read_started_at: inventory.read_started_at,
-                        held_by: self.shown.held_by(id, self.known),
+                        held_by: self.shown.whole_on(id, &runs, self.known),
                         sealed_to: inventory.recipients.into_iter().collect(),
                     };
                     let log = inventory.log;
-                    let runs = inventory.uses.iter().map(|used| used.run).collect();
                     summary = Some(Summary { seen, kind: inventory.kind, parents: inventory.parents, runs, log });
                     break;
                 }

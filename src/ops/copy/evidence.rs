@@ -19,18 +19,23 @@ impl Copying<'_> {
             // It will answer once it is founded, and has nothing.
             examined.listed.entry(*at).or_default();
         }
+        let awaited = examined.awaited(self.repository);
         for (at, listed) in &examined.listed {
             let mut brought: BTreeMap<WriterId, u64> = BTreeMap::new();
             // A store that has a record has all before it: what cannot be brought now stands before the rest.
             let mut waiting: BTreeSet<WriterId> = BTreeSet::new();
-            let brought_before = self.stores[*at].seeded || self.stores[*at].copied_objects > 0;
             for (place, (signed, stores)) in &examined.records {
-                let has_it = stores.contains(at) && !examined.bad.contains(&(*at, *place));
+                let has_it = stores.contains(at) && !examined.bad.contains_key(&(*at, *place));
                 // Another good record of the same number is a fork: both stay where they are.
                 let has_another = !has_it
                     && listed.get(place).is_some_and(|objects| objects.envelope)
-                    && !examined.bad.contains(&(*at, *place));
+                    && !examined.bad.contains_key(&(*at, *place));
                 if has_it || has_another || self.stopped.contains_key(at) || waiting.contains(&place.0) {
+                    continue;
+                }
+                if let Some(first) = awaited.get(&place.0).filter(|first| **first < place.1) {
+                    waiting.insert(place.0);
+                    self.find_waiting(*at, *place, *first);
                     continue;
                 }
                 if self.bring_record(*at, *place, signed).await {
@@ -47,9 +52,8 @@ impl Copying<'_> {
                         && finding.writer == Some(writer)
                 });
                 let gone = gone.count();
-                // A store that lost everything, lost its evidence with the rest.
-                let lost_all = !listed.keys().any(|(of, _)| *of == writer) && brought_before;
-                if gone > 0 && !lost_all {
+                // A store that was founded again has lost its evidence with the rest, and that is said.
+                if gone > 0 && !self.stores[*at].seeded {
                     self.evidence_was_removed = true;
                     self.notes.push(format!(
                         "store {store} had lost {gone} evidence records of writer {writer} that it had acknowledged; \
@@ -59,6 +63,14 @@ impl Copying<'_> {
             }
         }
         self.find_bad_evidence(&examined);
+    }
+
+    /// A record that is not brought yet, because one before it may turn up.
+    fn find_waiting(&mut self, at: usize, (writer, number): Place, first: u64) {
+        let store = self.stores[at].store.clone();
+        let cause =
+            format!("record {writer}/{first} could not be read, and comes before it; run the same command again");
+        self.findings.add(&store, Some(layout::evidence(writer, number, "json")), Problem::Behind, [], Some(cause));
     }
 
     /// Body, signature, envelope: where the envelope is, the rest is.
@@ -81,7 +93,7 @@ impl Copying<'_> {
     /// What lies on a store and no store has right.
     fn find_bad_evidence(&mut self, examined: &Examined) {
         let lost: BTreeSet<(usize, Place)> =
-            examined.bad.iter().filter(|(_, place)| !examined.records.contains_key(place)).copied().collect();
+            examined.bad.keys().filter(|(_, place)| !examined.records.contains_key(place)).copied().collect();
         for (at, (writer, number)) in lost {
             let store = self.stores[at].store.clone();
             let finding = examined.findings.iter().find(|finding| {

@@ -9,7 +9,7 @@ use crate::{
         evidence::{Control, Phase, WriterId},
         id::Sha256,
         lost::{self, LostRecords},
-        result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Status},
+        result::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, EvidenceSchema, Problem, Status},
     },
     format,
     repository::{Repository, catalogue::Refusal, evidence::SignedRecord, fetch::problem_of, head, layout},
@@ -35,8 +35,8 @@ pub struct Examined {
     pub listed: BTreeMap<usize, BTreeMap<Place, Objects>>,
     /// What is wrong.
     pub findings: BTreeSet<EvidenceFinding>,
-    /// Places on stores where a bad record or body lies, by position.
-    pub bad: BTreeSet<(usize, Place)>,
+    /// Places on stores where a record or its body is not to be had right, by position, and in which way.
+    pub bad: BTreeMap<(usize, Place), EvidenceProblem>,
     /// What was acknowledged as lost, by any good record.
     pub lost: LostRecords,
 }
@@ -162,7 +162,7 @@ struct Read {
     place: Place,
     outcome: Result<SignedRecord, Refusal>,
     /// What is wrong with its body.
-    body: Option<String>,
+    body: Option<(EvidenceProblem, String)>,
 }
 
 async fn read(repository: &Repository, examined: &mut Examined) {
@@ -180,10 +180,10 @@ async fn read(repository: &Repository, examined: &mut Examined) {
             Ok(signed) => {
                 let entry = good.entry(place).or_default().entry(signed.sha256);
                 entry.or_insert_with(|| (signed, BTreeSet::new())).1.insert(at);
-                if let Some(why) = body {
+                if let Some((problem, why)) = body {
                     let store = Some(repository.stores[at].name().to_owned());
-                    examined.bad.insert((at, place));
-                    examined.find(EvidenceProblem::Altered, store, Some(place), why);
+                    examined.bad.insert((at, place), problem);
+                    examined.find(problem, store, Some(place), why);
                 }
             }
             Err(why) => refused.push((at, place, why)),
@@ -195,7 +195,7 @@ async fn read(repository: &Repository, examined: &mut Examined) {
             Refusal::Untrusted(_) if good.contains_key(&place) => EvidenceProblem::Altered,
             _ => problem_of_refusal(&why),
         };
-        examined.bad.insert((at, place));
+        examined.bad.insert((at, place), problem);
         examined.find(problem, Some(repository.stores[at].name().to_owned()), Some(place), why.to_string());
     }
     for (place, versions) in good {
@@ -222,8 +222,14 @@ async fn read_one(repository: &Repository, at: usize, place: Place) -> Read {
         let wanted = signed.record.body;
         body = match repository.stores[at].get(&layout::evidence(writer, number, "age"), wanted.size).await {
             Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => None,
-            Ok(_) => Some("its body is not the one that its envelope names".to_owned()),
-            Err(error) => Some(format!("its body is {}", problem_of(&error))),
+            Ok(_) => Some((EvidenceProblem::Altered, "its body is not the one that its envelope names".to_owned())),
+            Err(error) => {
+                let problem = match problem_of(&error) {
+                    Problem::Unreachable => EvidenceProblem::Unreachable,
+                    _ => EvidenceProblem::Altered,
+                };
+                Some((problem, format!("its body is {}", problem_of(&error))))
+            }
         };
     }
     Read { at, place, outcome, body }
@@ -250,19 +256,15 @@ impl Examined {
     /// Only what is there is walked through: a signer may put any number on a record.
     fn check_chains(&mut self, repository: &Repository) {
         for writer in self.newest().into_keys() {
-            let mut expected = 1;
+            // What was acknowledged is a note, and no finding.
+            self.gaps(writer).into_iter().for_each(|(first, last)| self.check_gap(writer, first, last + 1));
             for number in self.numbers(writer) {
-                // What was acknowledged is a note, and no finding.
-                let missing =
-                    if number > expected { self.lost.others(writer, expected, number - 1) } else { Vec::new() };
-                missing.into_iter().for_each(|(first, last)| self.check_gap(writer, first, last + 1));
                 let signed = &self.records[&(writer, number)].0;
                 let before = self.records.get(&(writer, number - 1));
                 if before.is_some_and(|(before, _)| signed.record.previous != Some(before.sha256)) {
                     let message = "it does not follow the record before it".to_owned();
                     self.find(EvidenceProblem::Altered, None, Some((writer, number)), message);
                 }
-                expected = number + 1;
             }
         }
         debug_assert!(self.listed.keys().all(|at| *at < repository.stores.len()));
@@ -320,7 +322,7 @@ impl Examined {
     fn check_gap(&mut self, writer: WriterId, first: u64, next: u64) {
         let named = next.min(first + GAP_NAMED_MAX);
         for number in first..named {
-            if !self.bad.iter().any(|(_, place)| *place == (writer, number)) {
+            if !self.is_refused((writer, number)) {
                 let message = "no store that answers has it, and later ones exist".to_owned();
                 self.find(EvidenceProblem::Removed, None, Some((writer, number)), message);
             }
@@ -340,7 +342,9 @@ impl Examined {
                 let lacks =
                     |number: &u64| !self.listed[&at].get(&(writer, *number)).copied().unwrap_or_default().envelope;
                 let lacking = self.numbers(writer).into_iter().filter(lacks);
-                let (removed, behind): (Vec<u64>, Vec<u64>) = lacking.partition(|number| had.contains(number));
+                let (removed, mut behind): (Vec<u64>, Vec<u64>) = lacking.partition(|number| had.contains(number));
+                // What nobody can bring is found where it is ruined.
+                behind.retain(|number| !self.is_ruined((writer, *number)));
                 for number in removed {
                     let message = "the store had it, and has it no more; others still do".to_owned();
                     self.find(EvidenceProblem::Removed, Some(name.clone()), Some((writer, number)), message);
@@ -378,10 +382,50 @@ impl Examined {
         had.map(|(number, _)| number).collect()
     }
 
-    /// Whether no store has a good record whole: nothing can be brought of it.
+    /// Whether some store has something in this place that is not accepted.
+    fn is_refused(&self, place: Place) -> bool {
+        self.bad.keys().any(|(_, bad)| *bad == place)
+    }
+
+    /// Whether no store has a good record whole: nothing can be brought of it. What could not be read now may be whole.
     pub fn is_ruined(&self, place: Place) -> bool {
         let holders = self.records.get(&place).map(|(_, stores)| stores);
-        holders.is_none_or(|stores| stores.iter().all(|at| self.bad.contains(&(*at, place))))
+        let is_ruined_on =
+            |at: &usize| self.bad.get(&(*at, place)).is_some_and(|problem| *problem != EvidenceProblem::Unreachable);
+        holders.is_none_or(|stores| stores.iter().all(is_ruined_on))
+    }
+
+    /// The first record of each chain that could not be read and may well exist: behind an error that passes, or on a
+    /// store that does not answer. What was acknowledged as lost is none of them, for everybody goes on past it; nor is
+    /// what is not trusted, for that would be so from every store.
+    pub fn awaited(&self, repository: &Repository) -> BTreeMap<WriterId, u64> {
+        let a_store_is_silent = self.listed.len() < repository.stores.len();
+        let mut refused: BTreeMap<Place, BTreeSet<EvidenceProblem>> = BTreeMap::new();
+        for ((_, place), problem) in &self.bad {
+            refused.entry(*place).or_default().insert(*problem);
+        }
+        let may_turn_up = |place: Place| match refused.get(&place) {
+            Some(problems) if problems.contains(&EvidenceProblem::Unreachable) => true,
+            Some(problems) if problems.contains(&EvidenceProblem::Untrusted) => false,
+            _ => a_store_is_silent,
+        };
+        let first_of = |writer: WriterId| {
+            let gaps = self.gaps(writer).into_iter().map(|(first, last)| (first, last.min(first + GAP_NAMED_MAX)));
+            gaps.flat_map(|(first, last)| first..=last).find(|number| may_turn_up((writer, *number)))
+        };
+        self.newest().into_keys().filter_map(|writer| Some((writer, first_of(writer)?))).collect()
+    }
+
+    /// The stretches of a chain that have no good record, though a later one is there, and were not acknowledged.
+    fn gaps(&self, writer: WriterId) -> Vec<(u64, u64)> {
+        let (mut gaps, mut expected) = (Vec::new(), 1);
+        for number in self.numbers(writer) {
+            if number > expected {
+                gaps.extend(self.lost.others(writer, expected, number - 1));
+            }
+            expected = number + 1;
+        }
+        gaps
     }
 
     /// What one writer saw of another is still there.
@@ -398,7 +442,7 @@ impl Examined {
                     self.find(EvidenceProblem::Forked, None, Some(place), message);
                 }
                 // It lies there and is not accepted, which is found above.
-                None if self.bad.iter().any(|(_, bad)| *bad == place) => {}
+                None if self.is_refused(place) => {}
                 None => {
                     let problem = if enough_answer { EvidenceProblem::Removed } else { EvidenceProblem::Unreachable };
                     let message = "another writer has seen it, and no store that answers has it".to_owned();

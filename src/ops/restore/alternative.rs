@@ -35,7 +35,7 @@ pub(super) fn name(catalogue: &Catalogue, request: &RestoreRequest, id: Snapshot
 fn lost_objects(catalogue: &Catalogue) -> BTreeSet<String> {
     let folder = layout::source_folder(&catalogue.source);
     let mut stores: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for detour in catalogue.detours.list() {
+    for detour in catalogue.all_detours() {
         if let Some(name) = detour.object.strip_prefix(&folder) {
             stores.entry(name.to_owned()).or_default().insert(detour.store);
         }

@@ -9,7 +9,7 @@ use crate::{
 impl Located {
     /// The stores that gave what was read so far, by name.
     pub fn stores_used(&self) -> Vec<String> {
-        let mut stores = self.catalogue.detours.given_by();
+        let mut stores = self.catalogue.given_by(self.committed());
         stores.extend(self.asked_for_the_inventory().last().map(|listing| listing.store.clone()));
         stores.into_iter().collect()
     }

@@ -207,7 +207,7 @@ impl Located {
 
     /// The damage that was gone round so far.
     pub fn went_round(&self) -> Vec<WentRound> {
-        let detours = self.catalogue.detours.list().into_iter().map(|detour| WentRound {
+        let detours = self.catalogue.detours_of(self.committed()).into_iter().map(|detour| WentRound {
             store: detour.store,
             object: detour.object,
             problem: detour.problem,

@@ -8,7 +8,7 @@ use crate::{
         answers::{Answer, ROWS_MAX, judge},
         unanswered,
     },
-    world::Stopwatch,
+    world::{Stopwatch, files},
 };
 use rusqlite::{Connection, limits::Limit, types::ValueRef};
 use std::{path::Path, time::Duration};
@@ -49,9 +49,11 @@ pub fn check_assertions(
     assertions.iter().map(run).collect()
 }
 
-/// Opens it so that no query can write anything, here or elsewhere.
+/// Opens it so that no query can write anything, here or elsewhere, but for what sorting takes: that is plaintext, and
+/// goes beside the restored database, where nobody else may look and there is room for such.
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = connect::connect(path, Way::AtRest)?;
+    connection.pragma_update(None, "temp_store_directory", files::parent(path).to_string_lossy())?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     Ok(connection)
@@ -94,6 +96,31 @@ mod tests {
     fn entry() -> Entry {
         let kind = EntryKind::File { size: 8192, block_size: 4096 };
         Entry { path: StoredPath::parse("l.db").unwrap(), kind, mode: 0o600, uid: 0, gid: 0 }
+    }
+
+    #[test]
+    fn what_sorting_takes_lies_beside_the_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.db");
+        let made = Connection::open(&path).unwrap();
+        let fill = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 40000) insert into t select \
+                    randomblob(500) from n";
+        made.execute_batch(&format!("create table t(a); {fill}")).unwrap();
+        drop(made);
+        let mut connection = open(&path).unwrap();
+        let (files, noted) = std::sync::mpsc::channel();
+        let look = move || {
+            let open_files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open_files.filter_map(|file| std::fs::read_link(file.path()).ok()).for_each(|file| drop(files.send(file)));
+            false
+        };
+        connection.progress_handler(10_000, Some(look)).unwrap();
+        ask(&mut connection, "select a from t order by a").unwrap();
+        drop(connection);
+        let gone = |file: &std::path::PathBuf| file.to_string_lossy().ends_with(" (deleted)");
+        let spilled: std::collections::BTreeSet<_> = noted.iter().filter(gone).collect();
+        let real = dir.path().canonicalize().unwrap();
+        assert!(!spilled.is_empty() && spilled.iter().all(|file| file.starts_with(&real)), "{spilled:?}");
     }
 
     #[test]

@@ -278,3 +278,19 @@ fn streams_that_are_closed() {
     }
     house.assert_restores("latest", &bytes);
 }
+
+/// Whoever may change them decides what is trusted, what is shipped, and where.
+#[test]
+fn files_that_anybody_may_change() {
+    let (house, _) = House::new();
+    for (name, mode) in [("R/recoup.toml", 0o666), ("R/allowed_signers", 0o646), ("R/state", 0o777)] {
+        let (path, before) = (house.path(name), fs::metadata(house.path(name)).unwrap().permissions().mode() & 0o7777);
+        set_mode(&path, mode);
+        let said = format!("its mode {mode:04o} lets anybody change it");
+        for command in [&["backup"][..], &["prune", "--yes"], &["evidence", "verify"]] {
+            assert_refused(run(&mut house.recoup(command.iter().copied())), 17, &[&said, "o-w"]);
+        }
+        set_mode(&path, before);
+        run(&mut house.recoup(["evidence", "verify"])).expect_code(0);
+    }
+}

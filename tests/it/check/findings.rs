@@ -164,6 +164,21 @@ const CASES: &[Case] = &[
     (&["warning drill-without-end"], 1, |house| drop(begin_drill(house, 30))),
 ];
 
+/// The inventories are all there, and nothing of what they name.
+#[test]
+fn a_store_without_packs_holds_no_copy() {
+    let house = well();
+    let lose = |store: &str| fs::remove_dir_all(house.path(store).join("sources/ledger/packs")).unwrap();
+    lose(STORES[0]);
+    let checked = check(&house).expect_code(1);
+    assert_eq!(found(&checked), ["warning store-behind"]);
+    assert_eq!(checked.json()["sources"][0]["copies"], 2);
+    STORES[1..].iter().for_each(|store| lose(store));
+    let checked = check(&house).expect_code(2);
+    assert_eq!(checked.json()["sources"][0]["copies"], 0);
+    assert!(found(&checked).iter().any(|found| found.starts_with("critical ")), "{:?}", found(&checked));
+}
+
 #[test]
 fn everything_is_found_and_nothing_else() {
     for (at, (expected, code, provoke)) in CASES.iter().enumerate() {

@@ -57,6 +57,7 @@ fn populate(house: &House, sources: u64, snapshots: u64) {
                 fs::write(folder.join("inventory.json"), &bytes).unwrap();
                 fs::write(folder.join("inventory.json.sig"), &signed).unwrap();
                 fs::write(folder.join("manifest.age"), "x").unwrap();
+                fs::create_dir_all(house.path(store).join(format!("sources/{name}/packs/{run}"))).unwrap();
             }
             parent = Some(Parent { id, sha256 });
             ids.push(id);

@@ -94,6 +94,25 @@ fn a_store_that_never_had_what_was_not_trusted_then_is_not_accused() {
     assert_eq!(chain.verify(), (Status::Critical, vec![(EvidenceProblem::Removed, Some(old.head.number))]));
 }
 
+/// Whatever else of it was copied in the same run.
+#[test]
+fn a_store_whose_evidence_was_removed_is_accused_whatever_else_it_lost() {
+    for loses_more in [false, true] {
+        let mut chain = Chain::new();
+        chain.database.set("ledger.db", vec![7; 512 * 8]);
+        live(chain.writer.process(&chain.site, &chain.database).backup(true)).unwrap();
+        chain.record(false);
+        chain.record(false);
+        assert_eq!(chain.copy(), Status::Ok);
+        let names = chain.site.objects(AWAY).into_keys();
+        let removed = names.filter(|name| name.starts_with("evidence/") || loses_more && name.contains("/packs/"));
+        let removed: Vec<String> = removed.collect();
+        assert_eq!(removed.iter().any(|name| name.contains("/packs/")), loses_more);
+        removed.iter().for_each(|name| chain.site.remove(AWAY, name));
+        assert_eq!(chain.copy(), Status::Warning, "{loses_more}");
+    }
+}
+
 /// Nobody has acknowledged it, but a later one of the same signer is there.
 #[test]
 fn a_store_that_lost_a_record_is_accused_before_any_other_says_so() {

@@ -17,7 +17,7 @@ fn quiet_ledger(program: &str) -> Cluster {
 }
 
 /// What `check` says, and its findings of the source as `severity id`.
-fn check(cluster: &Cluster) -> (Value, BTreeSet<String>) {
+pub(super) fn check(cluster: &Cluster) -> (Value, BTreeSet<String>) {
     let checked = run(&mut cluster.recoup(["check", "--json"])).json();
     let findings = checked["findings"].as_array().unwrap().iter().filter(|finding| finding["source"] == "ledger");
     let word = |value: &Value| value.as_str().unwrap().to_owned();

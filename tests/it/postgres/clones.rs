@@ -2,6 +2,7 @@
 //! lost.
 
 use super::{
+    care::check,
     cluster::Cluster,
     follower::{Follower, eventually, quiet},
 };
@@ -82,9 +83,23 @@ fn clones_that_are_followed_are_told_apart() {
     assert!(refused.stderr.contains("with different contents by the runs"), "{refused:?}");
     let verified = run(&mut cluster.recoup(["verify", "--json"]));
     assert!(verified.stderr.contains("with different contents; all are kept"), "{verified:?}");
+    assert!(check(&cluster).1.contains("critical log-forked"));
     // What both agree on comes back.
     let restored = cluster.restore_to("restored", "snapshot:1", &["--fetch-log"]);
     assert!(restored.code < 2, "{restored:?}");
     cluster.start_restored("restored");
     assert_eq!(cluster.sql("restored", "ledger", &["SELECT count(*) FROM numbered"]), "0");
+    // One of them is stopped, and a snapshot of the other needs nothing of what both wrote.
+    cluster.stop("restored");
+    cluster.stop("twin");
+    let first = Follower::start(&cluster, &[]);
+    cluster.wait_for("data", "SELECT count(*) FROM pg_stat_replication", "1");
+    assert!(cluster.backup(&[]).code < 2);
+    assert!(!check(&cluster).1.contains("critical log-forked"));
+    cluster.sql("data", "ledger", &["INSERT INTO numbered VALUES (5)", "SELECT pg_switch_wal()"]);
+    assert_eq!(first.end(), 0);
+    let restored = cluster.restore_to("after", "latest", &["--fetch-log"]);
+    assert!(restored.code < 2, "{restored:?}");
+    cluster.start_restored("after");
+    assert_eq!(cluster.sql("after", "ledger", &["SELECT count(*) FROM numbered"]), "3");
 }

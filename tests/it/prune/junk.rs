@@ -40,6 +40,24 @@ const FAR_AHEAD: &[(usize, &[usize], u64, bool)] = &[
     (3, &[0], 2, true),
 ];
 
+/// Whoever can write to a store can put a genuine record under another number.
+#[test]
+fn a_copied_record_far_ahead_stops_no_prune() {
+    let history = History::new(4);
+    let process = history.process().keeping(2);
+    let recorder = process.recorder();
+    let draft = Draft::new(Action::Backup, Verdict::Passed, process.host.world.now());
+    let Recorded { writer, head } = recorder.record(draft).unwrap();
+    live(recorder.ship());
+    for ending in ["json", "sig"] {
+        let name = |number: u64| format!("evidence/{writer}/{number:010}.{ending}");
+        let bytes = history.site.get(2, &name(head.number)).unwrap();
+        history.site.put(2, &name(9_999_999_999), bytes.to_vec());
+    }
+    assert_eq!(live(process.prune(confirmed())).map(|pruned| pruned.exit_code).unwrap(), Code::Done);
+    assert_eq!(live(history.process().evidence()).status, Status::Critical);
+}
+
 #[test]
 fn junk_far_ahead_stops_prune_only_where_it_may_hide_something() {
     for (stores, planted, number, may_hide) in FAR_AHEAD {
