@@ -10,7 +10,6 @@ mod gather;
 mod held;
 mod log;
 mod orphans;
-mod quorum;
 mod sources;
 mod steps;
 mod vetoes;
@@ -91,11 +90,6 @@ pub async fn prepare(
         && !gathered.catalogue.prunes.pending.contains_key(&plan)
     {
         return Err(no_such_plan(&gathered, protected, plan));
-    }
-    if locked && gathered.were_fewer(host, protected) {
-        // Not noted, a later prune needs more stores than it has to.
-        let level = gathered.level(host, protected);
-        level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
     }
     let (plan, of_log) = match request.cancel {
         Some(_) => (None, Vec::new()),
@@ -277,7 +271,6 @@ pub async fn execute(
         state,
         request,
         progress,
-        quorum: gathered.quorum.clone(),
         stores: BTreeMap::new(),
         executed: Vec::new(),
         pruned: BTreeSet::new(),
