@@ -53,16 +53,18 @@ fn finished_by_another(lagging: Switch) {
     };
     (0..4).for_each(|_| of.take());
     live(of.process(0, 2).prune(confirmed())).unwrap();
-    let process = of.process(0, 2);
-    process.faults[2].switch(Switch::Down);
-    live(process.prune(confirmed())).unwrap();
+    let before = of.site.objects(2);
+    live(of.process(0, 2).prune(confirmed())).unwrap();
+    // A thief may have made the next one.
+    let pending = live(of.process(0, 1).prune(confirmed())).unwrap();
+    assert_eq!((pending.condemned.len(), pending.condemned_log[0].files), (1, 2), "{}", pending.message);
+    // The disk of one store comes back as it was before.
+    let sources = |name: &String| name.starts_with("sources/");
+    of.site.objects(2).into_keys().filter(sources).for_each(|name| of.site.remove(2, &name));
+    let there = before.into_iter().filter(|(name, _)| sources(name));
+    there.for_each(|(name, bytes)| of.site.put(2, &name, bytes.to_vec()));
     let on = |of: &Revoked, store| segments_on(&of.site, store, &of.server);
     assert_eq!((on(&of, 0), on(&of, 2)), ((5..9).collect(), (1..9).collect()), "one store lags");
-    // A thief may have made the next one.
-    let process = of.process(0, 1);
-    process.faults[2].switch(Switch::Down);
-    let pending = live(process.prune(confirmed())).unwrap();
-    assert_eq!((pending.condemned.len(), pending.condemned_log[0].files), (1, 2), "{}", pending.message);
 
     let process = of.process(1, 9);
     process.faults[2].switch(lagging);
