@@ -259,38 +259,39 @@ impl ControlState {
     /// its chain was given up: it has seen all that the writer ever recorded, and says how many stores it wants itself;
     /// and the records `since` have all of that in them. One host has a key, and one state directory at a time.
     fn is_followed(&self, source: &SourceName, writer: WriterId, since: &BTreeMap<WriterId, u64>) -> bool {
-        let Some(head) = self.heads.get(&writer).filter(|head| has(since, writer, head.number)) else { return false };
+        let Some(head) = self.heads.get(&writer) else { return false };
         let says = |of: WriterId| {
             let of_writer = self.min_stores.get(source).and_then(|of_source| of_source.get(&of));
             of_writer.and_then(|of_writer| of_writer.keys().next()).is_some_and(|first| has(since, of, *first))
         };
-        let follows = |other: &WriterId| {
-            let seen = self.seen_by.get(other).and_then(|seen| seen.get(&writer));
-            *other != writer
-                && self.signers.get(other) == self.signers.get(&writer)
-                && seen.is_some_and(|(number, record)| *number >= head.number && has(since, *other, *record))
-                && says(*other)
-        };
         // Of two that have seen each other to the end, which honest ones never have, neither is gone.
-        let is_mutual = |other: &WriterId| {
-            let end = self.heads.get(other).map_or(0, |head| head.number);
-            let seen = self.seen_by.get(&writer).and_then(|seen| seen.get(other));
+        let is_mutual = |other: WriterId| {
+            let end = self.heads.get(&other).map_or(0, |head| head.number);
+            let seen = self.seen_by.get(&writer).and_then(|seen| seen.get(&other));
             seen.is_some_and(|(number, _)| *number >= end)
         };
-        self.signers.keys().any(|other| follows(other) && !is_mutual(other))
+        let mut successors = self.successors(writer);
+        has(since, writer, head.number)
+            && successors.any(|(other, record)| has(since, other, record) && says(other) && !is_mutual(other))
     }
 
     /// Whether whoever began a drill can never end it: its signer goes on in another chain, which has seen all of the
     /// drill's, as after the state directory was lost.
     pub fn is_abandoned(&self, drill: &Drill) -> bool {
-        let Some(head) = self.heads.get(&drill.writer) else { return false };
-        let goes_on = |other: &WriterId| {
-            let seen = self.seen_by.get(other).and_then(|seen| seen.get(&drill.writer));
-            *other != drill.writer
-                && self.signers.get(other) == self.signers.get(&drill.writer)
-                && seen.is_some_and(|(number, _)| *number >= head.number)
-        };
-        drill.end.is_none() && self.signers.keys().any(goes_on)
+        drill.end.is_none() && self.successors(drill.writer).next().is_some()
+    }
+
+    /// Other writers of the same signer that have seen all that one ever recorded, each with its first record that says so.
+    fn successors(&self, writer: WriterId) -> impl Iterator<Item = (WriterId, u64)> {
+        let newest = self.heads.get(&writer).map(|head| head.number);
+        let others = self
+            .signers
+            .iter()
+            .filter(move |(other, signer)| **other != writer && self.signers.get(&writer) == Some(*signer));
+        others.filter_map(move |(other, _)| {
+            let (number, record) = self.seen_by.get(other)?.get(&writer)?;
+            (*number >= newest?).then_some((*other, *record))
+        })
     }
 
     /// The signers that were revoked.

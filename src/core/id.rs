@@ -2,7 +2,7 @@
 //!
 //! Every one of them is validated when it is made, so that code holding one need not look again.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::text::{text_debug, text_serde};
 use std::{fmt, str::FromStr};
 
 /// Why a name or an identifier was not accepted.
@@ -17,26 +17,6 @@ pub struct InvalidName {
 fn invalid(what: &'static str, value: &str, rule: &'static str) -> InvalidName {
     // Hostile input is shown, but never at length.
     InvalidName { what, value: value.chars().take(80).collect(), rule }
-}
-
-macro_rules! text_serde {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-        impl fmt::Debug for $type {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{self}")
-            }
-        }
-    };
 }
 
 /// The name of a source: `[a-z0-9][a-z0-9_-]{0,62}`.
@@ -70,6 +50,7 @@ impl fmt::Display for SourceName {
     }
 }
 text_serde!(SourceName);
+text_debug!(SourceName);
 
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -108,6 +89,7 @@ impl fmt::Display for RunId {
     }
 }
 text_serde!(RunId);
+text_debug!(RunId);
 
 /// The id of a repository; it has the form of a run id.
 pub type RepositoryId = RunId;
@@ -143,6 +125,7 @@ impl FromStr for SnapshotId {
     }
 }
 text_serde!(SnapshotId);
+text_debug!(SnapshotId);
 
 /// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,6 +146,7 @@ impl FromStr for Sha256 {
     }
 }
 text_serde!(Sha256);
+text_debug!(Sha256);
 
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {

@@ -3,9 +3,10 @@
 use super::{
     id::{RepositoryId, RunId, SEQ_MAX, Sha256, SnapshotId, SourceName},
     log::LogRange,
+    text::text_serde,
     time::Timestamp,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// The value of `format` in every inventory that this version reads and writes.
@@ -203,17 +204,7 @@ impl FromStr for PackSet {
     }
 }
 
-impl Serialize for PackSet {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PackSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+text_serde!(PackSet);
 
 /// A snapshot's inventory, as `inventory.json` holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Paths inside a source: relative, percent-coded, unable to leave the target directory.
 
+use super::text::text_debug;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 
@@ -114,11 +115,7 @@ impl fmt::Display for StoredPath {
     }
 }
 
-impl fmt::Debug for StoredPath {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
+text_debug!(StoredPath);
 
 impl Serialize for StoredPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,7 @@
 //! Moments and durations as they are written: RFC 3339 in UTC, and an integer with a unit.
 
+use super::text::{text_debug, text_serde};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr, time::Duration};
 
 /// A moment, in UTC, to the millisecond.
@@ -31,12 +31,6 @@ impl fmt::Display for Timestamp {
     }
 }
 
-impl fmt::Debug for Timestamp {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
-    }
-}
-
 /// Why a moment was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a moment with an offset, such as 2026-11-22T09:15:00Z or 2026-11-22T10:15:00.5+01:00")]
@@ -51,17 +45,8 @@ impl FromStr for Timestamp {
     }
 }
 
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+text_serde!(Timestamp);
+text_debug!(Timestamp);
 
 /// Why a duration was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -244,7 +244,8 @@ fn check_kind(source: &SourceSettings) -> Result<(), Failure> {
     }
 }
 
-/// One configuration is run by one user: the owner of its state directory, or of the configuration's while that is gone.
+/// One configuration is run by one user: the owner of its state directory, or of the configuration's while that is gone;
+/// and by nobody while anybody may change it.
 pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     let directory = &settings.host.state_dir;
     let (owned, what, metadata) = match fs::metadata(directory) {
@@ -258,8 +259,8 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
     };
     let user = world::user_id();
     if metadata.uid() == user {
-        check_hands(directory, "the state directory", "-R ")?;
-        return check_hands(&settings.file, "the configuration", "");
+        check_hands(directory, "the state directory")?;
+        return check_hands(&settings.file, "the configuration");
     }
     let owner = world::user_name(metadata.uid());
     Err(Failure::new(
@@ -272,12 +273,13 @@ pub fn check_user(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Refuses what anybody on this host may change: whoever does, decides what is trusted, and what is shipped where.
-fn check_hands(path: &Path, what: &str, recursively: &str) -> Result<(), Failure> {
+fn check_hands(path: &Path, what: &str) -> Result<(), Failure> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o002 == 0 || metadata.file_type_is_pipe() {
         return Ok(());
     }
+    let recursively = if metadata.is_dir() { "-R " } else { "" };
     Err(Failure::new(Code::Refused, format!("{what} {} is not used", path.display()))
         .cause(format!("its mode {mode:04o} lets anybody change it"))
         .safe("nothing was read or changed")
@@ -429,7 +431,7 @@ pub fn read_signers(path: &Path, next_step: &str) -> Result<Signers, Failure> {
             .safe("nothing was changed; without signers nothing can be trusted")
             .next_step(next_step)
     };
-    check_hands(path, "the file of trusted signers", "")?;
+    check_hands(path, "the file of trusted signers")?;
     let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     Signers::parse(&text).map_err(|error| failure(error.to_string()))
 }

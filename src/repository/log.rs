@@ -287,7 +287,7 @@ impl Repository {
         let mut waiting = detours.in_order(&self.stores).into_iter();
         let mut asked = FuturesUnordered::new();
         // Those that were asked and have not answered.
-        let mut silent = BTreeSet::new();
+        let mut silent: BTreeSet<&str> = BTreeSet::new();
         let mut failed = NowhereIntact { object: key.clone(), reasons: Vec::new(), unreachable: false };
         let ask = |store: &crate::stores::Store| {
             let (store, key) = (store.clone(), key.clone());
@@ -297,20 +297,16 @@ impl Repository {
             }
         };
         loop {
-            if asked.is_empty() {
+            // Nobody is asked yet, or nobody answers: the next one is.
+            let Ok(Some((store, got))) = tokio::time::timeout(PATIENCE, asked.next()).await else {
                 match waiting.next() {
                     Some(store) => {
+                        silent.iter().for_each(|store| detours.note_lagging(store));
                         silent.insert(store.name());
                         asked.push(ask(store));
                     }
-                    None => return Err(failed),
-                }
-            }
-            let Ok(Some((store, got))) = tokio::time::timeout(PATIENCE, asked.next()).await else {
-                if let Some(store) = waiting.next() {
-                    silent.iter().for_each(|store| detours.note_lagging(store));
-                    silent.insert(store.name());
-                    asked.push(ask(store));
+                    None if asked.is_empty() => return Err(failed),
+                    None => {}
                 }
                 continue;
             };

@@ -1,8 +1,8 @@
 //! The names of a log's files, and places and moments in it, as they are written.
 
 use super::Span;
+use crate::core::text::{text_debug, text_serde};
 use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
 /// Why a text is no place in a log, or no name of its files.
@@ -24,12 +24,6 @@ impl fmt::Display for Lsn {
     }
 }
 
-impl fmt::Debug for Lsn {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
-    }
-}
-
 impl FromStr for Lsn {
     type Err = InvalidLogName;
     fn from_str(text: &str) -> Result<Self, InvalidLogName> {
@@ -46,25 +40,8 @@ fn hexadecimal(digits: &str) -> Option<u64> {
     all_digits.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
-macro_rules! text_serde {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-text_serde!(Lsn);
-text_serde!(SegmentName);
-text_serde!(LogFile);
-text_serde!(HistoryId);
-text_serde!(ServerTime);
+text_serde!(Lsn SegmentName LogFile HistoryId ServerTime);
+text_debug!(Lsn ServerTime);
 
 /// The name of a segment: a timeline and, in two numbers, which segment of the log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,12 +129,6 @@ impl ServerTime {
 impl fmt::Display for ServerTime {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
-}
-
-impl fmt::Debug for ServerTime {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
     }
 }
 

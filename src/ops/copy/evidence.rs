@@ -25,17 +25,18 @@ impl Copying<'_> {
             // A store that has a record has all before it: what cannot be brought now stands before the rest.
             let mut waiting: BTreeSet<WriterId> = BTreeSet::new();
             for (place, (signed, stores)) in &examined.records {
-                let has_it = stores.contains(at) && !examined.bad.contains_key(&(*at, *place));
+                let has_it = stores.contains(at) && !examined.is_bad(*at, *place);
                 // Another good record of the same number is a fork: both stay where they are.
                 let has_another = !has_it
                     && listed.get(place).is_some_and(|objects| objects.envelope)
-                    && !examined.bad.contains_key(&(*at, *place));
+                    && !examined.is_bad(*at, *place);
                 if has_it || has_another || self.stopped.contains_key(at) || waiting.contains(&place.0) {
                     continue;
                 }
                 if let Some(first) = awaited.get(&place.0).filter(|first| **first < place.1) {
                     waiting.insert(place.0);
-                    self.find_waiting(*at, *place, *first);
+                    let why = "could not be read, and comes before it; run the same command again";
+                    self.find_behind(*at, *place, format!("record {}/{first} {why}", place.0));
                     continue;
                 }
                 if self.bring_record(*at, *place, signed).await {
@@ -68,23 +69,19 @@ impl Copying<'_> {
         self.find_bad_evidence(&examined);
     }
 
-    /// A record that is not brought yet, because one before it may turn up.
-    fn find_waiting(&mut self, at: usize, (writer, number): Place, first: u64) {
+    /// A record that is not brought, for now.
+    fn find_behind(&mut self, at: usize, (writer, number): Place, cause: String) {
         let store = self.stores[at].store.clone();
-        let cause =
-            format!("record {writer}/{first} could not be read, and comes before it; run the same command again");
         self.findings.add(&store, Some(layout::evidence(writer, number, "json")), Problem::Behind, [], Some(cause));
     }
 
     /// Body, signature, envelope: where the envelope is, the rest is.
     async fn bring_record(&mut self, at: usize, place: Place, signed: &SignedRecord) -> bool {
         let (writer, number) = place;
-        let name = layout::evidence(writer, number, "json");
         let body = match self.repository.read_evidence_body(signed).await {
             Ok(body) => body,
             Err(error) => {
-                let store = self.stores[at].store.clone();
-                self.findings.add(&store, Some(name), Problem::Behind, [], Some(error.to_string()));
+                self.find_behind(at, place, error.to_string());
                 return false;
             }
         };
@@ -95,8 +92,8 @@ impl Copying<'_> {
 
     /// What lies on a store and no store has right.
     fn find_bad_evidence(&mut self, examined: &Examined) {
-        let lost: BTreeSet<(usize, Place)> =
-            examined.bad.keys().filter(|(_, place)| !examined.records.contains_key(place)).copied().collect();
+        let lost = examined.bad.iter().filter(|(place, _)| !examined.records.contains_key(place));
+        let lost = lost.flat_map(|(place, stores)| stores.keys().map(|at| (*at, *place)));
         for (at, (writer, number)) in lost {
             let store = self.stores[at].store.clone();
             let finding = examined.findings.iter().find(|finding| {

@@ -35,8 +35,8 @@ pub struct Examined {
     pub listed: BTreeMap<usize, BTreeMap<Place, Objects>>,
     /// What is wrong.
     pub findings: BTreeSet<EvidenceFinding>,
-    /// Places on stores where a record or its body is not to be had right, by position, and in which way.
-    pub bad: BTreeMap<(usize, Place), EvidenceProblem>,
+    /// Places where a record or its body is not to be had right from a store, by its position, and in which way.
+    pub bad: BTreeMap<Place, BTreeMap<usize, EvidenceProblem>>,
     /// What was acknowledged as lost, by any good record.
     pub lost: LostRecords,
 }
@@ -182,7 +182,7 @@ async fn read(repository: &Repository, examined: &mut Examined) {
                 entry.or_insert_with(|| (signed, BTreeSet::new())).1.insert(at);
                 if let Some((problem, why)) = body {
                     let store = Some(repository.stores[at].name().to_owned());
-                    examined.bad.insert((at, place), problem);
+                    examined.bad.entry(place).or_default().insert(at, problem);
                     examined.find(problem, store, Some(place), why);
                 }
             }
@@ -195,7 +195,7 @@ async fn read(repository: &Repository, examined: &mut Examined) {
             Refusal::Untrusted(_) if good.contains_key(&place) => EvidenceProblem::Altered,
             _ => problem_of_refusal(&why),
         };
-        examined.bad.insert((at, place), problem);
+        examined.bad.entry(place).or_default().insert(at, problem);
         examined.find(problem, Some(repository.stores[at].name().to_owned()), Some(place), why.to_string());
     }
     for (place, versions) in good {
@@ -322,7 +322,7 @@ impl Examined {
     fn check_gap(&mut self, writer: WriterId, first: u64, next: u64) {
         let named = next.min(first + GAP_NAMED_MAX);
         for number in first..named {
-            if !self.is_refused((writer, number)) {
+            if !self.bad.contains_key(&(writer, number)) {
                 let message = "no store that answers has it, and later ones exist".to_owned();
                 self.find(EvidenceProblem::Removed, None, Some((writer, number)), message);
             }
@@ -382,16 +382,16 @@ impl Examined {
         had.map(|(number, _)| number).collect()
     }
 
-    /// Whether some store has something in this place that is not accepted.
-    fn is_refused(&self, place: Place) -> bool {
-        self.bad.keys().any(|(_, bad)| *bad == place)
+    /// Whether a store has something in this place that is not accepted.
+    pub fn is_bad(&self, at: usize, place: Place) -> bool {
+        self.bad.get(&place).is_some_and(|stores| stores.contains_key(&at))
     }
 
     /// Whether no store has a good record whole: nothing can be brought of it. What could not be read now may be whole.
     pub fn is_ruined(&self, place: Place) -> bool {
         let holders = self.records.get(&place).map(|(_, stores)| stores);
-        let is_ruined_on =
-            |at: &usize| self.bad.get(&(*at, place)).is_some_and(|problem| *problem != EvidenceProblem::Unreachable);
+        let problem = |at: &usize| self.bad.get(&place)?.get(at);
+        let is_ruined_on = |at: &usize| problem(at).is_some_and(|problem| *problem != EvidenceProblem::Unreachable);
         holders.is_none_or(|stores| stores.iter().all(is_ruined_on))
     }
 
@@ -400,14 +400,9 @@ impl Examined {
     /// what is not trusted, for that would be so from every store.
     pub fn awaited(&self, repository: &Repository) -> BTreeMap<WriterId, u64> {
         let a_store_is_silent = self.listed.len() < repository.stores.len();
-        let mut refused: BTreeMap<Place, BTreeSet<EvidenceProblem>> = BTreeMap::new();
-        for ((_, place), problem) in &self.bad {
-            refused.entry(*place).or_default().insert(*problem);
-        }
-        let may_turn_up = |place: Place| match refused.get(&place) {
-            Some(problems) if problems.contains(&EvidenceProblem::Unreachable) => true,
-            Some(problems) if problems.contains(&EvidenceProblem::Untrusted) => false,
-            _ => a_store_is_silent,
+        let may_turn_up = |place: Place| {
+            let is_any = |problem| self.bad.get(&place).is_some_and(|stores| stores.values().any(|of| *of == problem));
+            is_any(EvidenceProblem::Unreachable) || a_store_is_silent && !is_any(EvidenceProblem::Untrusted)
         };
         let first_of = |writer: WriterId| {
             let gaps = self.gaps(writer).into_iter().map(|(first, last)| (first, last.min(first + GAP_NAMED_MAX)));
@@ -442,7 +437,7 @@ impl Examined {
                     self.find(EvidenceProblem::Forked, None, Some(place), message);
                 }
                 // It lies there and is not accepted, which is found above.
-                None if self.is_refused(place) => {}
+                None if self.bad.contains_key(&place) => {}
                 None => {
                     let problem = if enough_answer { EvidenceProblem::Removed } else { EvidenceProblem::Unreachable };
                     let message = "another writer has seen it, and no store that answers has it".to_owned();

@@ -21,6 +21,9 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The stores that hold each file of a log.
+pub(super) type LogHolders = BTreeMap<LogFile, BTreeSet<String>>;
+
 /// The stores that have committed a snapshot, and those that may have.
 pub(super) fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
     let name = layout::snapshot_object(id, layout::INVENTORY);
@@ -68,9 +71,7 @@ pub(super) async fn newest_durable(
         let mut complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
         // What was found damaged is of the right size all the same.
         let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
-        complete.retain(|store| {
-            known.damaged.get(store).is_none_or(|damaged| !needed.iter().any(|object| damaged.contains(&object.name)))
-        });
+        complete.retain(|store| !needed.iter().any(|object| is_damaged(known, store, &object.name)));
         let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
         let is_enough = |also: &BTreeSet<String>| {
             let mut parts = log.values().chain([&complete]).map(|holders| holders.union(also).cloned().collect());
@@ -87,19 +88,14 @@ pub(super) async fn newest_durable(
 }
 
 /// Whether the stores together have all that a snapshot needs, as far as is known; that too which none has alone.
-pub(super) async fn have_together(
-    repository: &Repository,
-    catalogue: &Catalogue,
-    known: &Known,
-    (needed, range): (&[Needed], Option<&LogRange>),
-) -> bool {
+pub(super) fn have_together(catalogue: &Catalogue, known: &Known, needed: &[Needed], log: &LogHolders) -> bool {
     let has = |listing: &StoreListing, object: &Needed| {
         let held = listing.objects.get(&object.name);
         held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
             && !is_damaged(known, &listing.store, &object.name)
     };
     needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
-        && log_holders(repository, known, catalogue, range).await.values().all(|holders| !holders.is_empty())
+        && log.values().all(|holders| !holders.is_empty())
 }
 
 /// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
@@ -122,15 +118,13 @@ pub(super) async fn discount_ruined(
         let inventory = catalogue.snapshots[id].inventory.clone();
         host.repository.read_runs(catalogue, &inventory.uses).await;
         let needed = catalogue.needed(&catalogue.snapshots[id]);
-        dated.durable = match &needed {
-            Some(needed) => have_together(&host.repository, catalogue, known, (needed, inventory.log.as_ref())).await,
-            None => false,
-        };
+        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
+        dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed, &log));
         wanted -= u64::from(dated.durable);
     }
 }
 
-fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
+pub(super) fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
     known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
 }
 
@@ -141,10 +135,9 @@ pub(super) async fn log_holders(
     known: &Known,
     catalogue: &Catalogue,
     range: Option<&LogRange>,
-) -> BTreeMap<LogFile, BTreeSet<String>> {
-    let Some(range) = range else { return BTreeMap::new() };
-    let mut holders: BTreeMap<LogFile, BTreeSet<String>> =
-        range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+) -> LogHolders {
+    let Some(range) = range else { return LogHolders::new() };
+    let mut holders: LogHolders = range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
     let folder = layout::log_folder(range.history);
     let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
     for at in catalogue.ready() {

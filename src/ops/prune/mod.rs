@@ -31,7 +31,7 @@ use crate::{
     repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
     world::files::Lock,
 };
-use durable::{have_together, log_holders};
+use durable::{have_together, is_damaged, log_holders};
 use execute::Pruning;
 use gather::Gathered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,13 +190,11 @@ async fn check_forgotten(
         return Ok(());
     };
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
-    let damaged = &known.damaged;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
     let log = log_holders(&host.repository, &known, &gathered.catalogue, committed.inventory.log.as_ref()).await;
     let is_whole = |at: &usize| {
         let store = &gathered.catalogue.listings[*at].store;
-        let known = damaged.get(store);
-        !needed.iter().any(|object| known.is_some_and(|known| known.contains(&object.name)))
+        !needed.iter().any(|object| is_damaged(&known, store, &object.name))
             && log.values().all(|holders| holders.contains(store))
     };
     let whole: BTreeSet<usize> = gathered.catalogue.complete_on(&committed).into_iter().filter(is_whole).collect();
@@ -210,8 +208,7 @@ async fn check_forgotten(
         ));
     }
     // The stores together may have what none has alone.
-    let all = (&needed[..], committed.inventory.log.as_ref());
-    if !needed.is_empty() && have_together(&host.repository, &gathered.catalogue, &known, all).await {
+    if !needed.is_empty() && have_together(&gathered.catalogue, &known, &needed, &log) {
         let cause = "the stores together have all of it, as far as is known".to_owned();
         return Err(refuse(
             Code::Refused,

@@ -170,7 +170,7 @@ impl Reader for Files {
     fn read(&self, entry: usize, file: Option<&File>, first: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         let from = first * self.block_bytes;
         let filled = match (self.contents.get(entry), file) {
-            (Some(Content::Held(held)), _) => read_held(held, from, bytes),
+            (Some(Content::Held(held)), _) => copy_up_to(held, from, bytes),
             (Some(Content::File(place)), Some(file)) => {
                 // What grows is in the log: no more is read than was planned.
                 let planned = place.stamp.size.saturating_sub(from).min(bytes.len() as u64) as usize;
@@ -217,14 +217,6 @@ impl Reader for Files {
     }
 }
 
-/// The same of what is held in memory.
-pub(super) fn read_held(held: &[u8], from: u64, bytes: &mut [u8]) -> usize {
-    let rest = usize::try_from(from).ok().and_then(|from| held.get(from..)).unwrap_or_default();
-    let filled = rest.len().min(bytes.len());
-    bytes[..filled].copy_from_slice(&rest[..filled]);
-    filled
-}
-
 /// Reads as much as there is.
 fn read_up_to(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
     let mut filled = 0;
@@ -237,6 +229,14 @@ fn read_up_to(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// The same of what is held in memory.
+pub(super) fn copy_up_to(held: &[u8], from: u64, bytes: &mut [u8]) -> usize {
+    let rest = usize::try_from(from).ok().and_then(|from| held.get(from..)).unwrap_or_default();
+    let filled = rest.len().min(bytes.len());
+    bytes[..filled].copy_from_slice(&rest[..filled]);
+    filled
 }
 
 /// What a bad page is when it is read again.

@@ -7,7 +7,7 @@ use super::{
     Server,
     control::{self, Control},
     failures,
-    files::{Content, Files, item, read_held},
+    files::{Content, Files, copy_up_to, item},
     fingerprint::Taking,
     past::Past,
     session::Session,
@@ -140,7 +140,7 @@ impl PostgresView {
             let piece = &mut buffer[..((to - at) * block_bytes) as usize];
             match late {
                 Some(bytes) => {
-                    let filled = read_held(bytes, at * block_bytes, piece);
+                    let filled = copy_up_to(bytes, at * block_bytes, piece);
                     piece[filled..].fill(0);
                 }
                 None => {

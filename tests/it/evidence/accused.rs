@@ -3,7 +3,7 @@
 use crate::simulation::{Site, content::Database, keyring::Keyed, live};
 use recoup::{
     core::{
-        evidence::{Action, Draft, Verdict, WriterId},
+        evidence::{Action, WriterId},
         result::{EvidenceFinding, EvidenceProblem, Status},
     },
     ops::evidence::Recorded,
@@ -33,11 +33,7 @@ impl Chain {
         if is_away {
             process.faults[AWAY].switch(Switch::Down);
         }
-        let recorder = process.recorder();
-        let draft = Draft::new(Action::Hold, Verdict::Passed, process.host.world.now());
-        let recorded = recorder.record(draft).unwrap();
-        live(recorder.ship());
-        recorded
+        process.record(Action::Hold, None)
     }
 
     fn copy(&self) -> Status {
@@ -53,9 +49,7 @@ impl Chain {
     }
 
     fn remove(&self, writer: WriterId, number: u64) {
-        for ending in ["json", "sig", "age"] {
-            self.site.remove(AWAY, &format!("evidence/{writer}/{number:010}.{ending}"));
-        }
+        self.site.remove_record(AWAY, writer, number);
     }
 
     /// What is found of one store, and how bad all of it is.

@@ -38,11 +38,7 @@ impl Place {
 }
 
 fn record(process: &Process, control: Option<Control>) -> Recorded {
-    let recorder = process.recorder();
-    let draft = Draft { control, ..Draft::new(Action::Hold, Verdict::Passed, process.host.world.now()) };
-    let recorded = recorder.record(draft).unwrap();
-    live(recorder.ship());
-    recorded
+    process.record(Action::Hold, control)
 }
 
 fn hold() -> (HoldId, Option<Control>) {
@@ -90,9 +86,7 @@ fn what_follows_another_record_than_the_one_that_was_read_is_read_from_the_begin
     let gone = record(&place.without(&place.host, &[]), None);
     place.read(&place.other, &[]);
     // All stores are set back, and the host.
-    for (store, ending) in (0..3).flat_map(|store| ["json", "sig", "age"].map(|ending| (store, ending))) {
-        place.site.remove(store, &format!("evidence/{}/{:010}.{ending}", gone.writer, gone.head.number));
-    }
+    (0..3).for_each(|store| place.site.remove_record(store, gone.writer, gone.head.number));
     place.host.roll_back_state(&saved);
     let (id, control) = hold();
     record(&place.without(&place.host, &[]), None);

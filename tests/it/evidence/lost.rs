@@ -37,12 +37,7 @@ impl Place {
 
     /// Records something, and ships it.
     fn record(&self, control: Option<Control>) -> Recorded {
-        let process = self.process();
-        let recorder = process.recorder();
-        let draft = Draft { control, ..Draft::new(Action::Hold, Verdict::Passed, process.host.world.now()) };
-        let recorded = recorder.record(draft).unwrap();
-        live(recorder.ship());
-        recorded
+        self.process().record(Action::Hold, control)
     }
 
     fn read(&self) -> ControlView {

@@ -3,7 +3,7 @@
 use crate::simulation::{Machine, Process, Site, content::Database, live};
 use recoup::{
     core::{
-        evidence::{Action, Draft, Verdict, WriterId},
+        evidence::{Action, WriterId},
         result::{EvidenceProblem, Problem, Status, StoreFinding},
     },
     stores::fault::Switch,
@@ -30,10 +30,7 @@ impl Place {
             if is_away {
                 process.faults[BEHIND].switch(Switch::Down);
             }
-            let recorder = process.recorder();
-            let draft = Draft::new(Action::Hold, Verdict::Passed, process.host.world.now());
-            let recorded = recorder.record(draft).unwrap();
-            live(recorder.ship());
+            let recorded = process.record(Action::Hold, None);
             (recorded.writer, recorded.head.number)
         });
         let (writer, first) = numbers[1];
@@ -56,7 +53,7 @@ impl Place {
     }
 
     fn remove(&self, store: usize, at: u64) {
-        ["json", "sig", "age"].iter().for_each(|ending| self.site.remove(store, &self.name(at, ending)));
+        self.site.remove_record(store, self.writer, self.first + at);
     }
 
     /// Brings the stores level, after something was done to them; says what is left to bring to the one that is behind.

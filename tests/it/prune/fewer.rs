@@ -1,10 +1,7 @@
 //! A policy that asks for more stores than it once did: what was durable before is not missed.
 
 use super::*;
-use recoup::core::{
-    evidence::{Action, Draft, Verdict},
-    failure::Failure,
-};
+use recoup::core::{evidence::Action, failure::Failure};
 
 /// A process whose stores at these positions are down, under a policy that asks for so many.
 pub(super) fn process(history: &History, min_stores: u32, down: &[usize]) -> Process {
@@ -16,9 +13,7 @@ pub(super) fn process(history: &History, min_stores: u32, down: &[usize]) -> Pro
 
 /// Leaves evidence, and with it how many stores the policy asks for.
 pub(super) fn note(process: &Process) {
-    let recorder = process.recorder();
-    recorder.record(Draft::new(Action::Backup, Verdict::Passed, process.host.world.now())).unwrap();
-    live(recorder.ship());
+    process.record(Action::Backup, None);
 }
 
 fn pruned(history: &History, min_stores: u32, down: &[usize]) -> Result<PrunedSource, Failure> {

@@ -45,10 +45,7 @@ const FAR_AHEAD: &[(usize, &[usize], u64, bool)] = &[
 fn a_copied_record_far_ahead_stops_no_prune() {
     let history = History::new(4);
     let process = history.process().keeping(2);
-    let recorder = process.recorder();
-    let draft = Draft::new(Action::Backup, Verdict::Passed, process.host.world.now());
-    let Recorded { writer, head } = recorder.record(draft).unwrap();
-    live(recorder.ship());
+    let Recorded { writer, head } = process.record(Action::Backup, None);
     for ending in ["json", "sig"] {
         let name = |number: u64| format!("evidence/{writer}/{number:010}.{ending}");
         let bytes = history.site.get(2, &name(head.number)).unwrap();

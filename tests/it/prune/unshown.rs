@@ -2,7 +2,7 @@
 
 use super::*;
 use recoup::{
-    core::evidence::{Action, Draft, Verdict},
+    core::evidence::Action,
     ops::{
         evidence::{self, Lost, Recorded},
         hold,
@@ -12,10 +12,7 @@ use recoup::{
 use std::fs;
 
 fn record(process: &Process) -> Recorded {
-    let recorder = process.recorder();
-    let recorded = recorder.record(Draft::new(Action::Copy, Verdict::Passed, process.host.world.now())).unwrap();
-    live(recorder.ship());
-    recorded
+    process.record(Action::Copy, None)
 }
 
 #[test]

@@ -4,7 +4,10 @@ use super::{FOLDER, STORES, Site, graves::Graves};
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use recoup::{core::id::SnapshotId, repository::layout};
+use recoup::{
+    core::{evidence::WriterId, id::SnapshotId},
+    repository::layout,
+};
 use serde_json::Value;
 use sha2::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +38,12 @@ impl Site {
     /// Removes an object.
     pub(crate) fn remove(&self, store: usize, key: &str) {
         self.backends[store].delete(&Path::from(key)).now_or_never().unwrap().unwrap();
+    }
+
+    /// Removes a record of evidence.
+    pub(crate) fn remove_record(&self, store: usize, writer: WriterId, number: u64) {
+        let names = ["json", "sig", "age"].map(|ending| format!("evidence/{writer}/{number:010}.{ending}"));
+        names.iter().for_each(|name| self.remove(store, name));
     }
 
     /// The snapshots whose inventory a store holds.

@@ -19,7 +19,7 @@ use object_store::memory::InMemory;
 use random::Rng;
 use recoup::{
     core::{
-        evidence::{Action, Draft, HoldCause, HoldId, Verdict},
+        evidence::{Action, Control, Draft, HoldCause, HoldId, Verdict},
         failure::{Code, Failure},
         id::{RepositoryId, RunId, SnapshotId, SourceName},
         policy::Policy,
@@ -35,7 +35,7 @@ use recoup::{
     ops::{
         backup::{self, Snapshot},
         copy::{self, CopyRequest},
-        evidence::{Recorder, journal::Journal, verify as evidence_verify},
+        evidence::{Recorded, Recorder, journal::Journal, verify as evidence_verify},
         hold::{self, HoldRequest},
         host::{CatalogueKey, Host, Protected},
         progress::NoProgress,
@@ -403,6 +403,15 @@ impl Process {
     pub(crate) async fn evidence(&self) -> EvidenceResult {
         let journal = Journal::new(&self.host.state_dir, self.host.repository.id);
         evidence_verify::verify(&self.host.repository, Some(&journal)).await
+    }
+
+    /// Leaves a record that says this, and ships it as far as the stores take it.
+    pub(crate) fn record(&self, action: Action, control: Option<Control>) -> Recorded {
+        let recorder = self.recorder();
+        let draft = Draft { control, ..Draft::new(action, Verdict::Passed, self.host.world.now()) };
+        let recorded = recorder.record(draft).unwrap();
+        live(recorder.ship());
+        recorded
     }
 
     pub(crate) fn recorder(&self) -> Recorder {
