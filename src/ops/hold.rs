@@ -99,8 +99,14 @@ pub async fn list(
         return Err(repository.none_usable().await);
     }
     let mut result = HoldsResult { schema: HoldsSchema, holds: Vec::new(), notes: Vec::new() };
-    if !view.complete {
-        result.notes.push("too few stores answered: holds that were added lately may be missing here".to_owned());
+    let silent = repository.stores.iter().map(|store| store.name()).filter(|name| !view.answered.contains(*name));
+    let silent: Vec<&str> = silent.collect();
+    if !silent.is_empty() {
+        result.notes.push(format!(
+            "no answer from {}: a hold that no other store shows is missing here, and prune refuses to delete until every \
+             store answers",
+            silent.join(", ")
+        ));
     }
     if let Some(refused) = view.refused.first() {
         result.notes.push(format!(
@@ -112,7 +118,9 @@ pub async fn list(
             refused.store
         ));
     }
-    result.notes.extend(hidden(repository, &view));
+    if silent.is_empty() {
+        result.notes.extend(hidden(&view));
+    }
     for (id, hold) in view.state.holds().filter(|(_, hold)| source.is_none_or(|source| hold.source == *source)) {
         let reason = reason_of(repository, hold, identities).await;
         result.holds.push(HoldEntry { reason, ..entry_of(id, hold) });
@@ -120,32 +128,16 @@ pub async fn list(
     Ok(result)
 }
 
-/// Records that were there, and may hide holds or releases now that no store which answers shows them: prune refuses then.
-fn hidden(repository: &Repository, view: &ControlView) -> Vec<String> {
-    let silent = repository.stores.iter().map(|store| store.name()).filter(|name| !view.answered.contains(*name));
-    let silent = silent.collect::<Vec<_>>().join(", ");
-    let may_hide = "it may hide holds or releases, and prune refuses to delete";
-    let unshown = view.unshown().into_iter().map(|lost| {
-        let next = match silent.is_empty() {
-            true => format!(
-                "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup \
-                 evidence acknowledge {lost} --reason TEXT"
-            ),
-            false => format!("bring the stores back that did not answer: {silent}"),
-        };
+/// Records that were there, and may hide holds or releases now that no store shows them: prune refuses then.
+fn hidden(view: &ControlView) -> Vec<String> {
+    let said = |lost: Lost| {
         format!(
-            "evidence {lost} was on more than half of the stores, by what others recorded of it, and no store that answers \
-             shows it: {may_hide}; {next}"
+            "evidence {lost} was on more than half of the stores, by what others recorded of it, and no store shows it any \
+             more: it may hide holds or releases, and prune refuses to delete; recoup evidence verify, then recoup copy on \
+             the host that wrote it; if it is lost for good: recoup evidence acknowledge {lost} --reason TEXT"
         )
-    });
-    let acknowledged = view.lost.stretches().filter(|_| !silent.is_empty()).map(|(writer, first, last)| {
-        format!(
-            "evidence {} was acknowledged as lost, and no answer from {silent}, which may have it: {may_hide} until every \
-             store answers",
-            Lost { writer, first, last }
-        )
-    });
-    unshown.chain(acknowledged).collect()
+    };
+    view.unshown().into_iter().map(said).collect()
 }
 
 /// The control log, or why it cannot be relied on.

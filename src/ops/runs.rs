@@ -4,7 +4,7 @@ use super::{
     altered,
     backup::{self, Snapshot},
     copy::{self, CopyRequest},
-    evidence::{self, Recorder, deeds},
+    evidence::{Recorder, deeds},
     host::{Host, Protected},
     list::{self, ListRequest},
     open,
@@ -150,7 +150,6 @@ pub async fn backup_sources(
         ));
     }
     let recorder = Recorder::new(&host, settings);
-    recorder.announce().await;
     for name in sources {
         let taken = backup_one(settings, &host, name, full, progress).await;
         let held = altered::answer(&host, &recorder, name);
@@ -160,13 +159,11 @@ pub async fn backup_sources(
                 let altered = altered::failure(name, &snapshot).or(held.failure);
                 result.notes.extend(snapshot.notes.iter().map(|note| format!("{name}: {note}")));
                 let mut outcome = outcome_of(name, &snapshot);
-                let not_yet = not_durable_yet(&mut outcome, &snapshot);
                 if let (Some(failure), Code::Done | Code::Warning) = (&altered, outcome.exit_code) {
                     outcome.exit_code = failure.code;
                     outcome.message = format!("{}; {}", failure.message, outcome.message);
                 }
-                let failure = altered.or(not_yet);
-                result.sources.push(SourceOutcome { failure, ..outcome });
+                result.sources.push(SourceOutcome { failure: altered, ..outcome });
                 // One that no store holds does not exist.
                 if !snapshot.stores.is_empty() {
                     result.snapshots.push(SnapshotEntry::of(
@@ -206,21 +203,6 @@ async fn backup_one(
 /// This host's state directory, where it has one yet.
 fn state_dir_of(settings: &Settings) -> Option<std::path::PathBuf> {
     Some(settings.host.state_dir.clone()).filter(|directory| directory.exists())
-}
-
-/// The failure of a snapshot that as many stores hold as the policy asks for, before every prune knows of that.
-fn not_durable_yet(outcome: &mut SourceOutcome, snapshot: &Snapshot) -> Option<Failure> {
-    let because = snapshot.required_because.as_ref().filter(|_| !snapshot.durable && !snapshot.stores.is_empty())?;
-    let message = outcome.message.clone();
-    outcome.message = format!("{message}; {because}");
-    Some(
-        Failure::new(outcome.exit_code, message)
-            .cause(because)
-            .safe("earlier snapshots are unaffected; a prune on another host may not know of this one")
-            .next_step(
-                "bring the stores back, then run the same command again: what it takes counts by the policy then",
-            ),
-    )
 }
 
 fn outcome_of(name: &SourceName, snapshot: &Snapshot) -> SourceOutcome {
@@ -418,15 +400,9 @@ pub async fn list_snapshots(
     settings: Option<&Settings>,
     source: Option<&SourceName>,
 ) -> Result<crate::core::result::ListResult, Failure> {
-    let mut copies = settings.map(copies_of).unwrap_or_default();
+    let copies = settings.map(copies_of).unwrap_or_default();
     let named: Vec<SourceName> = source.cloned().into_iter().collect();
     let known = settings.map(|settings| known_of(settings, repository.id, &named)).unwrap_or_default();
-    for (name, known) in &known {
-        let state_dir = settings.map(|settings| settings.host.state_dir.as_path());
-        if let (Some(state_dir), Some(wanted)) = (state_dir, copies.get_mut(name)) {
-            *wanted = evidence::copies_now(repository, state_dir, name, wanted.clone(), known);
-        }
-    }
     let state_dir = settings.and_then(state_dir_of);
     list::list(repository, &ListRequest { source: source.cloned(), copies, known, state_dir }).await
 }

@@ -6,7 +6,6 @@
 use super::host::state_failure;
 use crate::{
     core::{
-        evidence::WriterId,
         failure::{Code, Failure},
         id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName, unhex},
         inventory::Parent,
@@ -85,35 +84,6 @@ pub struct Known {
     /// Objects that were found damaged or missing, by store; names relative to the source's folder.
     #[serde(default)]
     pub damaged: BTreeMap<String, BTreeSet<String>>,
-    /// When every store was last seen to show enough, for a prune.
-    #[serde(default)]
-    pub level: Option<Level>,
-    /// Since when no prune misses what as few stores hold as the policy asks for, where those are no more than half.
-    #[serde(default)]
-    pub announced: Option<Announced>,
-}
-
-/// The evidence record that says how many stores make a snapshot of a source durable, and is on more than half of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announced {
-    /// Whose chain it is in.
-    pub writer: WriterId,
-    /// Its number.
-    pub number: u64,
-    /// The stores, of which it is on more than half.
-    pub stores: BTreeSet<String>,
-}
-
-/// What a prune found when every store answered, and each snapshot was on enough of them for the policy of then. What
-/// was made durable on fewer stores before that needs no more stores to be seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Level {
-    /// On how many stores every snapshot was, at least.
-    pub min_stores: u64,
-    /// The stores that were asked.
-    pub stores: BTreeSet<String>,
-    /// The newest record of each writer of evidence that was known before they were.
-    pub evidence: BTreeMap<WriterId, u64>,
 }
 
 /// How many altered files a note names.

@@ -42,7 +42,7 @@ pub const HELP: Help = Help {
         (1, "done, and a store lags or keeps what it should delete (it is named)"),
         (2, "several sources failed differently"),
         (11, "another prune has the source"),
-        (14, "too few stores answer; nothing more is deleted"),
+        (14, "a store does not answer; nothing more is deleted"),
         (17, "refused for safety: --yes or --confirm is missing, or what a snapshot uses cannot be read"),
         (78, "this host's key is not trusted to prune"),
     ],

@@ -131,23 +131,20 @@ pub fn second_look(plan: &Condemned, snapshots: &Snapshots<'_>, keep: &BTreeSet<
     (rest, dropped)
 }
 
-/// What is held, and no store that answers shows as committed. One that is silent may; what lies elsewhere of it is what
-/// it would be made whole from.
+/// What is held, and no store shows as committed: what lies of it is what it would be made whole from.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Remains {
     /// Held snapshots.
     pub snapshots: BTreeSet<SnapshotId>,
-    /// All that the source has is held, and a store is silent: whatever nothing uses may be of a snapshot there.
-    pub of_any: bool,
 }
 
 impl Remains {
     fn has_run(&self, run: RunId) -> bool {
-        self.of_any || self.snapshots.iter().any(|id| id.run == run)
+        self.snapshots.iter().any(|id| id.run == run)
     }
 
     fn has_folder(&self, id: SnapshotId) -> bool {
-        self.of_any || self.snapshots.contains(&id)
+        self.snapshots.contains(&id)
     }
 
     /// Moves them from what goes to what is dropped.

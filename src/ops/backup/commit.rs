@@ -73,7 +73,7 @@ impl CommitOutcome {
         }
         self.behind.sort();
         let counted = self.stores.iter().cloned().collect();
-        self.durable = is_durable(&gathered.required.copies, &host.repository.places(), &counted);
+        self.durable = is_durable(&protected.policy.copies, &host.repository.places(), &counted);
         self
     }
 }

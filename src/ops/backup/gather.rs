@@ -3,7 +3,6 @@
 use super::{
     base::{self, BaseManifest},
     capture::configuration_sha256,
-    required::{self, Required},
 };
 use crate::{
     core::{
@@ -54,8 +53,6 @@ pub(super) struct Gathered {
     /// The prune plans that were seen, and what they condemn: nothing of it is used.
     pub(super) plans_seen: BTreeSet<RunId>,
     pub(super) avoided: CondemnedSet,
-    /// When the snapshot counts as durable.
-    pub(super) required: Required,
 }
 
 /// The base of an incremental.
@@ -84,14 +81,12 @@ pub(super) async fn gather(
     repair: bool,
 ) -> Result<Gathered, Failure> {
     check_own_key(host, protected)?;
-    let told = required::told(host, protected);
     let catalogue = host.repository.catalogue(&protected.name).await;
     let ready: BTreeSet<usize> = catalogue.ready().collect();
     if ready.is_empty() {
         return Err(no_store(&catalogue));
     }
     let known = state.known();
-    let required = required::required(host, protected, told, &known, &catalogue);
     let avoided = catalogue.prunes.avoided();
     let looked_at = host.world.now();
     let (found, none_because) = match find_base(state, &catalogue).and_then(|base| fitting(protected, base)) {
@@ -105,7 +100,9 @@ pub(super) async fn gather(
         .map(|committed| committed.inventory.created_at)
         .max();
     let mut reuse = match &found {
-        Some(base) => Some(Reuse::assess(host, &required.copies, &catalogue, &known, &avoided, base, repair).await),
+        Some(base) => {
+            Some(Reuse::assess(host, &protected.policy.copies, &catalogue, &known, &avoided, base, repair).await)
+        }
         None => None,
     };
     let facts = found.as_ref().zip(reuse.as_ref()).map(|(base, reuse)| BaseFacts {
@@ -154,7 +151,6 @@ pub(super) async fn gather(
         notes: clock::suspicion(looked_at, &catalogue).into_iter().collect(),
         plans_seen: catalogue.prunes.known(),
         avoided,
-        required,
     })
 }
 

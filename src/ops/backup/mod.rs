@@ -9,7 +9,6 @@ mod gather;
 mod last;
 mod log_wait;
 mod pipeline;
-mod required;
 mod reuse;
 mod segments;
 pub(super) mod shipment;
@@ -19,7 +18,7 @@ mod tests;
 use super::{
     host::{Host, Protected},
     progress::{Progress, Unit},
-    state::{ALTERED_FILES_MAX, Altered, Announced, BaseRecord, SourceState},
+    state::{ALTERED_FILES_MAX, Altered, BaseRecord, SourceState},
 };
 use crate::{
     core::{
@@ -63,8 +62,6 @@ pub struct Snapshot {
     pub behind: Vec<(String, String)>,
     /// Whether enough stores hold it.
     pub durable: bool,
-    /// Why more stores are needed for that than the policy asks for, if so.
-    pub required_because: Option<String>,
     /// Files of an append-only log that were altered since the snapshot before.
     pub alterations: Vec<Alteration>,
     /// The snapshot before, which holds what they were; `None` where nothing was altered.
@@ -198,7 +195,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
     };
     let commit = Commit::new(host, &protected.name, inventory, Vec::new())?;
     let shipment = shipment(host, protected, &gathered, id.run);
-    let outcome = commit.run(host, &gathered.required.copies, shipment, gathered.behind.clone()).await?;
+    let outcome = commit.run(host, &protected.policy.copies, shipment, gathered.behind.clone()).await?;
     let outcome = outcome.heed_plans(host, protected, &gathered).await;
     let record = BaseRecord { snapshot: id, inventory_sha256: outcome.head.sha256, ..record };
     finish(&state, &gathered, outcome, Ok(record), Vec::new(), None)
@@ -302,7 +299,7 @@ async fn active(
     let record = record_of(host, id, &capture, digest_key);
     let commit = Commit::new(host, &protected.name, inventory, parcels);
     let outcome = match commit {
-        Ok(commit) => commit.run(host, &gathered.required.copies, shipment, gathered.behind.clone()).await,
+        Ok(commit) => commit.run(host, &protected.policy.copies, shipment, gathered.behind.clone()).await,
         Err(failure) => Err(failure),
     };
     if record.is_err() || !outcome.as_ref().is_ok_and(|outcome| !outcome.stores.is_empty()) {
@@ -367,7 +364,7 @@ async fn nobody_took_it(shipment: Shipment, source: &SourceName, behind: &[(Stri
 /// A shipment to every store that can get the snapshot.
 fn shipment(host: &Host, protected: &Protected, gathered: &Gathered, run: RunId) -> Shipment {
     let spool_dir = host.source_state_dir(&protected.name).join("spool").join(run.as_str());
-    let (copies, places) = (gathered.required.copies.clone(), host.repository.places());
+    let (copies, places) = (protected.policy.copies.clone(), host.repository.places());
     Shipment::new(
         &gathered.taking_stores(host),
         layout::source_folder(&protected.name),
@@ -498,7 +495,7 @@ fn finish(
 ) -> Result<Snapshot, Failure> {
     let notes = gathered.notes.iter().cloned().chain(notes).collect();
     let mut warnings = gathered.warnings.clone();
-    if let Err(failure) = remember(state, &outcome, record, altered, gathered.required.announced.as_ref()) {
+    if let Err(failure) = remember(state, &outcome, record, altered) {
         // The snapshot is committed all the same; the next one is just larger.
         warnings.push(format!(
             "the snapshot is safe, but this host could not note it: {failure}; make room there: until then snapshots are \
@@ -515,7 +512,6 @@ fn finish(
         stores: outcome.stores,
         behind: outcome.behind,
         durable: outcome.durable,
-        required_because: gathered.required.because.clone(),
         alterations: Vec::new(),
         altered_since: None,
         condemned: outcome.condemned,
@@ -532,7 +528,6 @@ fn remember(
     outcome: &CommitOutcome,
     record: Result<BaseRecord, Failure>,
     altered: Option<Altered>,
-    announced: Option<&Announced>,
 ) -> Result<(), Failure> {
     let hides = altered.is_some();
     if outcome.stores.is_empty() {
@@ -553,12 +548,7 @@ fn remember(
     match known {
         // Found again by the next run, rather than never told.
         Err(failure) if hides => return Err(failure),
-        known => record.and_then(|record| state.set_base(&record)).and(known)?,
-    }
-    // From here on every snapshot builds on one that uses nothing condemned, or on none.
-    match announced.filter(|announced| !outcome.condemned && state.known().announced.as_ref() != Some(*announced)) {
-        Some(announced) => state.update_known(|known| known.announced = Some(announced.clone())),
-        None => Ok(()),
+        known => record.and_then(|record| state.set_base(&record)).and(known),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         policy::{Copies, Place, is_durable},
         verdicts::{ForeignLog, Lacking, LastFull, RefusedFact, Seen, SourceFacts},
     },
-    ops::{archive, evidence::copies_now, runs, state::Known},
+    ops::{archive, runs, state::Known},
     repository::{Repository, catalogue::Refusal, layout, survey::Survey},
     stores::Store,
 };
@@ -80,8 +80,7 @@ pub(super) async fn gather(
         Err(why) => (Known::default(), Some(why)),
     };
     let shown = Shown::of(repository, survey, &source.name).await;
-    let mut policy = settings.policy(source).clone();
-    policy.copies = copies_now(repository, &settings.host.state_dir, &source.name, policy.copies, &known);
+    let policy = settings.policy(source).clone();
     let mut reader = Reader {
         repository,
         source: &source.name,

@@ -41,12 +41,6 @@ pub struct Chain {
     /// How many stores make a snapshot of each source durable, as the chain has recorded it last.
     #[serde(default)]
     pub min_stores: BTreeMap<SourceName, u64>,
-    /// The first record since when that is so, by source.
-    #[serde(default)]
-    pub min_stores_since: BTreeMap<SourceName, u64>,
-    /// Who signed the configuration that the chain has recorded last.
-    #[serde(default)]
-    pub configuration_signer: Option<String>,
     /// Records of chains that were given up, which this one has yet to say again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub restates: BTreeSet<(WriterId, u64)>,
@@ -61,8 +55,6 @@ impl Chain {
             acknowledged: BTreeMap::new(),
             configuration_sha256: None,
             min_stores: BTreeMap::new(),
-            min_stores_since: BTreeMap::new(),
-            configuration_signer: None,
             restates: BTreeSet::new(),
         }
     }
@@ -71,15 +63,8 @@ impl Chain {
     fn take_in(&mut self, record: &Record, head: ChainHead) {
         self.head = Some(head);
         let Some(Control::Configuration { sha256, min_stores, .. }) = &record.control else { return };
-        let before = std::mem::replace(&mut self.min_stores, min_stores.clone());
+        self.min_stores.clone_from(min_stores);
         self.configuration_sha256 = Some(*sha256);
-        let signer = self.configuration_signer.replace(record.signer.clone());
-        // Whoever revokes the key of then takes the writer for gone: what it said counts until then, and no longer.
-        let is_same_signer = signer.as_ref() == Some(&record.signer);
-        self.min_stores_since.retain(|source, _| is_same_signer && before.get(source) == min_stores.get(source));
-        for source in min_stores.keys() {
-            self.min_stores_since.entry(source.clone()).or_insert(head.number);
-        }
     }
 
     /// The newest record's number; 0 where there is none.

@@ -3,7 +3,6 @@
 //! A restore is never blocked by it. A drill's start must be durable before the drill begins.
 
 mod acknowledge;
-mod announced;
 mod control;
 pub mod deeds;
 pub mod journal;
@@ -13,7 +12,6 @@ pub mod show;
 pub mod verify;
 
 pub use acknowledge::{Lost, acknowledge};
-pub use announced::{announced, copies_now};
 pub use control::{ControlView, read_control};
 pub use ship::Shipped;
 
@@ -236,14 +234,9 @@ impl Recorder {
 
     /// Records what the host works with where that is not what its chain says.
     fn note_configuration(&self) -> Result<(), Failure> {
-        // Whoever revokes the key that signed it takes this host for gone, and needs no store on its account.
-        let asks_for_few = self.configuration.min_stores.values().any(|wanted| *wanted < self.quorum() as u64);
-        let own = self.host.key.fingerprint();
         let is_noted = |chain: &Chain| {
             chain.configuration_sha256 == Some(self.configuration.sha256)
-                && (!asks_for_few || chain.configuration_signer.as_deref() == Some(own.as_str()))
                 && chain.min_stores == self.configuration.min_stores
-                && chain.min_stores.keys().all(|source| chain.min_stores_since.contains_key(source))
         };
         if self.journal.chain().as_ref().is_some_and(is_noted) {
             return Ok(());

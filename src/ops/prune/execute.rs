@@ -2,8 +2,7 @@
 
 use super::{
     PruneRequest,
-    gather::{self, Gathered},
-    quorum::Quorum,
+    gather::{self, EVERY_STORE, Gathered},
 };
 use crate::{
     core::{
@@ -45,8 +44,6 @@ pub(super) struct Pruning<'a> {
     pub(super) state: &'a SourceState,
     pub(super) request: &'a PruneRequest,
     pub(super) progress: &'a dyn Progress,
-    /// How many stores have one in common with any that have ever made a snapshot durable.
-    pub(super) quorum: Quorum,
     /// What was done on each store, by name.
     pub(super) stores: BTreeMap<String, PrunedStore>,
     pub(super) executed: Vec<RunId>,
@@ -67,39 +64,21 @@ impl Pruning<'_> {
         Ok(SignedPrune { sha256, signature: signature.into_bytes().into(), bytes, record, stores })
     }
 
-    /// Writes a record on every store that answers; says on which ones it is now. Too few are a failure: what is not
-    /// published is not acted upon.
-    pub(super) async fn publish(&mut self, signed: &SignedPrune) -> Result<BTreeSet<usize>, Failure> {
-        let this = &*self;
-        let stores = 0..self.host.repository.stores.len();
-        let results = join_all(stores.map(|at| async move { (at, this.publish_on(at, signed).await) })).await;
-        let (mut published, mut reasons) = (BTreeSet::new(), Vec::new());
-        for (at, result) in results {
-            match result {
-                Ok(()) => drop(published.insert(at)),
-                Err(why) => reasons.push((self.host.repository.stores[at].name().to_owned(), why)),
-            }
+    /// Writes a record on every store. What is not published everywhere is not acted upon.
+    pub(super) async fn publish(&self, signed: &SignedPrune) -> Result<(), Failure> {
+        let stores = &self.host.repository.stores;
+        let publishing = stores.iter().enumerate().map(|(at, store)| async move {
+            self.publish_on(at, signed).await.err().map(|why| format!("store {}: {why}", store.name()))
+        });
+        let reasons: Vec<String> = join_all(publishing).await.into_iter().flatten().collect();
+        if reasons.is_empty() {
+            return Ok(());
         }
-        let wanted = self.quorum.stores;
-        if published.len() < wanted {
-            let reasons: Vec<String> = reasons.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
-            return Err(Failure::new(
-                Code::Store,
-                format!("prune plan {} of {} is on too few stores", signed.record.plan, self.protected.name),
-            )
-            .cause(format!(
-                "{} of {wanted} that are needed{} took it; {}",
-                published.len(),
-                self.quorum.because(),
-                reasons.join("; ")
-            ))
+        let message = format!("prune plan {} of {} is not on every store", signed.record.plan, self.protected.name);
+        Err(Failure::new(Code::Store, message)
+            .cause(reasons.join("; "))
             .safe("nothing of it was deleted")
-            .next_step(format!("{}; it goes on where this one stopped", self.quorum.next_step())));
-        }
-        for (store, why) in reasons {
-            self.lags(&store, &why);
-        }
-        Ok(published)
+            .next_step(format!("{EVERY_STORE}; it goes on where this one stopped")))
     }
 
     async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), String> {
@@ -147,24 +126,8 @@ impl Pruning<'_> {
     /// Executes a plan: publishes it where it lacks, looks again at what is committed, drops what is in use or kept,
     /// records what goes, and only then deletes it.
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
-        let published = self.publish(plan).await?;
+        self.publish(plan).await?;
         let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
-        let seen = look.catalogue.ready().filter(|at| published.contains(at)).count();
-        if seen < look.quorum.stores {
-            return Err(Failure::new(Code::Store, format!("too few stores show what {} has now", self.protected.name))
-                .cause(format!(
-                    "{seen} of the stores that have plan {} can be listed, and {} are needed{}",
-                    plan.record.plan,
-                    look.quorum.stores,
-                    look.quorum.because()
-                ))
-                .safe("nothing of the plan was deleted")
-                .next_step(look.quorum.next_step()));
-        }
-        // Another host's policy may ask for fewer stores since the plan was made.
-        if look.quorum.stores > self.quorum.stores {
-            self.quorum = look.quorum.clone();
-        }
         let (condemned, dropped) = self.judge(plan, &look);
         self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
     }
@@ -198,12 +161,12 @@ impl Pruning<'_> {
             ..plan.record.clone()
         };
         let signed = self.sign(record)?;
-        let published = self.publish(&signed).await?;
+        self.publish(&signed).await?;
         self.executed.push(plan.record.plan);
         // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
         // good, and what either of them drops stays.
-        let name = &self.protected.name;
-        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &published).await else {
+        let (name, stores) = (&self.protected.name, (0..self.host.repository.stores.len()).collect());
+        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &stores).await else {
             self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
             return Ok(());
         };
@@ -233,8 +196,8 @@ impl Pruning<'_> {
             catalogue.prunes.unconfirmed.iter().filter(|(plan, _)| !catalogue.prunes.pending.contains_key(plan));
         for (plan, records) in catalogue.prunes.executed.iter().chain(unconfirmed) {
             let kept = gathered.spoiled_by(&deleted_by(records));
-            let is_confirmed =
-                catalogue.prunes.executed.contains_key(plan) || holders(records).len() >= self.quorum.stores;
+            let is_confirmed = catalogue.prunes.executed.contains_key(plan)
+                || holders(records).len() == self.host.repository.stores.len();
             match kept {
                 Some((id, why)) => drop(self.warnings.insert(format!(
                     "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses, which stays: {why}; recoup \

@@ -2,9 +2,8 @@
 
 use super::{
     PruneRequest,
-    durable::{dated, discount_ruined, holders, newest_durable},
+    durable::{dated, discount_ruined, newest_durable},
     held,
-    quorum::{self, Quorum},
     vetoes::{self, Vetoes},
 };
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
     format::{prune as prune_format, signature},
     ops::{
         host::{Host, Protected},
-        state::{Level, SourceState},
+        state::SourceState,
     },
     repository::{
         catalogue::{Catalogue, Committed, Refusal},
@@ -31,8 +30,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that was found out about one source.
 pub(super) struct Gathered {
-    /// How many stores have one in common with any that have ever made a snapshot durable.
-    pub(super) quorum: Quorum,
     pub(super) catalogue: Catalogue,
     pub(super) now: Timestamp,
     /// What must not go, and why.
@@ -53,6 +50,10 @@ pub(super) struct Gathered {
     noted: BTreeSet<SnapshotId>,
 }
 
+/// How a prune gets on that needs an answer.
+pub(super) const EVERY_STORE: &str = "bring the stores back, or have recoup copy found an empty one again, then run the same command again; what is gone for \
+     good: take it out of recoup.toml";
+
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
     host: &Host,
@@ -64,11 +65,7 @@ pub(super) async fn gather(
     // The control log first: what is recorded after the stores were listed says nothing about what they showed.
     let vetoes = vetoes::read(host, &protected.name).await;
     let mut catalogue = host.repository.inventories(&protected.name, &BTreeSet::new()).await;
-    let quorum = quorum::of(host, protected, &state.known(), vetoes.as_ref().ok().map(|vetoes| &vetoes.control));
-    let ready: BTreeSet<usize> = catalogue.ready().collect();
-    if ready.len() < quorum.stores {
-        return Err(too_few(host, protected, &catalogue, ready.len(), &quorum));
-    }
+    every_store_answers(protected, &catalogue)?;
     // Dropping a plan deletes nothing.
     if request.cancel.is_none() {
         check_refused(&catalogue, request)?;
@@ -78,9 +75,6 @@ pub(super) async fn gather(
     let noted: BTreeSet<SnapshotId> =
         known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
     let remains = held::remains(&catalogue, &vetoes, &noted);
-    if request.cancel.is_none() {
-        held::none_may_be_silent(&catalogue, &vetoes, &remains)?;
-    }
     let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
     let mut dated = dated(host, protected, &catalogue);
@@ -112,7 +106,6 @@ pub(super) async fn gather(
     let writers = writers(inventories);
     let (newest_durable, _) = newest;
     Ok(Gathered {
-        quorum,
         writers,
         now,
         protected: keep,
@@ -168,27 +161,6 @@ impl Gathered {
         named.find(|(id, _)| is_shown(id)).or_else(used)
     }
 
-    /// What was found, if every store answered and has enough.
-    pub(super) fn level(&self, host: &Host, protected: &Protected) -> Option<Level> {
-        let catalogue = &self.catalogue;
-        let stores = host.repository.stores.len();
-        let min_stores = protected.policy.copies.required_stores(stores);
-        let all_answer = catalogue.ready().count() == stores;
-        let is_level = all_answer && catalogue.snapshots.keys().all(|id| holders(catalogue, *id).len() >= min_stores);
-        is_level.then(|| Level {
-            min_stores: min_stores as u64,
-            stores: catalogue.listings.iter().map(|listing| listing.store.clone()).collect(),
-            evidence: self.vetoes.control.heads.iter().map(|(writer, head)| (*writer, head.number)).collect(),
-        })
-    }
-
-    /// Whether fewer stores than now have ever made a snapshot durable.
-    pub(super) fn were_fewer(&self, host: &Host, protected: &Protected) -> bool {
-        let required = protected.policy.copies.required_stores(host.repository.stores.len()) as u64;
-        let fewest = self.vetoes.control.fewest_stores(&protected.name, &BTreeMap::new(), |_| true);
-        fewest.is_some_and(|fewest| fewest.min_stores < required)
-    }
-
     /// Whether a key was revoked: whoever has it commits nothing any more that counts.
     pub(super) fn is_revoked(&self, signer: &str) -> bool {
         self.vetoes.control.is_revoked(signer)
@@ -240,21 +212,24 @@ fn check_own_key(host: &Host) -> Result<(), Failure> {
     })
 }
 
-fn too_few(host: &Host, protected: &Protected, catalogue: &Catalogue, ready: usize, quorum: &Quorum) -> Failure {
+/// Fails while a store is silent.
+///
+/// A snapshot, a hold or a plan may be on that store alone among those that still have it: by a policy that asks for few
+/// stores, or because another store has lost what it had, by a new disk in its place or by somebody's hand, and answers
+/// all the same. Nothing is so urgent about a deletion that it could not wait.
+fn every_store_answers(protected: &Protected, catalogue: &Catalogue) -> Result<(), Failure> {
     let problems = catalogue.listings.iter().filter_map(|listing| {
         let problem = listing.status.problem()?;
         Some(format!("store {}: {problem}", listing.store))
     });
-    let stores = host.repository.stores.len();
-    Failure::new(Code::Store, format!("too few stores answer to prune {}", protected.name))
-        .cause(format!(
-            "{ready} of {stores} answer, and {} are needed to see every durable snapshot{}; {}",
-            quorum.stores,
-            quorum.because(),
-            problems.collect::<Vec<_>>().join("; ")
-        ))
+    let problems: Vec<String> = problems.collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Store, format!("not every store answers to prune {}", protected.name))
+        .cause(format!("{}; it may be the only one that shows what must stay", problems.join("; ")))
         .safe("nothing more was deleted")
-        .next_step(quorum.next_step())
+        .next_step(EVERY_STORE))
 }
 
 /// What cannot be read may use anything.

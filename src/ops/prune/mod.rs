@@ -9,7 +9,6 @@ mod execute;
 mod gather;
 mod held;
 mod orphans;
-mod quorum;
 mod sources;
 mod steps;
 mod vetoes;
@@ -90,11 +89,6 @@ pub async fn prepare(
         && !gathered.catalogue.prunes.pending.contains_key(&plan)
     {
         return Err(no_such_plan(&gathered, protected, plan));
-    }
-    if locked && gathered.were_fewer(host, protected) {
-        // Not noted, a later prune needs more stores than it has to.
-        let level = gathered.level(host, protected);
-        level.map(|level| state.update_known(|known| known.level = Some(level))).transpose()?;
     }
     let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
     let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
@@ -257,7 +251,6 @@ pub async fn execute(
         state,
         request,
         progress,
-        quorum: gathered.quorum.clone(),
         stores: BTreeMap::new(),
         executed: Vec::new(),
         pruned: BTreeSet::new(),

@@ -1,5 +1,6 @@
 //! What keeps snapshots from being pruned whatever the policy says: holds, and the proof of the newest drill.
 
+use super::gather::EVERY_STORE;
 use crate::{
     core::{
         control::ControlState,
@@ -31,18 +32,17 @@ pub struct Vetoes {
 /// be read from all that are needed are a failure: nothing is pruned then.
 pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Failure> {
     let view = read_control(&host.repository, Some(&host.state_dir)).await;
-    if !view.complete {
+    let stores = host.repository.stores.len();
+    if view.answered.len() < stores {
         return Err(Failure::new(Code::Store, format!("nobody can say what of {source} is held"))
             .cause(format!(
-                "{} of {} stores gave the control log, {} must",
-                view.answered.len(),
-                host.repository.stores.len(),
-                host.repository.control_read_quorum()
+                "{} of {stores} stores gave the control log: another one may be the only one that shows a hold",
+                view.answered.len()
             ))
             .safe("nothing was planned or deleted")
-            .next_step("bring the stores back, then run the same command again"));
+            .next_step(EVERY_STORE));
     }
-    nothing_may_hide(host, source, &view)?;
+    nothing_may_hide(source, &view)?;
     let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
@@ -74,23 +74,21 @@ fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
     )
 }
 
-/// A record was on more than half of the stores, and none that answers has it: one of them has lost it.
-fn unshown(failure: impl Fn(Code) -> Failure, lost: Lost, silent: &[&str]) -> Failure {
-    let was_there = format!("evidence {lost} was on more than half of the stores, by what others recorded of it");
-    match silent {
-        [] => failure(Code::Refused).cause(format!("{was_there}, and none has it any more")).next_step(format!(
+/// A record was on more than half of the stores, and none has it any more.
+fn unshown(failure: Failure, lost: Lost) -> Failure {
+    failure
+        .cause(format!(
+            "evidence {lost} was on more than half of the stores, by what others recorded of it, and none has it any more"
+        ))
+        .next_step(format!(
             "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup evidence \
              acknowledge {lost} --reason TEXT"
-        )),
-        silent => failure(Code::Store)
-            .cause(format!("{was_there}; none that answers has it any more, and no answer from {}", silent.join(", ")))
-            .next_step("bring the stores back, then run the same command again: recoup evidence verify shows what is lost"),
-    }
+        ))
 }
 
 /// A chain that cannot be followed to its end may hide a hold. What lies beyond it without following it, and on too few
 /// stores for anything that was durable, hides none.
-fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
+fn nothing_may_hide(source: &SourceName, view: &ControlView) -> Result<(), Failure> {
     let failure = |code: Code| {
         Failure::new(code, format!("nobody can say what of {source} is held")).safe("nothing was planned or deleted")
     };
@@ -109,20 +107,8 @@ fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Res
                 .next_step(next_step));
         }
     }
-    // A store that is silent now may have what was lost.
-    let silent = host.repository.stores.iter().map(|store| store.name());
-    let silent: Vec<&str> = silent.filter(|name| !view.answered.contains(*name)).collect();
-    if let Some(lost) = view.unshown().first() {
-        return Err(unshown(failure, *lost, &silent));
-    }
-    match view.lost.stretches().next() {
-        Some((writer, first, last)) if !silent.is_empty() => Err(failure(Code::Store)
-            .cause(format!(
-                "evidence {} was acknowledged as lost, and no answer from {}, which may have it",
-                Lost { writer, first, last },
-                silent.join(", ")
-            ))
-            .next_step("bring the stores back, then run the same command again")),
-        _ => Ok(()),
+    match view.unshown().first() {
+        Some(lost) => Err(unshown(failure(Code::Refused), *lost)),
+        None => Ok(()),
     }
 }

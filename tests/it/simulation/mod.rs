@@ -419,10 +419,9 @@ impl Process {
         Recorder::with_policies(&self.host, BTreeMap::new()).with_min_stores([(source_name(), wanted)].into())
     }
 
-    /// Takes a snapshot as the command does: what the policy asks for is announced before, and on record after.
+    /// Takes a snapshot as the command does, and leaves its evidence.
     pub(crate) async fn back_up_and_record(&self) -> Result<Snapshot, Failure> {
         let recorder = self.recorder();
-        recorder.announce().await;
         let taken = self.backup(false).await;
         // The command says so, and does no worse for it.
         let _ = recorder.record(Draft::new(Action::Backup, Verdict::Passed, self.host.world.now()));
