@@ -268,14 +268,19 @@ pub async fn execute(
         pruning.execute(signed).await?;
     }
     pruning.finish_lagging(gathered).await;
-    if let Some(plan) = plan {
-        let signed = pruning.sign(plan.clone())?;
-        pruning.publish(&signed).await?;
-        if request.now {
-            pruning.execute(&signed).await?;
+    let Some(plan) = plan else { return Ok(finish(pruning, gathered, None)) };
+    let signed = pruning.sign(plan.clone())?;
+    match pruning.publish(&signed).await {
+        Ok(()) if request.now => pruning.execute(&signed).await?,
+        Ok(()) => {}
+        // What was deleted before is told; the next run plans the rest again.
+        Err(failure) if !pruning.executed.is_empty() => {
+            pruning.warnings.insert(failure.to_string());
+            return Ok(finish(pruning, gathered, None));
         }
+        Err(failure) => return Err(failure),
     }
-    Ok(finish(pruning, gathered, plan.as_ref()))
+    Ok(finish(pruning, gathered, Some(plan)))
 }
 
 /// Notes locally what is gone, and says what was done.
