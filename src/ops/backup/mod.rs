@@ -547,7 +547,7 @@ fn remember(
     });
     match known {
         // Found again by the next run, rather than never told.
-        Err(failure) if hides => return Err(failure),
+        Err(failure) if hides => Err(failure),
         known => record.and_then(|record| state.set_base(&record)).and(known),
     }
 }
