@@ -1,6 +1,6 @@
 //! Deletes what the policy's retention keeps no longer: gather, plan, show, publish, look again, delete.
 //!
-//! A plan is signed and published on enough stores that every backup sees it, or is seen by the look that comes after.
+//! A plan is signed and published on every store, so that each backup sees it, or is seen by the look that comes after.
 //! Deleting is for a later run, so that a wrong plan can be stopped; `now` does both at once. Whatever a run that died
 //! has left, the next one finishes: first pending plans, then executed ones on stores that lagged, then a new plan.
 
@@ -24,10 +24,10 @@ use crate::{
         id::{RunId, SnapshotId},
         plan::prune::{Orphans, condemn},
         prune::{Because, Condemned, FORMAT, PruneRecord, Stage},
-        result::{PrunedSource, PrunedStore},
+        result::PrunedSource,
         retention::Rule,
     },
-    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
+    repository::{catalogue::Catalogue, layout, prunes::SignedPrune},
     world::files::Lock,
 };
 use durable::{have_together, is_damaged, log_holders};
@@ -142,7 +142,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     })
 }
 
-/// Only what no store has whole can be given up; for that, every store must have been asked.
+/// Only what no store has whole can be given up.
 async fn check_forgotten(
     host: &Host,
     gathered: &mut Gathered,
@@ -159,13 +159,6 @@ async fn check_forgotten(
     if let Some(pruned) = gathered.catalogue.pruned(id) {
         let cause = format!("it was pruned at {} by plan {}: nobody misses it", pruned.at, pruned.plan);
         return Err(refuse(Code::Refused, cause, "recoup verify"));
-    }
-    let listings = gathered.catalogue.listings.iter();
-    let down: Vec<&str> =
-        listings.filter(|listing| listing.status != StoreStatus::Ready).map(|listing| listing.store.as_str()).collect();
-    if !down.is_empty() {
-        let cause = format!("{} cannot be read, and may have it whole", down.join(", "));
-        return Err(refuse(Code::Store, cause, "bring the stores back, then run the same command again"));
     }
     if let Some(why) = gathered.held(id) {
         return Err(refuse(
@@ -285,13 +278,6 @@ pub async fn execute(
 
 /// Notes locally what is gone, and says what was done.
 fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneRecord>) -> PrunedSource {
-    for listing in &gathered.catalogue.listings {
-        if let Some(problem) = listing.status.problem() {
-            let outcome =
-                pruning.stores.entry(listing.store.clone()).or_insert_with(|| PrunedStore::new(&listing.store));
-            outcome.cause.get_or_insert(problem);
-        }
-    }
     if let Err(failure) = forget_locally(&pruning, gathered) {
         pruning.warnings.insert(format!("this host could not note what is gone: {failure}"));
     }

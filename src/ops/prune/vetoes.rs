@@ -28,8 +28,8 @@ pub struct Vetoes {
     pub control: ControlState,
 }
 
-/// Reads the vetoes of a source from enough stores to have one in common with every durable record. Vetoes that cannot
-/// be read from all that are needed are a failure: nothing is pruned then.
+/// Reads the vetoes of a source from every store. Vetoes that one of them cannot give are a failure: nothing is pruned
+/// then.
 pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Failure> {
     let view = read_control(&host.repository, Some(&host.state_dir)).await;
     let stores = host.repository.stores.len();
