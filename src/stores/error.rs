@@ -115,6 +115,8 @@ pub(super) enum Trouble {
     Gone(String),
     /// There was no answer in time; it may have been done.
     Hung(String),
+    /// Nobody answers at its address, or what was asked got lost; it may pass, and it may have been done.
+    Silent(String),
     /// Anything else: it may pass, and it may have been done.
     Passing(String),
 }
@@ -169,7 +171,7 @@ impl Trouble {
 
     /// Whether the same attempt may succeed a little later. Who hung once is not waited for again.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Trouble::Passing(_) | Trouble::Unreadable(_))
+        matches!(self, Trouble::Passing(_) | Trouble::Unreadable(_) | Trouble::Silent(_))
     }
 }
 
@@ -185,6 +187,7 @@ impl From<Trouble> for Problem {
             | Trouble::Unreadable(cause)
             | Trouble::Gone(cause)
             | Trouble::Hung(cause)
+            | Trouble::Silent(cause)
             | Trouble::Passing(cause) => Problem::Unreachable(cause),
         }
     }

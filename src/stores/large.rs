@@ -51,15 +51,20 @@ impl Store {
         let path = self.path(key)?;
         let mut created = Created::AlreadyThere;
         let mut problem = Problem::Exists;
-        for attempt in 0..self.patience.attempts.max(1) {
+        let mut attempt = 0;
+        // More of them again, once it has answered.
+        while attempt < self.attempts() {
             if attempt > 0 {
                 tokio::time::sleep(self.patience.pause_before(attempt)).await;
             }
+            attempt += 1;
             match self.put_large(key, &path, object).await {
                 Ok(()) => return Ok(Created::Created),
                 Err(Trouble::Exists) => problem = Problem::Exists,
                 // It may have been done all the same.
-                Err(Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why)) => {
+                Err(
+                    Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why) | Trouble::Silent(why),
+                ) => {
                     (created, problem) = (Created::Created, Problem::Unreachable(why));
                 }
                 Err(trouble) => return Err(self.failed(key, trouble.into())),

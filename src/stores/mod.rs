@@ -30,7 +30,13 @@ mod contract;
 
 use crate::core::policy::Place;
 use object_store::{ObjectStore, memory::InMemory};
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
@@ -79,6 +85,31 @@ impl Patience {
     }
 }
 
+/// Since when nobody answers for a store, all attempts at an operation long.
+#[derive(Clone, Debug, Default)]
+struct Silence(Arc<Mutex<Option<Instant>>>);
+
+impl Silence {
+    /// How long it is remembered: whatever it was may have passed after that.
+    const REMEMBERED: Duration = Duration::from_secs(60);
+
+    fn lasts(&self) -> bool {
+        self.since().is_some_and(|since| since.elapsed() < Silence::REMEMBERED)
+    }
+
+    /// Notes how an operation ended.
+    fn note(&self, trouble: Option<&Trouble>) {
+        let is_silent = matches!(trouble, Some(Trouble::Silent(_)));
+        if !is_silent || !self.lasts() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
+        }
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What is known about how a store behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -99,6 +130,7 @@ pub struct Store {
     directory: Option<Arc<Directory>>,
     facts: Facts,
     patience: Patience,
+    silence: Silence,
 }
 
 impl Store {
@@ -112,6 +144,7 @@ impl Store {
             directory: None,
             facts: Facts { directory: None, conditional_create: true },
             patience: Patience::default(),
+            silence: Silence::default(),
         }
     }
 
@@ -190,18 +223,27 @@ impl Store {
         }
     }
 
+    /// How often the next operation is tried. A store that nobody answers for has cost its patience once already.
+    fn attempts(&self) -> u32 {
+        if self.silence.lasts() { 1 } else { self.patience.attempts.max(1) }
+    }
+
     /// Runs an operation that may as well run twice, again while its failure may pass.
     async fn repeat<T, Run: Future<Output = Result<T, Trouble>>>(
         &self,
         operation: impl Fn() -> Run,
     ) -> Result<T, Trouble> {
+        let attempts = self.attempts();
         let mut attempt = 0;
         loop {
             let outcome = operation().await;
             attempt += 1;
             match outcome {
-                Err(trouble) if trouble.may_pass() && attempt < self.patience.attempts => {}
-                settled => return settled,
+                Err(trouble) if trouble.may_pass() && attempt < attempts => {}
+                settled => {
+                    self.silence.note(settled.as_ref().err());
+                    return settled;
+                }
             }
             tokio::time::sleep(self.patience.pause_before(attempt)).await;
         }

@@ -36,6 +36,7 @@ pub(super) fn open_directory(spec: &StoreSpec, path: &Path) -> Result<Store, Fai
         directory: Some(directory),
         facts,
         patience: Patience::default(),
+        silence: super::Silence::default(),
     })
 }
 

@@ -55,10 +55,13 @@ impl Store {
         let mut created = Created::AlreadyThere;
         // What stands there and cannot be read as an object (a folder, a link) is other content.
         let mut problem = Problem::Exists;
-        for attempt in 0..self.patience.attempts.max(1) {
+        let mut attempt = 0;
+        // More of them again, once it has answered.
+        while attempt < self.attempts() {
             if attempt > 0 {
                 tokio::time::sleep(self.patience.pause_before(attempt)).await;
             }
+            attempt += 1;
             let mut outcome = self.put_new(key, &path, &bytes, conditional).await;
             if conditional && matches!(outcome, Err(Trouble::Unsupported(_))) {
                 conditional = false;
@@ -68,7 +71,9 @@ impl Store {
                 Ok(()) => return Ok(Created::Created),
                 Err(Trouble::Exists) => problem = Problem::Exists,
                 // It may have been done all the same.
-                Err(Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why)) => {
+                Err(
+                    Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why) | Trouble::Silent(why),
+                ) => {
                     (created, problem) = (Created::Created, Problem::Unreachable(why));
                 }
                 Err(trouble) => return Err(self.failed(key, trouble.into())),

@@ -74,7 +74,7 @@ fn unanswered(authority: &str, error: &HttpError) -> Trouble {
         let advice = "SSL_CERT_FILE names other certificates to trust";
         return Trouble::Gone(format!("{authority} cannot be trusted: {why}; {advice}"));
     }
-    Trouble::Passing(format!("{authority} does not answer: {why}"))
+    Trouble::Silent(format!("{authority} does not answer: {why}"))
 }
 
 impl Service {

@@ -84,6 +84,7 @@ fn open_over(
         directory: None,
         facts: Facts { directory: None, conditional_create: spec.s3.conditional_create },
         patience: PATIENCE,
+        silence: super::Silence::default(),
     })
 }
 

@@ -154,6 +154,25 @@ async fn a_server_that_hangs_costs_its_patience_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_server_that_nobody_answers_for_costs_its_patience_once() {
+    let server = Server::start();
+    let store = server.store("a", "a");
+    create(&store, "a", b"x").await.unwrap();
+    verbs(&server);
+    server.go_wrong(repeat_n(Fault::LostRequest, 6));
+    store.get("a", 1).await.unwrap_err();
+    assert_eq!(verbs(&server), ["GET"; 4]);
+    store.clone().get("a", 1).await.unwrap_err();
+    assert_eq!(verbs(&server), ["GET"], "one attempt");
+    // It comes back, and is as good as before.
+    assert_eq!(create(&store, "b", b"x").await, Ok(Created::Created));
+    assert_eq!(verbs(&server), ["PUT", "GET", "PUT"]);
+    server.go_wrong(repeat_n(Fault::LostRequest, 3));
+    store.get("a", 1).await.unwrap();
+    assert_eq!(verbs(&server), ["GET"; 5]);
+}
+
+#[tokio::test]
 async fn refusals_say_what_to_do() {
     let server = Server::start();
     let refused = async |place: &str, keys: (&str, &str)| {
