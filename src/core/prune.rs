@@ -82,6 +82,37 @@ impl Condemned {
         self.snapshots.is_empty() && self.roots.is_empty() && self.runs.is_empty() && self.folders.is_empty()
     }
 
+    /// What of it is in a set, and what is not; a run of which only some is in both.
+    pub fn split(&self, set: &CondemnedSet) -> (Condemned, Condemned) {
+        let (mut within, mut beyond) = (Condemned::default(), Condemned::default());
+        for snapshot in &self.snapshots {
+            let is_in = set.has_snapshot(snapshot.id);
+            if is_in { &mut within } else { &mut beyond }.snapshots.push(snapshot.clone());
+        }
+        for root in &self.roots {
+            if set.roots.contains(root) { &mut within } else { &mut beyond }.roots.push(*root);
+        }
+        for folder in &self.folders {
+            if set.folders.contains(folder) { &mut within } else { &mut beyond }.folders.push(*folder);
+        }
+        for run in &self.runs {
+            let whole = run.whole && set.has_run(run.run);
+            let packs = match (run.whole, set.has_run(run.run)) {
+                (_, true) => run.packs.clone(),
+                (true, false) => set.packs_of(run.run),
+                (false, false) => run.packs.without(&run.packs.without(&set.packs_of(run.run))),
+            };
+            let part = CondemnedRun { run: run.run, packs, whole };
+            if part != *run {
+                beyond.runs.push(run.clone());
+            }
+            if whole || !part.packs.is_empty() {
+                within.runs.push(part);
+            }
+        }
+        (within, beyond)
+    }
+
     fn is_too_large(&self) -> bool {
         self.snapshots.len() > MAX_SNAPSHOTS
             || [self.roots.len(), self.runs.len(), self.folders.len()].into_iter().any(|count| count > MAX_RUNS)
@@ -168,6 +199,13 @@ pub struct CondemnedSet {
 }
 
 impl CondemnedSet {
+    /// What a record condemns.
+    pub fn of(condemned: &Condemned) -> Self {
+        let mut set = CondemnedSet::default();
+        set.add(condemned);
+        set
+    }
+
     /// Adds what a record condemns.
     pub fn add(&mut self, condemned: &Condemned) {
         self.snapshots.extend(condemned.snapshots.iter().map(|snapshot| snapshot.id));
@@ -177,8 +215,15 @@ impl CondemnedSet {
             if run.whole {
                 self.whole.insert(run.run);
             }
-            let packs = self.packs.entry(run.run).or_default();
-            *packs = packs.union(&run.packs);
+            self.add_packs(run.run, &run.packs);
+        }
+    }
+
+    /// No run is named of which nothing is condemned: sets that condemn the same are equal.
+    fn add_packs(&mut self, run: RunId, packs: &PackSet) {
+        if !packs.is_empty() {
+            let known = self.packs.entry(run).or_default();
+            *known = known.union(packs);
         }
     }
 
@@ -198,7 +243,13 @@ impl CondemnedSet {
             roots: common(&self.roots, &other.roots),
             folders: common(&self.folders, &other.folders),
             whole: self.whole.intersection(&other.whole).copied().collect(),
-            packs: self.packs.keys().chain(other.packs.keys()).map(|run| (*run, both(run))).collect(),
+            packs: self
+                .packs
+                .keys()
+                .chain(other.packs.keys())
+                .map(|run| (*run, both(run)))
+                .filter(|(_, packs)| !packs.is_empty())
+                .collect(),
         }
     }
 
@@ -208,10 +259,7 @@ impl CondemnedSet {
         self.roots.extend(other.roots);
         self.folders.extend(other.folders);
         self.whole.extend(other.whole);
-        for (run, packs) in other.packs {
-            let known = self.packs.entry(run).or_default();
-            *known = known.union(&packs);
-        }
+        other.packs.iter().for_each(|(run, packs)| self.add_packs(*run, packs));
     }
 
     /// Whether nothing is condemned.
@@ -371,5 +419,30 @@ mod tests {
             all.extend(b.clone());
             assert_eq!(all.intersection(&a), a);
         }
+    }
+
+    #[test]
+    fn what_of_a_plan_is_in_a_set() {
+        let snapshot = |seq| CondemnedSnapshot { id: id(seq), inventory_sha256: None, because: Because::Retention };
+        let part = |number, packs: &str, whole| CondemnedRun { run: run(number), packs: packs.parse().unwrap(), whole };
+        let plan = Condemned {
+            snapshots: vec![snapshot(1), snapshot(2)],
+            roots: vec![id(1), id(2)],
+            runs: vec![part(1, "0-3", true), part(2, "0-3", false), part(3, "", true), part(4, "0", true)],
+            folders: vec![id(3), id(4)],
+        };
+        let less = Condemned {
+            snapshots: vec![snapshot(1)],
+            roots: vec![id(2)],
+            runs: vec![part(1, "2", false), part(2, "1-2", false), part(3, "", true)],
+            folders: vec![id(4)],
+        };
+        let (within, beyond) = plan.split(&CondemnedSet::of(&less));
+        assert_eq!(within, less);
+        assert_eq!((beyond.snapshots, beyond.roots), (vec![snapshot(2)], vec![id(1)]));
+        assert_eq!(beyond.runs, [part(1, "0-3", true), part(2, "0-3", false), part(4, "0", true)]);
+        assert_eq!(beyond.folders, [id(3)]);
+        assert_eq!(plan.split(&CondemnedSet::of(&plan)), (plan.clone(), Condemned::default()));
+        assert_eq!(plan.split(&CondemnedSet::default()), (Condemned::default(), plan));
     }
 }

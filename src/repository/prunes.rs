@@ -3,6 +3,7 @@
 use super::{
     Repository,
     catalogue::{Refusal, StoreListing, text_of},
+    head::StoreStatus,
     layout,
 };
 use crate::{
@@ -69,8 +70,8 @@ pub struct Prunes {
     pub pending: BTreeMap<RunId, SignedPrune>,
     /// Records of executed plans. Two hosts may have executed one plan at once: then both records hold.
     pub executed: BTreeMap<RunId, Vec<SignedPrune>>,
-    /// Records of executed plans that one store alone has, while every other that answers still shows what they delete.
-    /// With more stores asked than one, no prune leaves that behind: they hide nothing, and copy carries them nowhere.
+    /// Records of plans whose execution was cut short, as far as can be told: see [`was_begun`]. They hide nothing, copy
+    /// carries them nowhere, and the plan counts as pending: it is looked at again, and can be cancelled.
     pub unconfirmed: BTreeMap<RunId, Vec<SignedPrune>>,
     /// What was not accepted.
     pub refused: Vec<RefusedPrune>,
@@ -127,12 +128,15 @@ impl Prunes {
         deleted
     }
 
-    /// The records that a store should hold. Where two hosts executed one plan at once, each store keeps the one that it
-    /// has.
+    /// The records that a store should hold. Where two hosts executed one plan at once, and were cut short, each store
+    /// keeps the one that it has, and one that has none gets the one that deletes least.
     pub fn kept_on(&self, store: usize) -> impl Iterator<Item = (Stage, &SignedPrune)> {
         let pending = self.pending.values().map(|signed| (Stage::Planned, signed));
         let own = move |records: &&Vec<SignedPrune>| -> usize {
-            records.iter().position(|signed| signed.stores.contains(&store)).unwrap_or(0)
+            let least = deleted_by(records);
+            let deletes_least = |signed: &SignedPrune| CondemnedSet::of(&signed.record.condemned) == least;
+            let own = records.iter().position(|signed| signed.stores.contains(&store));
+            own.or_else(|| records.iter().position(deletes_least)).unwrap_or(0)
         };
         let executed = self.executed.values().filter_map(move |records| records.get(own(&records)));
         pending.chain(executed.map(|signed| (Stage::Executed, signed)))
@@ -146,11 +150,7 @@ impl Prunes {
 
 /// What the records of one executed plan have deleted.
 pub fn deleted_by(records: &[SignedPrune]) -> CondemnedSet {
-    let sets = records.iter().map(|signed| {
-        let mut set = CondemnedSet::default();
-        set.add(&signed.record.condemned);
-        set
-    });
+    let sets = records.iter().map(|signed| CondemnedSet::of(&signed.record.condemned));
     sets.reduce(|a, b| a.intersection(&b)).unwrap_or_default()
 }
 
@@ -159,11 +159,27 @@ pub fn holders(records: &[SignedPrune]) -> BTreeSet<usize> {
     records.iter().flat_map(|signed| signed.stores.iter().copied()).collect()
 }
 
-/// Whether nobody but one store knows of a plan's execution, and every other that was asked still shows some of what it
-/// deletes: see [`Prunes::unconfirmed`].
-pub(super) fn is_unconfirmed(holders: usize, others_show: impl Iterator<Item = bool>) -> bool {
-    let mut others_show = others_show.peekable();
-    holders == 1 && others_show.peek().is_some() && others_show.all(|shows| shows)
+/// What a store shows of a plan of whose execution some store has a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShownPlan {
+    /// Whether it has the plan itself.
+    pub(super) planned: bool,
+    /// Whether it has a record of the execution that is believed.
+    pub(super) executed: bool,
+}
+
+/// Whether what a plan deletes is being deleted, or was, by what the stores show of it; `None` is a store that does not
+/// answer. `has_any` says of a position whether that store still shows any of what the plan deletes.
+///
+/// The plan is on every store before its execution is on any, and that is on every store before anything is deleted. So
+/// nothing was deleted while a store has the plan and not its execution, or may have, unless one that has both shows
+/// nothing more of it. A store in the place of one that was lost has the plan of no execution: whatever it shows, it
+/// proves nothing.
+pub(super) fn was_begun(stores: &[Option<ShownPlan>], has_any: impl Fn(usize) -> bool) -> bool {
+    let may_lack = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.planned && !shown.executed);
+    let has_both = |shown: &Option<ShownPlan>| shown.is_some_and(|shown| shown.planned && shown.executed);
+    let mut have_both = stores.iter().enumerate().filter(|(_, shown)| has_both(shown));
+    !stores.iter().any(may_lack) || have_both.any(|(at, _)| !has_any(at))
 }
 
 /// The stores that show a record, by position.
@@ -182,16 +198,17 @@ impl Repository {
         let mut prunes = Prunes::default();
         for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
             let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
-            let others = listings
-                .iter()
-                .enumerate()
-                .filter(|(at, listing)| !known_to.contains(at) && listing.status == super::head::StoreStatus::Ready);
-            let show = others.map(|(_, listing)| listing.objects.keys().any(|name| deleted.has_object(name)));
-            let of_their_kind =
-                if is_unconfirmed(known_to.len(), show) { &mut prunes.unconfirmed } else { &mut prunes.executed };
-            of_their_kind.insert(plan, found);
+            let shown = |(at, listing): (usize, &StoreListing)| {
+                (listing.status == StoreStatus::Ready).then(|| ShownPlan {
+                    planned: listing.objects.contains_key(&layout::prune_object(plan, Stage::Planned)),
+                    executed: known_to.contains(&at),
+                })
+            };
+            let has_any = |at: usize| listings[at].objects.keys().any(|name| deleted.has_object(name));
+            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>(), has_any);
+            if begun { &mut prunes.executed } else { &mut prunes.unconfirmed }.insert(plan, found);
         }
-        // A record that nobody trusted signed executes nothing.
+        // A record that nobody trusted signed executes nothing, and nor does one of an execution that was cut short.
         planned.retain(|plan, _| !prunes.executed.contains_key(plan));
         for (plan, found) in self.read_stage(source, Stage::Planned, planned, &mut prunes.refused).await {
             prunes.pending.extend(found.into_iter().next().map(|signed| (plan, signed)));
@@ -371,5 +388,39 @@ impl Repository {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_a_plan_counts_as_executed() {
+        let store = |text: &&str| {
+            (*text != "silent").then(|| ShownPlan { planned: text.contains('p'), executed: text.contains('x') })
+        };
+        for (stores, expected) in [
+            // Everywhere, and nothing is deleted yet; or all of it; or on some.
+            (&["pxd", "pxd", "pxd"][..], true),
+            (&["px", "px", "px"], true),
+            (&["px", "pxd", "pd"], true),
+            // Cut short while it was written.
+            (&["pxd", "pd", "pd"], false),
+            (&["pxd", "pxd", "pd"], false),
+            // The third has a new disk: that it shows nothing says nothing.
+            (&["pxd", "pd", ""], false),
+            (&["pxd", "pd", "x"], false),
+            // A silent store may be the one that lacks it, unless something is gone already.
+            (&["pxd", "silent", "pxd"], false),
+            (&["px", "silent", "pxd"], true),
+            // Set back to before there was a plan; or everybody else has a new disk.
+            (&["px", "d"], true),
+            (&["x", "d"], true),
+            (&["x", "pd"], false),
+        ] {
+            let shown: Vec<Option<ShownPlan>> = stores.iter().map(store).collect();
+            assert_eq!(was_begun(&shown, |at| stores[at].contains('d')), expected, "{stores:?}");
+        }
     }
 }

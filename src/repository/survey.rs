@@ -5,7 +5,7 @@ use super::{
     Repository,
     head::{self, StoreStatus},
     layout,
-    prunes::{deleted_by, is_unconfirmed},
+    prunes::{ShownPlan, deleted_by, was_begun},
 };
 use crate::core::{
     id::{RunId, SnapshotId, SourceName},
@@ -71,10 +71,14 @@ impl Survey<'_> {
             )
             .await;
         let mut executed: BTreeMap<RunId, BTreeSet<usize>> = BTreeMap::new();
+        let mut planned: BTreeSet<(RunId, usize)> = BTreeSet::new();
         for (at, names) in listings {
             let names = names.iter().filter_map(|(key, _)| layout::prune_record(key.strip_prefix(&folder)?));
-            for (plan, _) in names.filter(|(_, stage)| *stage == Stage::Executed) {
-                executed.entry(plan).or_default().insert(at);
+            for (plan, stage) in names {
+                match stage {
+                    Stage::Planned => drop(planned.insert((plan, at))),
+                    Stage::Executed => drop(executed.entry(plan).or_default().insert(at)),
+                }
             }
         }
         let mut deleted = BTreeSet::new();
@@ -82,8 +86,13 @@ impl Survey<'_> {
             // One that cannot be read deletes nothing here: what it would explain is found as it is.
             let records = self.repository.executed_records(source, plan, &stores).await.unwrap_or_default();
             let tombstones = deleted_by(&records);
-            let others = (0..committed.len()).filter(|at| !stores.contains(at)).filter_map(|at| committed[at].as_ref());
-            if is_unconfirmed(stores.len(), others.map(|ids| ids.iter().any(|id| tombstones.leaves_nothing_of(*id)))) {
+            let shown = |(at, ids): (usize, &Option<BTreeSet<SnapshotId>>)| {
+                let shown = ShownPlan { planned: planned.contains(&(plan, at)), executed: stores.contains(&at) };
+                ids.as_ref().map(|_| shown)
+            };
+            let has_any =
+                |at: usize| committed[at].iter().flatten().any(|id: &SnapshotId| tombstones.leaves_nothing_of(*id));
+            if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>(), has_any) {
                 continue;
             }
             deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.leaves_nothing_of(**id)));

@@ -86,6 +86,10 @@ fn condemned_by(inventory: &Inventory, avoided: &CondemnedSet, records: &[PruneR
     }
     let mut unknown = CondemnedSet::default();
     for record in records {
+        // Somebody took it for one that never gets its inventory, and gave it up.
+        if CondemnedSet::of(&record.condemned).has_snapshot(inventory.id()) {
+            return Some(format!("prune plan {} condemns it", record.plan));
+        }
         unknown.add(&record.condemned);
         unknown.add(&record.dropped);
     }

@@ -24,6 +24,31 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The stores that hold each file of a log.
 pub(super) type LogHolders = BTreeMap<LogFile, BTreeSet<String>>;
 
+/// Where the parts of a snapshot are.
+pub(super) struct Whereabouts {
+    /// What it needs, but for the log.
+    pub(super) needed: Vec<Needed>,
+    /// Who has what it needs of the log.
+    pub(super) log: LogHolders,
+    /// The stores that have all of it, as far as is known.
+    pub(super) whole: BTreeSet<usize>,
+}
+
+impl Whereabouts {
+    pub(super) async fn of(host: &Host, known: &Known, catalogue: &mut Catalogue, committed: &Committed) -> Self {
+        host.repository.read_runs(catalogue, &committed.inventory.uses).await;
+        let needed = catalogue.needed(committed).unwrap_or_default();
+        let log = log_holders(&host.repository, known, catalogue, committed.inventory.log.as_ref()).await;
+        let is_whole = |at: &usize| {
+            let store = &catalogue.listings[*at].store;
+            !needed.iter().any(|object| is_damaged(known, store, &object.name))
+                && log.values().all(|holders| holders.contains(store))
+        };
+        let whole = catalogue.complete_on(committed).into_iter().filter(is_whole).collect();
+        Whereabouts { needed, log, whole }
+    }
+}
+
 /// The stores that have committed a snapshot, and those that may have.
 pub(super) fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
     let name = layout::snapshot_object(id, layout::INVENTORY);

@@ -2,6 +2,7 @@
 
 use super::{
     PruneRequest,
+    durable::Whereabouts,
     gather::{self, EVERY_STORE, Gathered},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{Prunes, SignedPrune, deleted_by, holders},
+        prunes::{SignedPrune, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -78,7 +79,16 @@ impl Pruning<'_> {
         Err(Failure::new(Code::Store, message)
             .cause(reasons.join("; "))
             .safe("nothing of it was deleted")
-            .next_step(format!("{EVERY_STORE}; it goes on where this one stopped")))
+            .next_step(format!(
+                "{EVERY_STORE}; it goes on where this one stopped, and recoup prune {} --cancel {} still drops the plan",
+                self.protected.name, signed.record.plan
+            )))
+    }
+
+    /// The key of a record.
+    fn key(&self, signed: &SignedPrune) -> String {
+        let name = layout::prune_object(signed.record.plan, signed.record.stage);
+        format!("{}{name}", layout::source_folder(&self.protected.name))
     }
 
     async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), String> {
@@ -88,7 +98,7 @@ impl Pruning<'_> {
             return Err(problem);
         }
         let (plan, stage) = (signed.record.plan, signed.record.stage);
-        let key = format!("{}{}", layout::source_folder(&self.protected.name), layout::prune_object(plan, stage));
+        let key = self.key(signed);
         let told = |error: StoreError| head::reason(&error);
         let is_taken = |error: &StoreError| error.problem == Problem::Exists;
         let name = &self.protected.name;
@@ -124,34 +134,66 @@ impl Pruning<'_> {
     }
 
     /// Executes a plan: publishes it where it lacks, looks again at what is committed, drops what is in use or kept,
-    /// records what goes, and only then deletes it.
+    /// records what goes, looks once more at what is held, and only then deletes.
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
-        let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
-        let (condemned, dropped) = self.judge(plan, &look);
-        self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
+        let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        let (condemned, dropped) = self.judge(plan, &mut look).await;
+        let deletes = self.record(plan, condemned, dropped).await?;
+        self.executed.push(plan.record.plan);
+        self.dropped.extend(plan.record.condemned.split(&deletes).1.snapshots.iter().map(|snapshot| snapshot.id));
+        // A hold is on record before whoever adds it looks for this record: one of the two sees the other.
+        if let Err(failure) = look.read_vetoes(self.host, self.protected).await {
+            let plan = plan.record.plan;
+            self.warnings.insert(format!("plan {plan} is executed, and the next prune deletes: {failure}"));
+            return Ok(());
+        }
+        if let Some((id, why)) = look.spoiled_by(&deletes) {
+            self.warnings.insert(format!(
+                "plan {} is executed, and nothing of it is deleted now: snapshot {id} of {} stays, as {why}; the next \
+                 prune takes it out of the plan",
+                plan.record.plan, self.protected.name
+            ));
+            return Ok(());
+        }
+        self.pruned.extend(deletes.snapshots());
+        self.delete(&look.catalogue, &deletes).await;
+        Ok(())
     }
 
     /// What still goes, and what is dropped.
-    fn judge(&self, plan: &SignedPrune, look: &Gathered) -> (Condemned, Condemned) {
+    async fn judge(&self, plan: &SignedPrune, look: &mut Gathered) -> (Condemned, Condemned) {
         let mut keep = look.kept();
         // What the operator gave up does not come back by the rule; protections hold all the same.
         for snapshot in plan.record.condemned.snapshots.iter().filter(|one| one.because != Because::Retention) {
-            if !look.protected.contains_key(&snapshot.id) {
+            let is_whole_again = snapshot.because == Because::Forgotten && self.is_whole(look, snapshot.id).await;
+            if is_whole_again {
+                keep.insert(snapshot.id);
+            } else if !look.protected.contains_key(&snapshot.id) {
                 keep.remove(&snapshot.id);
             }
         }
         look.second_look(&plan.record.condemned, &keep)
     }
 
-    async fn record_and_delete(
+    /// Whether some store has all of a snapshot, as far as is known.
+    async fn is_whole(&self, look: &mut Gathered, id: SnapshotId) -> bool {
+        let Some(committed) = look.catalogue.snapshots.get(&id).cloned() else { return false };
+        let known = self.state.known();
+        !Whereabouts::of(self.host, &known, &mut look.catalogue, &committed).await.whole.is_empty()
+    }
+
+    /// Says on every store that a plan is executed, and gives what it deletes.
+    ///
+    /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
+    /// these records later may find only one of them, on a store that was lost and is made new from another. So every
+    /// store gets the same, before anybody is told what stays, and before anything is deleted.
+    async fn record(
         &mut self,
         plan: &SignedPrune,
-        catalogue: &Catalogue,
         condemned: Condemned,
         dropped: Condemned,
-    ) -> Result<(), Failure> {
-        self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+    ) -> Result<CondemnedSet, Failure> {
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
@@ -160,56 +202,94 @@ impl Pruning<'_> {
             dropped,
             ..plan.record.clone()
         };
-        let signed = self.sign(record)?;
-        self.publish(&signed).await?;
-        self.executed.push(plan.record.plan);
-        // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
-        // good, and what either of them drops stays.
-        let (name, stores) = (&self.protected.name, (0..self.host.repository.stores.len()).collect());
-        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &stores).await else {
-            self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
-            return Ok(());
-        };
-        let mut prunes = Prunes::default();
-        prunes.executed.insert(plan.record.plan, records);
-        let tombstones = prunes.tombstones();
-        self.pruned.extend(tombstones.snapshots());
-        self.delete(catalogue, &tombstones).await;
+        self.publish(&self.sign(record.clone())?).await?;
+        let records = self.records_of(plan.record.plan).await?;
+        let deletes = deleted_by(&records);
+        let (condemned, dropped) = plan.record.condemned.split(&deletes);
+        let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
+        self.settle(&records, &settled, &deletes).await?;
+        Ok(deletes)
+    }
+
+    /// The records of a plan's execution: one on every store, for good.
+    async fn records_of(&self, plan: RunId) -> Result<Vec<SignedPrune>, Failure> {
+        let stores = (0..self.host.repository.stores.len()).collect();
+        let records = self.host.repository.executed_records(&self.protected.name, plan, &stores).await;
+        records.filter(|records| holders(records) == stores).ok_or_else(|| {
+            Failure::new(Code::Store, format!("what prune plan {plan} of {} deletes is not known", self.protected.name))
+                .cause("its record cannot be read back from every store")
+                .safe("nothing of it was deleted")
+                .next_step("recoup verify, then run the same command again")
+        })
+    }
+
+    /// Puts a record in the place of those that delete more.
+    async fn settle(
+        &self,
+        records: &[SignedPrune],
+        settled: &SignedPrune,
+        deletes: &CondemnedSet,
+    ) -> Result<(), Failure> {
+        let deletes_more = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
+        for at in records.iter().filter(deletes_more).flat_map(|signed| signed.stores.iter().copied()) {
+            let store = &self.host.repository.stores[at];
+            let key = self.key(settled);
+            let signature = (format!("{key}.sig"), settled.signature.clone(), format::sha256(&settled.signature));
+            for (key, bytes, sha256) in [signature, (key, settled.bytes.clone(), settled.sha256)] {
+                if let Err(error) = store.replace(&key, bytes, &sha256).await {
+                    let (plan, name) = (settled.record.plan, &self.protected.name);
+                    let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
+                    return Err(Failure::new(Code::Store, message)
+                        .cause(format!("store {}: {}", store.name(), head::reason(&error)))
+                        .safe("nothing of it was deleted")
+                        .next_step(format!("{EVERY_STORE}; it goes on where this one stopped")));
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Drops all of a pending plan: it is executed, and deletes nothing.
-    pub(super) async fn cancel(&mut self, plan: &SignedPrune, catalogue: &Catalogue) -> Result<(), Failure> {
+    /// Drops all of a pending plan: it is executed, and deletes nothing. Fails where another host was faster.
+    pub(super) async fn cancel(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         let dropped = plan.record.condemned.clone();
         // What was confirmed with it is asked about again.
         let plan = SignedPrune { record: PruneRecord { confirmed: Vec::new(), ..plan.record.clone() }, ..plan.clone() };
-        self.record_and_delete(&plan, catalogue, Condemned::default(), dropped).await
+        let deletes = self.record(&plan, Condemned::default(), dropped).await?;
+        if !deletes.is_empty() {
+            let (plan, name) = (plan.record.plan, &self.protected.name);
+            return Err(Failure::new(Code::Refused, format!("prune plan {plan} of {name} cannot be dropped any more"))
+                .cause("another prune has executed it meanwhile, and deletes what it condemns")
+                .safe("this command deleted nothing")
+                .next_step(format!("recoup list {name}")));
+        }
+        self.dropped.extend(plan.record.condemned.snapshots.iter().map(|snapshot| snapshot.id));
+        self.executed.push(plan.record.plan);
+        Ok(())
     }
 
-    /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What is protected
-    /// now stays, whatever was executed.
+    /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What must stay now
+    /// is taken out of its plan, and comes back with the next look.
     pub(super) async fn finish_lagging(&mut self, gathered: &Gathered) {
         let catalogue = &gathered.catalogue;
+        for plan in catalogue.prunes.unconfirmed.keys().filter(|plan| !catalogue.prunes.pending.contains_key(plan)) {
+            self.warnings.insert(format!(
+                "the execution of plan {plan} of {} was cut short, and no store has the plan any more: nothing of it is \
+                 deleted; recoup verify",
+                self.protected.name
+            ));
+        }
         let mut finished: Vec<&Vec<SignedPrune>> = Vec::new();
-        // A run that was cut short while it said that a plan is executed: that plan is executed by this one.
-        let unconfirmed =
-            catalogue.prunes.unconfirmed.iter().filter(|(plan, _)| !catalogue.prunes.pending.contains_key(plan));
-        for (plan, records) in catalogue.prunes.executed.iter().chain(unconfirmed) {
-            let kept = gathered.spoiled_by(&deleted_by(records));
-            let is_confirmed = catalogue.prunes.executed.contains_key(plan)
-                || holders(records).len() == self.host.repository.stores.len();
-            match kept {
-                Some((id, why)) => drop(self.warnings.insert(format!(
-                    "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses, which stays: {why}; recoup \
-                     verify",
-                    self.protected.name
-                ))),
-                None if !is_confirmed => drop(self.warnings.insert(format!(
-                    "one store alone says that plan {plan} of {} is executed: it is not believed; recoup verify",
-                    self.protected.name
-                ))),
-                None => finished.push(records),
-            }
+        for (plan, records) in &catalogue.prunes.executed {
+            let deletes = deleted_by(records);
+            let Some((id, why)) = gathered.spoiled_by(&deletes) else {
+                finished.push(records);
+                continue;
+            };
+            let what = format!("plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses", self.protected.name);
+            self.warnings.insert(match self.spare(gathered, records, &deletes).await {
+                Ok(()) => format!("{what}; it stays, as {why}, and is no longer in the plan"),
+                Err(reason) => format!("{what}; it stays, as {why}; {reason}; recoup verify"),
+            });
         }
         let records: Vec<SignedPrune> = finished
             .iter()
@@ -234,6 +314,34 @@ impl Pruning<'_> {
         let mut tombstones = CondemnedSet::default();
         finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
         self.delete(catalogue, &tombstones).await;
+    }
+
+    /// Takes out of an executed plan what must stay and is still there.
+    async fn spare(
+        &self,
+        gathered: &Gathered,
+        records: &[SignedPrune],
+        deletes: &CondemnedSet,
+    ) -> Result<(), String> {
+        let first = records.first().ok_or("it has no record")?;
+        let stays = gathered.stays(self.host, deletes).await?;
+        let (condemned, _) = first.record.condemned.split(deletes);
+        let (condemned, more) = gathered.spare(&condemned, &stays);
+        let mut dropped = first.record.dropped.clone();
+        dropped.snapshots.extend(more.snapshots);
+        dropped.roots.extend(more.roots);
+        dropped.runs.extend(more.runs);
+        dropped.folders.extend(more.folders);
+        let rest = CondemnedSet::of(&condemned);
+        let settled = PruneRecord {
+            writer: self.host.key.fingerprint().to_string(),
+            created_at: self.host.world.now(),
+            condemned,
+            dropped,
+            ..first.record.clone()
+        };
+        let settled = self.sign(settled).map_err(|failure| failure.to_string())?;
+        self.settle(records, &settled, &rest).await.map_err(|failure| failure.to_string())
     }
 
     /// Deletes what is condemned from every store that shows it.

@@ -123,9 +123,7 @@ pub(super) async fn gather(
 impl Gathered {
     /// Everything that is committed, spoilt or not.
     pub(super) fn snapshots(&self) -> Snapshots<'_> {
-        all_committed(&self.catalogue)
-            .map(|(id, committed)| (id, KnownSnapshot { inventory: &committed.inventory, sha256: committed.sha256 }))
-            .collect()
+        all_committed(&self.catalogue).map(|(id, committed)| (id, known(committed))).collect()
     }
 
     /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
@@ -161,6 +159,53 @@ impl Gathered {
         named.find(|(id, _)| is_shown(id)).or_else(used)
     }
 
+    /// Reads once more what is held.
+    pub(super) async fn read_vetoes(&mut self, host: &Host, protected: &Protected) -> Result<(), Failure> {
+        self.vetoes = vetoes::read(host, &protected.name).await?;
+        Ok(())
+    }
+
+    /// The snapshots that an executed plan deletes, and that must stay; each is still shown.
+    pub(super) async fn stays(
+        &self,
+        host: &Host,
+        deletes: &CondemnedSet,
+    ) -> Result<BTreeMap<SnapshotId, Committed>, String> {
+        let mut stays = BTreeMap::new();
+        for id in deletes.snapshots().iter().chain(deletes.folders()).copied().filter(|id| self.veto(*id).is_some()) {
+            let name = layout::snapshot_object(id, layout::INVENTORY);
+            let shows = |at: &usize| self.catalogue.listings[*at].objects.contains_key(&name);
+            let mut why = None;
+            for at in self.catalogue.ready().filter(shows) {
+                match host.repository.read_snapshot(at, &self.catalogue.source, id).await {
+                    Ok(committed) => {
+                        why = None;
+                        stays.insert(id, committed);
+                        break;
+                    }
+                    Err(refusal) => why = Some(format!("the inventory of {id} cannot be read: {refusal}")),
+                }
+            }
+            why.map_or(Ok(()), Err)?;
+        }
+        Ok(stays)
+    }
+
+    /// What of an executed plan goes all the same, and what is dropped, where these snapshots stay.
+    pub(super) fn spare(
+        &self,
+        condemned: &Condemned,
+        stays: &BTreeMap<SnapshotId, Committed>,
+    ) -> (Condemned, Condemned) {
+        // What was spoilt by the plan was never acknowledged, and keeps nothing, unless it is held.
+        let spoilt = self.catalogue.spoilt.iter().map(|(id, (committed, _))| (id, committed));
+        let held: BTreeMap<&SnapshotId, &Committed> = spoilt.filter(|(id, _)| self.held(**id).is_some()).collect();
+        let keep = stays.keys().chain(held.keys().copied()).copied().collect();
+        let all = self.catalogue.snapshots.iter().chain(stays).chain(held);
+        let snapshots: Snapshots<'_> = all.map(|(id, committed)| (*id, known(committed))).collect();
+        self.remains.spared(second_look(condemned, &snapshots, &keep))
+    }
+
     /// Whether a key was revoked: whoever has it commits nothing any more that counts.
     pub(super) fn is_revoked(&self, signer: &str) -> bool {
         self.vetoes.control.is_revoked(signer)
@@ -182,6 +227,10 @@ impl Gathered {
         let folders = names().filter_map(|name| layout::snapshot_of(name)).filter(|id| !committed.contains(id));
         (names().filter_map(|name| layout::run_of(name)).collect(), folders.collect())
     }
+}
+
+fn known(committed: &Committed) -> KnownSnapshot<'_> {
+    KnownSnapshot { inventory: &committed.inventory, sha256: committed.sha256 }
 }
 
 pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {

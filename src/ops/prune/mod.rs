@@ -27,10 +27,14 @@ use crate::{
         result::PrunedSource,
         retention::Rule,
     },
-    repository::{catalogue::Catalogue, layout, prunes::SignedPrune},
+    repository::{
+        catalogue::{Catalogue, Refusal},
+        layout,
+        prunes::SignedPrune,
+    },
     world::files::Lock,
 };
-use durable::{have_together, is_damaged, log_holders};
+use durable::{Whereabouts, have_together};
 use execute::Pruning;
 use gather::Gathered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +173,17 @@ async fn check_forgotten(
     }
     let known = state.known();
     let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {
+        // One that is there, and that this host cannot read, may be whole.
+        let refused = gathered.catalogue.refused.iter().filter(|refused| refused.id == id);
+        if let Some(refused) = refused.clone().find(|refused| !matches!(refused.why, Refusal::Damaged(_))) {
+            let (code, next_step) = match refused.why {
+                Refusal::Unreadable(_) => (Code::Store, "recoup doctor, then run the same command again"),
+                Refusal::Newer(_) => (Code::Refused, "give it up with the newer recoup that wrote it"),
+                _ => (Code::Refused, "find out who wrote it: a key that this host does not trust may be another host's"),
+            };
+            let cause = format!("store {} has it, and it cannot be read here: {}", refused.store, refused.why);
+            return Err(refuse(code, cause, next_step));
+        }
         if !is_heard_of(&gathered.catalogue, &known, id) {
             let cause = "neither this host nor any store has ever heard of it".to_owned();
             return Err(refuse(Code::Refused, cause, "recoup verify names what is missing; copy the id from there"));
@@ -176,15 +191,8 @@ async fn check_forgotten(
         gathered.protected.remove(&id);
         return Ok(());
     };
-    host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
-    let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
-    let log = log_holders(&host.repository, &known, &gathered.catalogue, committed.inventory.log.as_ref()).await;
-    let is_whole = |at: &usize| {
-        let store = &gathered.catalogue.listings[*at].store;
-        !needed.iter().any(|object| is_damaged(&known, store, &object.name))
-            && log.values().all(|holders| holders.contains(store))
-    };
-    let whole: BTreeSet<usize> = gathered.catalogue.complete_on(&committed).into_iter().filter(is_whole).collect();
+    let Whereabouts { needed, log, whole } =
+        Whereabouts::of(host, &known, &mut gathered.catalogue, &committed).await;
     if !whole.is_empty() {
         let stores = gathered.catalogue.names(&whole).into_iter().collect::<Vec<_>>().join(", ");
         let cause = format!("it is whole on {stores}, as far as is known");
@@ -252,7 +260,7 @@ pub async fn execute(
     };
     let prunes = &gathered.catalogue.prunes;
     if let Some(plan) = request.cancel.and_then(|plan| prunes.pending.get(&plan)) {
-        pruning.cancel(plan, &gathered.catalogue).await?;
+        pruning.cancel(plan).await?;
         return Ok(finish(pruning, gathered, None));
     }
     let mut pending: Vec<&SignedPrune> = prunes.pending.values().collect();
