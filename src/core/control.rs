@@ -229,6 +229,11 @@ impl ControlState {
         self.holds().filter(move |(_, hold)| hold.source == *source)
     }
 
+    /// Whether any hold has ever named a snapshot, released or not.
+    pub fn was_held(&self, source: &SourceName, snapshot: SnapshotId) -> bool {
+        self.added.values().any(|hold| hold.source == *source && hold.snapshots.contains(&snapshot))
+    }
+
     /// A hold, and when it was released, if it was.
     pub fn hold(&self, id: HoldId) -> Option<(&Hold, Option<Timestamp>)> {
         self.added.get(&id).map(|hold| (hold, self.released.get(&id).copied()))

@@ -250,6 +250,10 @@ pub struct Inventory {
     /// What it needs of the source's log, where the source has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log: Option<LogRange>,
+    /// The snapshot that has an append-only log as it was before it was altered, where this one has found that. Both stay
+    /// until a hold says so: see [`crate::ops::altered`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub altered_since: Option<SnapshotId>,
 }
 
 impl Inventory {

@@ -103,6 +103,27 @@ pub fn ahead(snapshots: &BTreeMap<SnapshotId, Dated>, now: Timestamp) -> impl It
     snapshots.iter().filter(move |(_, dated)| is_ahead(dated)).map(|(id, _)| *id)
 }
 
+/// Durable snapshots that are dated later than what came after them, with the first of those: one of the two clocks was
+/// wrong.
+fn out_of_order(snapshots: &BTreeMap<SnapshotId, Dated>) -> BTreeMap<SnapshotId, SnapshotId> {
+    let mut pairs = BTreeMap::new();
+    for (id, dated) in snapshots.iter().filter(|(_, dated)| dated.durable) {
+        for parent in &dated.parents {
+            let is_later = |of: &Dated| of.durable && dated.created_at.seconds_since(of.created_at) < -SLACK_SECONDS;
+            if snapshots.get(parent).is_some_and(is_later) {
+                pairs.entry(*parent).or_insert(*id);
+            }
+        }
+    }
+    pairs
+}
+
+/// The snapshots whose dates raise doubts: those that lie in the future, and those that are dated later than what came
+/// after them.
+pub fn doubtful(snapshots: &BTreeMap<SnapshotId, Dated>, now: Timestamp) -> BTreeSet<SnapshotId> {
+    ahead(snapshots, now).chain(out_of_order(snapshots).into_keys()).collect()
+}
+
 /// Why nothing should be pruned before somebody has looked, if so.
 ///
 /// `condemned` are the snapshots that go and were not condemned before. Those in `confirmed` raise no doubt while they
@@ -139,6 +160,15 @@ pub fn doubts(
                 super::time::format_duration(interval)
             ));
         }
+    }
+    // What goes by dates that contradict each other. Ages count from the newest date, whichever clock it is by.
+    let mut out_of_order =
+        out_of_order(snapshots).into_iter().filter(|(id, _)| condemned > 0 && !confirmed.contains(id));
+    if let Some((before, after)) = out_of_order.next() {
+        let (earlier, later) = (snapshots[&after].created_at, snapshots[&before].created_at);
+        doubts.push(format!(
+            "snapshot {after} is from {earlier}, and {before}, which was there before it, from {later}: a clock was wrong"
+        ));
     }
     if condemned * 2 > snapshots.len() {
         doubts.push(format!("{condemned} of {} snapshots would go, more than half", snapshots.len()));
@@ -226,6 +256,11 @@ mod tests {
             (&[1, 2], 2, hour, 3, 1),
             (&[1, -20], 1, hour, 3, 0),
             (&[], 0, hour, 3, 0),
+            // A clock that is far ahead, or one that was behind; nothing goes by it, or it was not durable.
+            (&[1, 2, 3, 90, 4, 91], 1, hour, 91, 1),
+            (&[1, 2, 3, 90, 4, 91], 0, hour, 91, 0),
+            (&[1, 2, 3, -90, 4, 5], 1, hour, 91, 1),
+            (&[1, 2, 3, -4, -3, 5], 1, hour, 5, 0),
         ] {
             let found = doubts(&chain(hours), &BTreeSet::new(), condemned, interval, at(now));
             assert_eq!(found.len(), expected, "{hours:?} {condemned} {now}: {found:?}");
@@ -242,6 +277,8 @@ mod tests {
             (&[1, 900, 800], &[2], 1, &["snapshot 0000000003"]),
             (&[1, 900, 800], &[], 1, &["snapshot 0000000002", "1 more"]),
             (&[1, 900, 2], &[2], 30, &["snapshot, 0000000003", "backups have stopped"]),
+            // Dated later than what came after, as somebody has seen.
+            (&[1, 2, 90, 4, 91], &[3], 91, &[]),
             // Its time has come, and gone.
             (&[1, 900, 2], &[2], 950, &["snapshot, 0000000002", "backups have stopped"]),
             (&[900], &[1], 3, &[]),

@@ -14,7 +14,12 @@ use crate::{
         target::SnapshotName,
     },
     format::seal::Identities,
-    repository::{Repository, catalogue::Catalogue, head::StoreStatus, layout},
+    repository::{
+        Repository,
+        catalogue::Catalogue,
+        layout,
+        prunes::{deleted_by, holders},
+    },
     world::World,
 };
 use std::{collections::BTreeSet, path::Path};
@@ -37,7 +42,7 @@ pub async fn add(
     world: &World,
     request: &HoldRequest,
 ) -> Result<HoldsResult, Failure> {
-    let (ids, notes) = resolve(repository, request).await?;
+    let Resolved { ids, meant, notes } = resolve(repository, request).await?;
     let hold = world.new_id();
     let control = Control::HoldAdded {
         hold,
@@ -46,6 +51,7 @@ pub async fn add(
         cause: request.cause,
     };
     let (writer, record) = record(recorder, world, Action::Hold, &request.source, control).await?;
+    in_time(repository, &request.source, hold, &meant).await?;
     let entry = HoldEntry {
         hold,
         source: request.source.clone(),
@@ -229,21 +235,53 @@ pub fn keep_what_was(
     Ok(hold)
 }
 
-/// The snapshots that are meant; every one must exist. Also what the operator has to know of them.
-async fn resolve(
+/// Fails if a prune deletes what a new hold is to keep. A prune records what it deletes on every store, and looks for
+/// holds after that: if a store that was listed when the hold stood had no such record, the prune finds the hold.
+async fn in_time(
     repository: &Repository,
-    request: &HoldRequest,
-) -> Result<(BTreeSet<SnapshotId>, Vec<String>), Failure> {
-    if request.snapshots.is_empty() {
-        return match repository.survey().await.statuses().contains(&StoreStatus::Ready) {
-            true => Ok(Default::default()),
-            false => Err(repository.none_usable().await),
-        };
+    source: &SourceName,
+    hold: HoldId,
+    meant: &BTreeSet<SnapshotId>,
+) -> Result<(), Failure> {
+    let catalogue = repository.inventories(source, &BTreeSet::new()).await;
+    let ready: BTreeSet<usize> = catalogue.ready().collect();
+    let prunes = &catalogue.prunes;
+    for (plan, records) in prunes.executed.iter().chain(&prunes.unconfirmed) {
+        let deletes = deleted_by(records);
+        let mut late = meant.iter().filter(|id| deletes.leaves_nothing_of(**id));
+        if let Some(id) = late.next().filter(|_| ready.is_subset(&holders(records))) {
+            return Err(Failure::new(
+                Code::Refused,
+                format!("hold {hold} came too late for snapshot {id} of {source}"),
+            )
+            .cause(format!("prune plan {plan} was executed meanwhile, and deletes it"))
+            .safe("the hold is on record, and what is still there of it stays: the next prune takes it out of the plan")
+            .next_step(format!("recoup prune {source}, then recoup verify {source}")));
+        }
     }
+    Ok(())
+}
+
+/// What a hold is about.
+struct Resolved {
+    /// The snapshots that it names; none where it is about everything.
+    ids: BTreeSet<SnapshotId>,
+    /// The snapshots that are there and are to be kept.
+    meant: BTreeSet<SnapshotId>,
+    /// What the operator has to know of them.
+    notes: Vec<String>,
+}
+
+/// The snapshots that are meant; every one that is named must exist.
+async fn resolve(repository: &Repository, request: &HoldRequest) -> Result<Resolved, Failure> {
     let catalogue = repository.inventories(&request.source, &BTreeSet::new()).await;
     let listings = || catalogue.ready().map(|at| &catalogue.listings[at]);
     if listings().next().is_none() {
         return Err(repository.none_usable().await);
+    }
+    if request.snapshots.is_empty() {
+        let meant = catalogue.snapshots.keys().copied().collect();
+        return Ok(Resolved { ids: BTreeSet::new(), meant, notes: Vec::new() });
     }
     let names = listings().flat_map(|listing| listing.objects.keys());
     let known: BTreeSet<SnapshotId> = names.filter_map(|name| layout::snapshot_of(name)).collect();
@@ -268,7 +306,7 @@ async fn resolve(
         }
     }
     let notes = ids.iter().map(|id| note_on(repository, &catalogue, *id)).collect::<Result<Vec<_>, _>>()?;
-    Ok((ids, notes.into_iter().flatten().collect()))
+    Ok(Resolved { meant: ids.clone(), ids, notes: notes.into_iter().flatten().collect() })
 }
 
 /// What keeps a hold from keeping much: the snapshot is on few stores, or on none that answers.

@@ -31,6 +31,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many small objects are asked for at once.
 const CONCURRENT_READS: usize = 16;
+/// How often the stores are looked at where something vanishes meanwhile.
+const LOOKS: usize = 3;
 /// How many MiB of them may be in memory at once: a store that lies may show any number of large ones.
 const READ_BUDGET_MIB: u32 = 64;
 
@@ -180,7 +182,21 @@ impl Repository {
     }
 
     /// The same without the object lists of runs: enough to know what uses what.
+    ///
+    /// The stores are listed one beside the other, and a prune may delete meanwhile: what one still shows, and another has
+    /// not said yet that it goes, would look lost. Where something vanishes between two looks there is another one.
     pub async fn inventories(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Catalogue {
+        for _ in 1..LOOKS {
+            let (catalogue, vanished) = self.look(source, founded).await;
+            if !vanished {
+                return catalogue;
+            }
+        }
+        self.look(source, founded).await.0
+    }
+
+    /// One look, and whether something was gone before it was read.
+    async fn look(&self, source: &SourceName, founded: &BTreeSet<usize>) -> (Catalogue, bool) {
         let listings = futures_util::future::join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
             let mut listing =
                 StoreListing { store: store.name().to_owned(), status: StoreStatus::Ready, objects: HashMap::new() };
@@ -215,12 +231,13 @@ impl Repository {
             detours: Detours::default(),
             list_detours: BTreeMap::new(),
         };
-        self.read_snapshots(&mut catalogue).await;
+        let vanished = self.read_snapshots(&mut catalogue).await;
         catalogue.set_spoilt_aside();
-        catalogue
+        (catalogue, vanished)
     }
 
-    async fn read_snapshots(&self, catalogue: &mut Catalogue) {
+    /// Reads what is committed, and says whether something was gone before it was read.
+    async fn read_snapshots(&self, catalogue: &mut Catalogue) -> bool {
         let mut holders: BTreeMap<SnapshotId, Vec<usize>> = BTreeMap::new();
         for (at, listing) in catalogue.listings.iter().enumerate() {
             let committed = listing.objects.keys().filter_map(|name| layout::committed_snapshot(name));
@@ -232,25 +249,30 @@ impl Repository {
         let budget = &Budget::new();
         let read = stream::iter(holders).map(|(id, stores)| async move {
             let _held = budget.take(listings, &layout::snapshot_object(id, layout::INVENTORY)).await;
-            let mut refused = Vec::new();
+            let (mut refused, mut vanished) = (Vec::new(), false);
             for at in stores {
                 match self.read_snapshot(at, source, id).await {
-                    Ok(committed) => return (id, Some(committed), refused),
+                    Ok(committed) => return (id, Some(committed), refused, vanished),
                     // Deleted since it was listed, as by a prune that runs at the same time.
-                    Err(Refusal::Unreadable(_)) if self.is_gone(at, source, id).await => {}
+                    Err(Refusal::Unreadable(_) | Refusal::Untrusted(_)) if self.is_gone(at, source, id).await => {
+                        vanished = true;
+                    }
                     Err(why) => refused.push(Refused { store: self.stores[at].name().to_owned(), id, why }),
                 }
             }
-            (id, None, refused)
+            (id, None, refused, vanished)
         });
         let read: Vec<_> = read.buffer_unordered(CONCURRENT_READS).collect().await;
-        for (id, committed, refused) in read {
+        let mut any_vanished = false;
+        for (id, committed, refused, vanished) in read {
+            any_vanished |= vanished;
             catalogue.refused.extend(refused);
             if let Some(committed) = committed {
                 catalogue.snapshots.insert(id, committed);
             }
         }
         catalogue.refused.sort_by(|a, b| (a.id, &a.store).cmp(&(b.id, &b.store)));
+        any_vanished
     }
 
     async fn is_gone(&self, store: usize, source: &SourceName, id: SnapshotId) -> bool {

@@ -71,9 +71,7 @@ impl Store {
                 Ok(()) => return Ok(Created::Created),
                 Err(Trouble::Exists) => problem = Problem::Exists,
                 // It may have been done all the same.
-                Err(
-                    Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why) | Trouble::Silent(why),
-                ) => {
+                Err(Trouble::Passing(why) | Trouble::Unreadable(why) | Trouble::Hung(why) | Trouble::Silent(why)) => {
                     (created, problem) = (Created::Created, Problem::Unreachable(why));
                 }
                 Err(trouble) => return Err(self.failed(key, trouble.into())),

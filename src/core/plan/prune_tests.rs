@@ -42,6 +42,7 @@ fn inventory(seq: u64, root: u64, uses: &str) -> Inventory {
         manifest: ObjectRef { name: format!("snapshots/{}/manifest.age", id(root)), size: 1, sha256: Sha256([0; 32]) },
         uses: uses.split_whitespace().map(used).collect(),
         log: None,
+        altered_since: None,
     }
 }
 

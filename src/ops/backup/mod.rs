@@ -191,6 +191,7 @@ async fn idle(host: &Host, protected: &Protected, gathered: Gathered, id: Snapsh
         read_started_at: gathered.looked_at,
         bytes_stored: 0,
         recipients: host.recipients.names().to_vec(),
+        altered_since: None,
         ..base.committed.inventory.clone()
     };
     let commit = Commit::new(host, &protected.name, inventory, Vec::new())?;
@@ -295,6 +296,8 @@ async fn active(
     }
     inventory.bytes_stored = shipment.bytes + parcels.iter().map(|parcel| parcel.object.size()).sum::<u64>();
     inventory.created_at = host.world.now();
+    let altered_since = altered_since.filter(|_| !capture.alterations.is_empty());
+    inventory.altered_since = altered_since;
     let notes = capture.facts.notes.clone();
     let record = record_of(host, id, &capture, digest_key);
     let commit = Commit::new(host, &protected.name, inventory, parcels);
@@ -307,7 +310,6 @@ async fn active(
     }
     let outcome = outcome?.heed_plans(host, protected, &gathered).await;
     let record = record.map(|record| BaseRecord { inventory_sha256: outcome.head.sha256, ..record });
-    let altered_since = altered_since.filter(|_| !capture.alterations.is_empty());
     let altered = altered_since.map(|since| Altered {
         since,
         found_in: outcome.head.id,
@@ -426,6 +428,7 @@ fn inventory_of(
         manifest,
         uses,
         log: capture.facts.log.clone(),
+        altered_since: None,
     })
 }
 

@@ -42,10 +42,9 @@ impl Copying<'_> {
         );
         let read = read_already(catalogue, store);
         let mut task = Task { catalogue, store, damaged, read, settled: BTreeMap::new() };
-        let condemned = catalogue.prunes.condemned();
         for (id, committed) in &catalogue.snapshots {
             // What goes soon is mended where it is, and brought nowhere else.
-            if condemned.has_snapshot(*id) && !is_committed(catalogue, store, committed) {
+            if self.goes.contains(id) && !is_committed(catalogue, store, committed) {
                 progress.advance(1);
                 continue;
             }

@@ -285,7 +285,10 @@ impl Pruning<'_> {
                 finished.push(records);
                 continue;
             };
-            let what = format!("plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses", self.protected.name);
+            let what = format!(
+                "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses",
+                self.protected.name
+            );
             self.warnings.insert(match self.spare(gathered, records, &deletes).await {
                 Ok(()) => format!("{what}; it stays, as {why}, and is no longer in the plan"),
                 Err(reason) => format!("{what}; it stays, as {why}; {reason}; recoup verify"),
@@ -317,12 +320,7 @@ impl Pruning<'_> {
     }
 
     /// Takes out of an executed plan what must stay and is still there.
-    async fn spare(
-        &self,
-        gathered: &Gathered,
-        records: &[SignedPrune],
-        deletes: &CondemnedSet,
-    ) -> Result<(), String> {
+    async fn spare(&self, gathered: &Gathered, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<(), String> {
         let first = records.first().ok_or("it has no record")?;
         let stays = gathered.stays(self.host, deletes).await?;
         let (condemned, _) = first.record.condemned.split(deletes);

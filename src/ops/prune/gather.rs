@@ -13,7 +13,7 @@ use crate::{
         inventory::Parent,
         plan::prune::{Known as KnownSnapshot, Remains, Snapshots, second_look, writers},
         prune::{Because, Condemned, CondemnedSet, MAX_SNAPSHOTS, WriterSeen},
-        retention::{Rule, ahead, doubts, expired, interval},
+        retention::{Rule, doubtful, doubts, expired, interval},
         time::Timestamp,
     },
     format::{prune as prune_format, signature},
@@ -46,7 +46,7 @@ pub(super) struct Gathered {
     vetoes: Vetoes,
     /// The newest snapshot that is there and that a drill has proven.
     proven: Option<SnapshotId>,
-    /// Both versions of a log whose alteration this host has noted, and nobody has held yet.
+    /// Both versions of a log that was altered, and that nobody has held yet.
     noted: BTreeSet<SnapshotId>,
 }
 
@@ -72,8 +72,9 @@ pub(super) async fn gather(
     }
     let vetoes = vetoes?;
     let known = state.known();
-    let noted: BTreeSet<SnapshotId> =
+    let mut noted: BTreeSet<SnapshotId> =
         known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+    noted.extend(held::unanswered(&catalogue, &vetoes));
     let remains = held::remains(&catalogue, &vetoes, &noted);
     let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
@@ -95,10 +96,10 @@ pub(super) async fn gather(
         let new = going.iter().filter(|(id, because)| **because == Because::Retention && !condemned.has_snapshot(**id));
         let doubts = doubts(&dated, &was_confirmed, new.count(), interval(&protected.policy), now);
         if !doubts.is_empty() {
-            return Err(doubtful(protected, &doubts));
+            return Err(not_without_a_look(protected, &doubts));
         }
     } else if request.confirmed && request.forget.is_none() && !rule.keeps_all() {
-        let new = ahead(&dated, now).filter(|id| !was_confirmed.contains(id)).take(MAX_SNAPSHOTS);
+        let new = doubtful(&dated, now).into_iter().filter(|id| !was_confirmed.contains(id)).take(MAX_SNAPSHOTS);
         confirmed = new.map(|id| Parent { id, sha256: catalogue.snapshots[&id].sha256 }).collect();
     }
     let durable = |id: SnapshotId| dated.get(&id).is_some_and(|dated| dated.durable);
@@ -312,7 +313,7 @@ pub(super) fn check_refused(catalogue: &Catalogue, request: &PruneRequest) -> Re
         .next_step(next_step))
 }
 
-fn doubtful(protected: &Protected, doubts: &[String]) -> Failure {
+fn not_without_a_look(protected: &Protected, doubts: &[String]) -> Failure {
     let name = &protected.name;
     Failure::new(Code::Refused, format!("{name} is not pruned without a second look"))
         .cause(doubts.join("; "))

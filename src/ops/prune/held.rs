@@ -7,9 +7,17 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Why both versions of a log stay whose alteration this host has noted: the run that found it died before its hold was
-/// on record, and the next backup makes up for it. Other hosts know of it only then.
+/// Why both versions of an altered log stay before the hold on them is on record: the run that found it comes to that
+/// only after its snapshot is committed, and makes up for it in the next one if it died before.
 const NOTED: &str = "it is held: a log was altered, and the next backup puts the hold on record";
+
+/// Both versions of every log that was altered, by what the snapshots say, as long as no hold has ever said so. After
+/// that the hold counts, until it is released.
+pub(super) fn unanswered(catalogue: &Catalogue, vetoes: &Vetoes) -> BTreeSet<SnapshotId> {
+    let found = all_committed(catalogue).filter_map(|(id, of)| Some((of.inventory.altered_since?, id)));
+    let unanswered = found.filter(|(_, id)| !vetoes.control.was_held(&catalogue.source, *id));
+    unanswered.flat_map(|(since, id)| [since, id]).collect()
+}
 
 /// What holds a snapshot, if anything does.
 pub(super) fn why(vetoes: &Vetoes, noted: &BTreeSet<SnapshotId>, id: SnapshotId) -> Option<String> {

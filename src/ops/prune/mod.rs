@@ -179,7 +179,9 @@ async fn check_forgotten(
             let (code, next_step) = match refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "recoup doctor, then run the same command again"),
                 Refusal::Newer(_) => (Code::Refused, "give it up with the newer recoup that wrote it"),
-                _ => (Code::Refused, "find out who wrote it: a key that this host does not trust may be another host's"),
+                _ => {
+                    (Code::Refused, "find out who wrote it: a key that this host does not trust may be another host's")
+                }
             };
             let cause = format!("store {} has it, and it cannot be read here: {}", refused.store, refused.why);
             return Err(refuse(code, cause, next_step));
@@ -191,8 +193,7 @@ async fn check_forgotten(
         gathered.protected.remove(&id);
         return Ok(());
     };
-    let Whereabouts { needed, log, whole } =
-        Whereabouts::of(host, &known, &mut gathered.catalogue, &committed).await;
+    let Whereabouts { needed, log, whole } = Whereabouts::of(host, &known, &mut gathered.catalogue, &committed).await;
     if !whole.is_empty() {
         let stores = gathered.catalogue.names(&whole).into_iter().collect::<Vec<_>>().join(", ");
         let cause = format!("it is whole on {stores}, as far as is known");

@@ -75,6 +75,7 @@ fn inventory(host: &Host, seq: u64, lists: &[Sha256], parent: Option<Sha256>) ->
         manifest: ObjectRef { name: format!("snapshots/{}/manifest.age", id(seq)), size: 1, sha256: sha256(b"x") },
         uses: uses.collect(),
         log: None,
+        altered_since: None,
     }
 }
 
