@@ -287,13 +287,13 @@ fn text(result: &RestoreResult) -> String {
         result.directory,
         result.snapshot,
         human::moment(result.created_at),
-        result.position,
+        human::line(&result.position.to_string()),
         human::count(result.files, "file"),
         human::size(result.bytes),
     );
     for check in &result.checks {
         let status = if check.status == CheckStatus::Passed { "passed" } else { "FAILED" };
-        text.push_str(&format!("  {status}  {}\n", check.name));
+        text.push_str(&format!("  {status}  {}\n", human::line(&check.name)));
     }
     text
 }

@@ -325,3 +325,23 @@ fn without_a_configuration() {
     let refused = run(recoup(dir.path()).args(["--config", ".", "backup"]));
     assert_refused(refused, 78, &["cannot read", "not a regular file"]);
 }
+
+#[test]
+fn reasons_have_one_line() {
+    let (house, _) = House::new();
+    let records = || {
+        let listed = run(&mut house.recoup(["evidence", "list", "--json"])).expect_code(0).json();
+        listed["records"].as_array().unwrap().len()
+    };
+    let before = records();
+    for reason in
+        ["case\n7", "case 7\n", "case\r7", "case\t7", "case\x1b[2J7", "case\u{85}7", "case\u{2028}7", "case\u{202e}7"]
+    {
+        for command in [&["hold", "add", "ledger"][..], &["backup"], &["copy"]] {
+            let run = run(&mut house.recoup([command, &["--reason", reason]].concat())).expect_code(64);
+            assert!(run.stderr.contains("--reason") && run.stderr.contains("on one line"), "{run:?}");
+        }
+    }
+    assert_eq!(records(), before);
+    run(&mut house.recoup(["hold", "add", "ledger", "--reason", "Müller, 'case' 7 \\"])).expect_code(0);
+}
