@@ -65,6 +65,14 @@ fn way_on(host: &Host, refused: &RefusedRecord, lost: Lost, view: &ControlView) 
         Refusal::Untrusted(_) if lies_there => {
             format!("; what nobody of yours wrote is removed by hand: {name} on store {}", refused.store)
         }
+        // No chain of that name goes on behind it: there is nothing to bring, and nothing to acknowledge.
+        Refusal::Misplaced(_) => {
+            return format!(
+                "recoup evidence verify: it is a copy, and where its own place has it, {name}, .sig and .age on store {} \
+                 are removed by hand; so is every other that verify names",
+                refused.store
+            );
+        }
         _ => String::new(),
     };
     format!("{}{remove}", lost.way_on(&host.repository, Some(&host.state_dir)))
@@ -93,7 +101,9 @@ fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Res
             let (code, next_step) = match &refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "bring the store back: recoup doctor".to_owned()),
                 Refusal::Newer(_) => (Code::Refused, "prune with the newer recoup that wrote it".to_owned()),
-                Refusal::Untrusted(_) | Refusal::Damaged(_) => (Code::Refused, way_on(host, refused, lost, view)),
+                Refusal::Untrusted(_) | Refusal::Damaged(_) | Refusal::Misplaced(_) => {
+                    (Code::Refused, way_on(host, refused, lost, view))
+                }
             };
             return Err(failure(code)
                 .cause(format!("evidence record {lost} on store {}: {}", refused.store, refused.why))
