@@ -4,7 +4,7 @@ use super::commands::Command;
 use crate::{
     cli::usage_failure,
     config::{self, Access, IDENTITY_FILE, StoreSettings},
-    core::failure::Failure,
+    core::{failure::Failure, text::breaks_line},
     world,
 };
 use clap::{Args, Parser, ValueEnum};
@@ -46,7 +46,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     pub progress: ProgressMode,
     /// Say why, for the evidence record that the command leaves
-    #[arg(long, global = true, value_name = "TEXT")]
+    #[arg(long, global = true, value_name = "TEXT", value_parser = one_line)]
     pub reason: Option<String>,
     /// Print errors only, and the result where it was asked for
     #[arg(long, short, global = true)]
@@ -77,6 +77,14 @@ pub enum ProgressMode {
     Json,
     /// Nothing
     Off,
+}
+
+/// A text that goes into the record as it is, and from there into lists, reports and what monitors read.
+fn one_line(text: &str) -> Result<String, String> {
+    match text.chars().find(|char| breaks_line(*char)) {
+        None => Ok(text.to_owned()),
+        Some(char) => Err(format!("it holds {char:?}: write it on one line, without control characters")),
+    }
 }
 
 /// How a reading command reaches the stores without a configuration.

@@ -1,6 +1,6 @@
 //! Numbers and tables for people.
 
-use crate::core::time::Timestamp;
+use crate::core::{text::breaks_line, time::Timestamp};
 use chrono::SecondsFormat;
 
 /// A size with a binary unit and two or three significant digits.
@@ -54,15 +54,21 @@ pub(super) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Text that somebody else wrote, on one line: what stands on a line of its own must be ours.
+pub(super) fn line(text: &str) -> String {
+    text.replace(['\n', '\t'], " ").replace(breaks_line, "\u{fffd}")
+}
+
 /// Rows in aligned columns; those named in `right` are aligned to the right. Nothing trails.
 pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let space = " ".repeat(widths[column] - cell.chars().count());
@@ -113,5 +119,8 @@ mod tests {
         let text = table(&[row(["NAME", "SEQ", "X"]), row(["é", "10", ""])], &[1]);
         assert_eq!(text, "NAME  SEQ  X\né      10\n");
         assert_eq!(table(&[], &[]), "");
+        // Nobody makes a row of his own.
+        let text = table(&[row(["held\n9 LEDGER\t\u{1b}[2J\u{2028}", "1", "x"])], &[1]);
+        assert_eq!(text, "held 9 LEDGER \u{fffd}[2J\u{fffd}  1  x\n");
     }
 }

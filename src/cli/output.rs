@@ -2,12 +2,14 @@
 
 use super::{
     arguments::{Color, Global},
+    human::line,
     repeat::Repeat,
 };
 use crate::{
     core::{
         failure::{Code, Failure},
         result::{ErrorResult, PlanResult},
+        text::steers,
     },
     world,
 };
@@ -105,7 +107,7 @@ impl Output {
 
     /// Prints what `--dry-run` would do.
     pub fn plan(&self, plan: &PlanResult) -> Result<(), Failure> {
-        self.result(plan, |plan| plan.steps.iter().map(|step| format!("{step}\n")).collect())
+        self.result(plan, |plan| plan.steps.iter().map(|step| format!("{}\n", line(step))).collect())
     }
 
     fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
@@ -208,13 +210,6 @@ fn without_keys(text: &str) -> Cow<'_, str> {
         from = secret + rest.find(|char: char| !char.is_ascii_alphanumeric()).unwrap_or(rest.len());
     }
     Cow::Owned(shown + &text[from..])
-}
-
-/// Whether a character could steer a terminal, or make text read otherwise than it is: names, positions and errors may
-/// come from hostile files.
-fn steers(char: char) -> bool {
-    let turns_direction = matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    turns_direction || char.is_control() && !matches!(char, '\t' | '\n')
 }
 
 /// The text without what steers, its later lines indented.

@@ -7,17 +7,19 @@ use super::{
     policy::{BUILT_IN, DEFAULT_POLICY, LoadedPolicy, load_policy},
     postgres::{ARCHIVE_WAIT_DEFAULT, PostgresSettings, ServerUrl},
 };
-use crate::core::{
-    failure::{Code, Failure},
-    id::{RunId, SourceName},
-    s3,
-    time::parse_duration,
+use crate::{
+    core::{
+        failure::{Code, Failure},
+        id::{RunId, SourceName},
+        s3,
+        time::parse_duration,
+    },
+    world::files,
 };
 use std::{
     collections::BTreeMap,
     fmt::Display,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -512,16 +514,10 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
             .safe("nothing was read or changed")
             .next_step("put a readable text file there, or name another one with --config")
     };
-    // Opened without waiting: a pipe in the file's place must not hang an unattended run.
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag of the kernel's int");
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(file);
-    let opened = opened.map_err(|error| match error.kind() {
+    let opened = files::open_regular(file).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => failed(&error).next_step(as_its_owner(file)),
         _ => failed(&error),
     })?;
-    if !opened.metadata().map_err(|error| failed(&error))?.is_file() {
-        return Err(failed(&"it is not a regular file"));
-    }
     let mut bytes = Vec::new();
     opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {

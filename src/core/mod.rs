@@ -23,7 +23,7 @@ pub mod s3;
 pub mod server;
 pub mod statistics;
 pub mod target;
-mod text;
+pub mod text;
 pub mod time;
 pub mod verdicts;
 pub mod vouch;

@@ -1,4 +1,5 @@
-//! Values that have one way of being written: they are stored and shown in it.
+//! Values that have one way of being written: they are stored and shown in it. Text that somebody wrote, and what of it
+//! must not reach a terminal.
 
 /// Stores a type as its text, and reads it from there.
 macro_rules! text_serde {
@@ -29,3 +30,15 @@ macro_rules! text_debug {
 }
 
 pub(super) use {text_debug, text_serde};
+
+/// Whether a character could steer a terminal, or make text read otherwise than it is: names, positions, reasons and
+/// errors may come from hostile files. Ends of lines and tabs do neither where text may have several lines.
+pub fn steers(char: char) -> bool {
+    let turns_direction = matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns_direction || char.is_control() && !matches!(char, '\t' | '\n')
+}
+
+/// Whether a character has no place in a text of one line.
+pub fn breaks_line(char: char) -> bool {
+    steers(char) || matches!(char, '\t' | '\n' | '\u{2028}' | '\u{2029}')
+}

@@ -125,7 +125,7 @@ pub async fn list(
         ));
     }
     if silent.is_empty() {
-        result.notes.extend(hidden(&view));
+        result.notes.extend(hidden(&view, repository, state_dir));
     }
     for (id, hold) in view.state.holds().filter(|(_, hold)| source.is_none_or(|source| hold.source == *source)) {
         let reason = reason_of(repository, hold, identities).await;
@@ -135,12 +135,12 @@ pub async fn list(
 }
 
 /// Records that were there, and may hide holds or releases now that no store shows them: prune refuses then.
-fn hidden(view: &ControlView) -> Vec<String> {
+fn hidden(view: &ControlView, repository: &Repository, state_dir: Option<&Path>) -> Vec<String> {
     let said = |lost: Lost| {
         format!(
             "evidence {lost} was on more than half of the stores, by what others recorded of it, and no store shows it any \
-             more: it may hide holds or releases, and prune refuses to delete; recoup evidence verify, then recoup copy on \
-             the host that wrote it; if it is lost for good: recoup evidence acknowledge {lost} --reason TEXT"
+             more: it may hide holds or releases, and prune refuses to delete; {}",
+            lost.way_on(repository, state_dir)
         )
     };
     view.unshown().into_iter().map(said).collect()

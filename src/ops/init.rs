@@ -196,7 +196,7 @@ impl<'a> Init<'a> {
                 .map_err(|error| local_failure("write to", &existing, &error.into()))?;
         }
         if let Some(script) = self.script_path()
-            && fs::read(&script).is_ok_and(|found| found != recovery::SCRIPT.as_bytes())
+            && files::read(&script).is_ok_and(|found| found != recovery::SCRIPT.as_bytes())
         {
             return Err(refuse(script.display(), "another file of this name is there")
                 .next_step("put the identity into a directory of its own"));
@@ -243,7 +243,7 @@ impl<'a> Init<'a> {
     fn write_keys(&self) -> Result<Vec<String>, Failure> {
         let [key_path, public_path, catalogue, allowed] = self.host_files();
         let comment = format!("recoup@{}", world::host_name());
-        let key = match fs::read_to_string(&key_path) {
+        let key = match files::read_to_string(&key_path) {
             Ok(text) => HostKey::from_openssh(&text).map_err(|error| refuse(key_path.display(), &error.to_string()))?,
             Err(_) => {
                 let key = HostKey::generate(self.world.random(), &comment);
@@ -280,7 +280,7 @@ impl<'a> Init<'a> {
     }
 
     fn write_identity(&self, path: &Path, created: &str) -> Result<String, Failure> {
-        if let Ok(text) = fs::read_to_string(path) {
+        if let Ok(text) = files::read_to_string(path) {
             let identities = crate::format::seal::Identities::parse(&text)
                 .map_err(|error| refuse(path.display(), &error.to_string()))?;
             return identities
@@ -378,7 +378,7 @@ fn marker_path(directory: &Path) -> PathBuf {
 
 fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
     let path = marker_path(directory);
-    match fs::read(&path) {
+    match files::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|error| refuse(path.display(), &error.to_string()).next_step("start in an empty directory")),
@@ -389,7 +389,7 @@ fn read_marker(directory: &Path) -> Result<Option<Marker>, Failure> {
 
 /// Writes a file that is not there yet; one that is there must be the same.
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    match fs::read(path) {
+    match files::read(path) {
         Ok(found) if found == bytes => return Ok(()),
         Ok(_) => return Err(refuse(path.display(), "it exists with other content")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

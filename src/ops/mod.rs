@@ -17,6 +17,7 @@ pub mod host;
 pub mod init;
 pub mod key;
 pub mod list;
+pub mod off_limits;
 pub mod open;
 pub mod points;
 pub mod progress;

@@ -20,7 +20,8 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -373,6 +374,9 @@ pub async fn read_identities(input: &IdentityInput) -> Result<Identities, Failur
     })
 }
 
+/// How long a file of keys may be.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Reads a key that nobody else may read.
 fn read_secret(path: &Path, what: &str) -> Result<String, Failure> {
     let failure = |cause: String, next_step: String| {
@@ -398,10 +402,19 @@ fn read_secret(path: &Path, what: &str) -> Result<String, Failure> {
             format!("chmod 600 {}; if others may have read it, replace the key", path.display()),
         ));
     }
-    if metadata.len() > 1024 * 1024 {
+    if metadata.len() > SECRET_BYTES_MAX {
         return Err(failure("it is larger than any key".to_owned(), "name the right file".to_owned()));
     }
-    fs::read_to_string(path).map_err(|error| failure(error.to_string(), "make it readable for this user".to_owned()))
+    // Only the shell's own pipes are read beside files: one that lies in a directory may have no writer for ever.
+    let read = files::open_given(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::Other => failure(error.to_string(), "name the right file".to_owned()),
+        _ => failure(error.to_string(), "make it readable for this user".to_owned()),
+    })
 }
 
 trait IsPipe {
@@ -432,6 +445,8 @@ pub fn read_signers(path: &Path, next_step: &str) -> Result<Signers, Failure> {
             .next_step(next_step)
     };
     check_hands(path, "the file of trusted signers")?;
-    let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    let mut text = String::new();
+    let read = files::open_given(path).and_then(|mut file| file.read_to_string(&mut text));
+    read.map_err(|error| failure(error.to_string()))?;
     Signers::parse(&text).map_err(|error| failure(error.to_string()))
 }

@@ -78,6 +78,8 @@ pub enum Refusal {
     Untrusted(String),
     /// It is damaged, or signed but not what its path says.
     Damaged(String),
+    /// It is a good record of evidence that was written for another place: a copy, which no fault of a disk makes.
+    Misplaced(String),
     /// It is of a newer format.
     Newer(String),
     /// The store did not give it.
@@ -103,7 +105,7 @@ impl Refusal {
         use crate::core::result::Problem;
         match self {
             Refusal::Untrusted(_) => Problem::Foreign,
-            Refusal::Damaged(_) => Problem::Damaged,
+            Refusal::Damaged(_) | Refusal::Misplaced(_) => Problem::Damaged,
             Refusal::Newer(_) | Refusal::Unreadable(_) => Problem::Unreachable,
         }
     }
@@ -121,9 +123,11 @@ impl From<FormatError> for Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refusal::Untrusted(why) | Refusal::Damaged(why) | Refusal::Newer(why) | Refusal::Unreadable(why) => {
-                formatter.write_str(why)
-            }
+            Refusal::Untrusted(why)
+            | Refusal::Damaged(why)
+            | Refusal::Misplaced(why)
+            | Refusal::Newer(why)
+            | Refusal::Unreadable(why) => formatter.write_str(why),
         }
     }
 }

@@ -136,9 +136,14 @@ impl Repository {
         while numbers.contains_key(&follows) {
             follows += 1;
         }
-        let strays = followed.refused.iter_mut().filter(|refused| refused.writer == writer && refused.number > follows);
-        for refused in strays.filter(|refused| matches!(refused.why, Refusal::Untrusted(_) | Refusal::Damaged(_))) {
-            refused.stray = true;
+        for refused in followed.refused.iter_mut().filter(|refused| refused.writer == writer) {
+            refused.stray |= match refused.why {
+                Refusal::Untrusted(_) | Refusal::Damaged(_) => refused.number > follows,
+                // Where it would follow, what few stores had may have been damaged; a copy is somebody's doing, who
+                // could have removed that as well. So it is with a chain that never was.
+                Refusal::Misplaced(_) => refused.number >= next,
+                Refusal::Newer(_) | Refusal::Unreadable(_) => false,
+            };
         }
     }
 
@@ -224,7 +229,9 @@ impl KnownChains {
 
 /// Whether a record is nowhere good, and no store may yet give it.
 fn are_bad(refused: &[RefusedRecord]) -> bool {
-    let is_bad = |refused: &RefusedRecord| matches!(refused.why, Refusal::Damaged(_) | Refusal::Untrusted(_));
+    let is_bad = |refused: &RefusedRecord| {
+        matches!(refused.why, Refusal::Damaged(_) | Refusal::Misplaced(_) | Refusal::Untrusted(_))
+    };
     !refused.is_empty() && refused.iter().all(is_bad)
 }
 

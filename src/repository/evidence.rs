@@ -164,7 +164,7 @@ impl Repository {
             .map_err(Refusal::untrusted)?;
         let record = evidence_format::parse(&bytes)?;
         if record.repository != self.id || record.writer != writer || record.number != number {
-            return Err(Refusal::Damaged(format!(
+            return Err(Refusal::Misplaced(format!(
                 "it is record {} of writer {} in repository {}, not what its path says",
                 record.number, record.writer, record.repository
             )));

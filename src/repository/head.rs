@@ -1,8 +1,9 @@
 //! `recoup.json`: which repository a store holds.
 
-use super::layout;
+use super::{chains::KnownChains, layout};
 use crate::{
     core::{
+        evidence::Action,
         failure::{Code, Failure},
         id::RepositoryId,
         time::Timestamp,
@@ -161,6 +162,26 @@ pub fn majority(survey: &[Result<Head, StoreStatus>]) -> Option<Head> {
 }
 
 impl super::Repository {
+    /// The head that the stores should have. Nobody signs one, and whoever writes to one store of two could make a tie: so
+    /// where they differ, the signed record of the founding says which is right, whichever most of the stores have.
+    pub async fn right_head(&self, survey: &[Result<Head, StoreStatus>]) -> Option<Head> {
+        let mut heads = survey.iter().flatten();
+        let first = heads.next()?;
+        if heads.all(|other| other == first) {
+            return Some(first.clone());
+        }
+        let founded = self.founded_at().await;
+        let is_right = |head: &&Head| head.format_version == FORMAT_VERSION && Some(head.created_at) == founded;
+        survey.iter().flatten().find(is_right).cloned().or_else(|| majority(survey))
+    }
+
+    /// When the repository was founded, as the evidence says that stores show.
+    async fn founded_at(&self) -> Option<Timestamp> {
+        let followed = self.follow_evidence(&KnownChains::default()).await;
+        let records = followed.records.iter().map(|signed| &signed.record);
+        records.filter(|record| record.action == Action::Init).map(|record| record.started_at).min()
+    }
+
     /// The failure of a command that none of the stores answered as it should.
     pub async fn none_usable(&self) -> Failure {
         let found = survey(&self.stores, self.id).await.into_iter();

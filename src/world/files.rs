@@ -2,10 +2,59 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
+
+/// Opens a regular file for reading. Anything else in its place is refused, and nothing is waited for: opening a pipe
+/// would never end while nobody writes to it.
+pub fn open_regular(path: impl AsRef<Path>) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path);
+    regular(opened, |_| false)
+}
+
+/// The same, or what the caller's shell has opened for it (process substitution): a pipe that lies in no directory, and
+/// that a program writes to which may have to ask for a password first.
+pub fn open_given(path: impl AsRef<Path>) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path);
+    let file = regular(opened, is_nameless_pipe)?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+/// All of a regular file.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All of a regular file of text.
+pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::new();
+    open_regular(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn nonblocking() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
+}
+
+/// What was opened without waiting, if it is a regular file, or what else is allowed.
+fn regular(opened: io::Result<File>, allows: impl FnOnce(&File) -> bool) -> io::Result<File> {
+    let other = || io::Error::other("it is not a regular file");
+    // So ends opening a socket, a device without a driver, and a pipe for writing that nobody reads.
+    let nobody = rustix::io::Errno::NXIO.raw_os_error();
+    let file = opened.map_err(|error| if error.raw_os_error() == Some(nobody) { other() } else { error })?;
+    if file.metadata()?.is_file() || allows(&file) { Ok(file) } else { Err(other()) }
+}
+
+fn is_nameless_pipe(file: &File) -> bool {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == PIPEFS_MAGIC)
+}
 
 /// Replaces a file atomically: a temporary file beside it is written, synced and renamed over it.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -84,7 +133,7 @@ pub struct Lock(#[expect(dead_code, reason = "holding it open is the lock")] Fil
 
 /// Takes the lock, or `None` when another process has it. The file stays; only the lock goes.
 pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = open_lock(path)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Lock(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -92,16 +141,22 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     }
 }
 
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nonblocking());
+    regular(options.open(path), |_| false)
+}
+
 /// Whether a process has the lock on a file that is there. Nothing is made, and the lock is not taken from anybody.
 pub fn is_locked(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+    let Ok(file) = open_regular(path) else { return false };
     let shared = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
     shared == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
 /// Takes the lock, waiting for it. For locks that are held for a moment only.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = open_lock(path)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
     Ok(Lock(file))
 }
@@ -144,6 +199,54 @@ mod tests {
         }
         assert!(replace_keeping(&directory.path().join("other"), b"two").is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_but_regular_files_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("it");
+        let refused = |what: &str| {
+            for opened in [open_regular(&path), open_given(&path), open_lock(&path)] {
+                let error = opened.unwrap_err();
+                assert!(error.to_string().contains(what), "{error}");
+            }
+            assert!(read(&path).is_err() && read_to_string(&path).is_err() && !is_locked(&path));
+            assert!(try_lock(&path).is_err() && lock(&path).is_err());
+        };
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        refused("not a regular file");
+        // Nor where somebody has it open, and never writes.
+        let kept = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        refused("not a regular file");
+        drop(kept);
+        fs::remove_file(&path).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        refused("not a regular file");
+        drop(socket);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        refused("not a regular file");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "text").unwrap();
+        assert_eq!(read_to_string(&path).unwrap(), "text");
+        assert_eq!(read(&path).unwrap(), b"text");
+    }
+
+    #[test]
+    fn what_a_shell_opens_is_waited_for() {
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        assert!(open_regular(&path).is_err());
+        let mut given = open_given(&path).unwrap();
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            writer.write_all(b"secret").unwrap();
+        });
+        let mut text = String::new();
+        given.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "secret");
+        writing.join().unwrap();
     }
 
     #[test]

@@ -222,6 +222,41 @@ fn a_head_is_written_as_most_stores_have_it_and_without_what_nobody_wrote() {
 }
 
 #[test]
+fn a_head_that_contradicts_the_founding_is_wrong_however_many_stores_have_it() {
+    let (house, _) = House::new();
+    let right = fs::read(house.path("b/recoup.json")).unwrap();
+    let mut head: serde_json::Value = serde_json::from_slice(&right).unwrap();
+    for (planted, lost, at) in [
+        // As many stores say the one as the other, and the planted one is the earlier.
+        (&["a"][..], Some("c"), "2001-01-01T00:00:00.000Z"),
+        (&["a"], Some("c"), "2099-01-01T00:00:00.000Z"),
+        (&["a", "c"], None, "2001-01-01T00:00:00.000Z"),
+    ] {
+        head["created_at"] = at.into();
+        for store in planted {
+            fs::write(house.path(&format!("{store}/recoup.json")), head.to_string()).unwrap();
+        }
+        if let Some(store) = lost {
+            fs::remove_file(house.path(&format!("{store}/recoup.json"))).unwrap();
+        }
+        let verified = run(&mut house.recoup(["verify", "--json"])).expect_code(2).json();
+        let findings = verified["findings"].as_array().unwrap();
+        let accused: Vec<_> =
+            findings.iter().filter(|found| found["problem"] == "damaged").map(|of| &of["store"]).collect();
+        assert_eq!(accused, planted, "{verified}");
+        run(&mut house.recoup(["copy"])).expect_code(0);
+        for store in STORES {
+            assert_eq!(
+                fs::read(house.path(&format!("{store}/recoup.json"))).unwrap(),
+                right,
+                "{planted:?} {at}: {store}"
+            );
+        }
+        run(&mut house.recoup(["verify", "--all"])).expect_code(0);
+    }
+}
+
+#[test]
 fn a_store_that_is_down_is_said_once_and_all_of_them_when_none_is_up() {
     let (house, _) = House::new();
     fs::write(

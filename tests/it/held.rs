@@ -6,6 +6,16 @@ use crate::{
     house::{House, STORES},
     support::{Run, run},
 };
+use recoup::{
+    config,
+    core::evidence::HoldCause,
+    ops::{
+        evidence::Recorder,
+        hold::{self, HoldRequest},
+        open,
+    },
+    world::World,
+};
 use serde_json::Value;
 use std::fs;
 
@@ -56,6 +66,29 @@ fn what_is_held_stays_until_it_is_released() {
     assert_eq!(numbers(&house), [5]);
     run(&mut house.recoup(["verify", "--all"])).expect_code(0);
     run(&mut house.recoup(["evidence", "verify"])).expect_code(0);
+}
+
+#[test]
+fn a_reason_that_another_version_recorded_makes_no_line_of_its_own() {
+    let house = house_of(1);
+    let settings = config::load(&house.path("R/recoup.toml")).unwrap();
+    let world = World::real().with_reason(Some("case 7\n9999999999999999  ledger  \u{1b}[2J\t\u{202e}all"));
+    let host = open::open_host(&settings, &world).unwrap();
+    let recorder = Recorder::new(&host, &settings);
+    let request = HoldRequest { source: "ledger".parse().unwrap(), snapshots: Vec::new(), cause: HoldCause::Operator };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(hold::add(&host.repository, &recorder, &world, &request)).unwrap();
+    let listed = run(&mut house.recoup(["hold", "list"])).expect_code(0);
+    assert_eq!(listed.stdout.lines().count(), 2, "{listed:?}");
+    assert!(listed.stdout.contains("case 7 9999999999999999  ledger  \u{fffd}[2J \u{fffd}all"), "{listed:?}");
+    // Whoever reads JSON gets what was recorded.
+    let json = run(&mut house.recoup(["hold", "list", "--json"])).expect_code(0).json();
+    assert!(json["holds"][0]["reason"].as_str().unwrap().starts_with("case 7\n9999999999999999"), "{json}");
+    for command in [&["check"][..], &["status"], &["evidence", "verify"], &["evidence", "list"], &["points"]] {
+        let shown = run(&mut house.recoup(command.iter().copied()));
+        assert!(shown.stdout.lines().all(|line| !line.starts_with("9999999999999999")), "{shown:?}");
+        assert!(!shown.stdout.contains(['\u{1b}', '\u{202e}']), "{shown:?}");
+    }
 }
 
 #[test]

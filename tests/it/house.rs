@@ -66,6 +66,13 @@ impl House {
         command
     }
 
+    /// The same, ended after half a minute with exit code 124.
+    pub(crate) fn limited(&self, arguments: &[&str]) -> Command {
+        let mut command = program("timeout", self.dir.path());
+        command.args(["30", env!("CARGO_BIN_EXE_recoup"), "--config", "R/recoup.toml"]).args(arguments);
+        command
+    }
+
     /// The binary as a user without rights: as it is, unless root runs the tests.
     ///
     /// Everything in the house belongs to that user from now on.
@@ -173,6 +180,12 @@ fn walk(dir: &Path, found: &mut Vec<String>) {
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     recoup::world::user_id() == 0
+}
+
+/// A pipe with a name, which nobody writes to.
+pub(crate) fn make_pipe(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {

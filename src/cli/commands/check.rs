@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<Code, Failure> {
 
 /// What is in the way of plug-ins: a bar begins their data, a line ends their message.
 fn plain(text: &str) -> String {
-    text.replace('|', "/").replace('\n', " ")
+    human::line(text).replace('|', "/")
 }
 
 /// What a monitor is told where there is no verdict.

@@ -3,7 +3,7 @@
 use super::verdict;
 use crate::ops::doctor;
 use crate::{
-    cli::{Context, Help, Job},
+    cli::{Context, Help, Job, human},
     config::Settings,
     core::{
         failure::{Code, Failure},
@@ -52,9 +52,9 @@ pub(super) fn text(result: &DoctorResult) -> String {
     for finding in findings {
         let store = finding.store.as_ref().map_or_else(String::new, |store| format!("store {store}: "));
         let severity = finding.severity.word();
-        text.push_str(&format!("{severity:<8}  {store}{} [{}]\n", finding.message, finding.id));
+        text.push_str(&format!("{severity:<8}  {store}{} [{}]\n", human::line(&finding.message), finding.id));
         if let Some(next_step) = finding.next_step.as_ref().filter(|_| finding.severity > Severity::Note) {
-            text.push_str(&format!("          next: {next_step}\n"));
+            text.push_str(&format!("          next: {}\n", human::line(next_step)));
         }
     }
     text.push_str(&format!("{}\n", result.status));

@@ -192,13 +192,13 @@ pub(super) fn text(result: &DrillResult) -> String {
     }
     for check in &result.checks {
         let status = if check.status == CheckStatus::Passed { "passed" } else { "FAILED" };
-        text.push_str(&format!("  {status}     {}\n", check.name));
+        text.push_str(&format!("  {status}     {}\n", human::line(&check.name)));
     }
     for exception in &result.exceptions {
-        text.push_str(&format!("  exception  {exception}\n"));
+        text.push_str(&format!("  exception  {}\n", human::line(exception)));
     }
     for limit in &result.limits {
-        text.push_str(&format!("  not shown  {limit}\n"));
+        text.push_str(&format!("  not shown  {}\n", human::line(limit)));
     }
     let evidence = &result.evidence;
     let end = evidence.end.map(|end| format!(" and {end}")).unwrap_or_default();

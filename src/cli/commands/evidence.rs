@@ -377,5 +377,5 @@ fn finding_text(finding: &crate::core::result::EvidenceFinding) -> String {
         _ => String::new(),
     };
     let store = finding.store.as_ref().map_or_else(String::new, |store| format!("store {store}: "));
-    format!("{store}{place}{}", finding.message)
+    format!("{store}{place}{}", human::line(&finding.message))
 }

@@ -22,7 +22,7 @@ pub mod restore;
 pub mod status;
 pub mod verify;
 
-use super::{Context, Help, arguments::StoreArguments};
+use super::{Context, Help, arguments::StoreArguments, human};
 use crate::config::Access;
 use crate::core::{
     failure::{Code, Failure},
@@ -250,7 +250,7 @@ fn findings_text(findings: &[StoreFinding]) -> String {
         for finding in findings {
             // Padded by hand: a width is lost on a Display that ignores it.
             let problem = format!("{:<11}", finding.problem.to_string());
-            let object = finding.object.as_deref().unwrap_or("the store as a whole");
+            let object = human::line(finding.object.as_deref().unwrap_or("the store as a whole"));
             text.push_str(&format!("  {problem} {object}{}\n", snapshots_text(finding)));
         }
     }

@@ -185,7 +185,7 @@ fn report(result: &PruneResult, context: &Context) {
 pub(super) fn text(result: &PruneResult) -> String {
     let mut text = String::new();
     for source in &result.sources {
-        text.push_str(&format!("{}: {}\n", source.source, source.message));
+        text.push_str(&format!("{}: {}\n", source.source, human::line(&source.message)));
         for store in source.stores.iter().filter(|store| store.deleted_objects > 0) {
             text.push_str(&format!(
                 "store {}: {} deleted ({})\n",

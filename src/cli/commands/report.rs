@@ -132,7 +132,12 @@ fn text(result: &ReportResult) -> String {
     }
     for (finding, times) in alike.iter().take(FINDINGS_SHOWN) {
         let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
-        text.push_str(&format!("    {:<8}  {}{times} [{}]\n", finding.severity.word(), finding.text, finding.id));
+        text.push_str(&format!(
+            "    {:<8}  {}{times} [{}]\n",
+            finding.severity.word(),
+            human::line(&finding.text),
+            finding.id
+        ));
     }
     let more = alike.len().saturating_sub(FINDINGS_SHOWN) as u64;
     if more > 0 {
@@ -144,7 +149,7 @@ fn text(result: &ReportResult) -> String {
 fn verification_text(result: &ReportVerification) -> String {
     let mut text = String::new();
     for problem in &result.problems {
-        text.push_str(&format!("{problem}\n"));
+        text.push_str(&format!("{}\n", human::line(problem)));
     }
     let shown = |value: Option<String>| value.unwrap_or_else(|| "not known".to_owned());
     text.push_str(&format!(

@@ -3,7 +3,7 @@
 use crate::core::result::{PlanResult, PlanSchema};
 use crate::ops::open::open_access;
 use crate::ops::{
-    open,
+    off_limits, open,
     restore::{self, LogAccess, RestoreRequest, ServerWishes, Standby, TablespacePlace, in_command},
     runs,
 };
@@ -171,6 +171,10 @@ async fn perform(
         let repository = open_access(access).await?;
         let knowledge = match access.settings() {
             Some(settings) => {
+                let directories = arguments.tablespace.iter().map(|place| (place.directory.clone(), "--tablespace"));
+                for (directory, flag) in directories.chain([(world::absolute(&arguments.to), "--to")]) {
+                    off_limits::refuse(&directory, settings, Some(&arguments.source), flag)?;
+                }
                 runs::before_restore(settings, &arguments.source, &arguments.target, arguments.head.as_ref())?
             }
             None => runs::BeforeRestore::on_a_bare_host(&repository),
@@ -287,13 +291,13 @@ fn text(result: &RestoreResult) -> String {
         result.directory,
         result.snapshot,
         human::moment(result.created_at),
-        result.position,
+        human::line(&result.position.to_string()),
         human::count(result.files, "file"),
         human::size(result.bytes),
     );
     for check in &result.checks {
         let status = if check.status == CheckStatus::Passed { "passed" } else { "FAILED" };
-        text.push_str(&format!("  {status}  {}\n", check.name));
+        text.push_str(&format!("  {status}  {}\n", human::line(&check.name)));
     }
     text
 }

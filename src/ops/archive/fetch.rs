@@ -20,7 +20,7 @@ use crate::{
         log::{LogNames, LogSurvey},
     },
     sources::postgres::wal::{self, SegmentHeader},
-    world::files::parent,
+    world::files::{self, parent},
 };
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use std::{
@@ -72,7 +72,7 @@ pub fn read_plan(path: &Path) -> Result<LogPlan, Failure> {
             .next_step("restore again: it writes a new plan")
     };
     let mut bytes = Vec::new();
-    let opened = File::open(path).map_err(|error| failed(&error))?;
+    let opened = files::open_regular(path).map_err(|error| failed(&error))?;
     opened.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     let plan: LogPlan = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
     match plan.contradiction() {
@@ -406,7 +406,7 @@ impl Fetching<'_> {
     fn system_beside(&self) -> Option<u64> {
         let control = parent(parent(&self.request.target)).join("global/pg_control");
         let mut start = [0; 8];
-        File::open(control).ok()?.read_exact(&mut start).ok()?;
+        files::open_regular(control).ok()?.read_exact(&mut start).ok()?;
         Some(u64::from_le_bytes(start)).filter(|system| *system != 0)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     ops::host::state_failure,
     sources::postgres::wal::{self, FileText, SegmentHeader, Text, WalError},
     stores::LargeObject,
-    world::files::{create_private_directories, parent},
+    world::files::{self, create_private_directories, parent},
 };
 use std::{
     fs::File,
@@ -81,7 +81,7 @@ fn opened(path: &Path, file: LogFile) -> Result<(File, u64), Failure> {
         LogFile::Segment(_) | LogFile::Partial(_) | LogFile::Piece(..) => *SEGMENT_BYTES.end(),
         LogFile::History(_) | LogFile::BackupNote(..) => HISTORY_BYTES_MAX,
     };
-    let opened = File::open(path).map_err(|error| unreadable(path, error))?;
+    let opened = files::open_regular(path).map_err(|error| unreadable(path, error))?;
     let metadata = opened.metadata().map_err(|error| unreadable(path, error))?;
     if !metadata.is_file() || metadata.len() > most {
         return Err(unreadable(path, "it is no regular file, or larger than any of its kind"));
@@ -285,7 +285,7 @@ fn header_beside(path: &Path) -> Result<SegmentHeader, Failure> {
             // One that is being received says as well whose it is.
             name.strip_suffix(".partial").unwrap_or(&name).parse::<SegmentName>().ok()?;
             let mut start = Vec::new();
-            File::open(entry.path()).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
+            files::open_regular(entry.path()).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
             SegmentHeader::read(&start).ok()
         })
     });

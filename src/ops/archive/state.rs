@@ -13,7 +13,6 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -123,7 +122,7 @@ fn file_in(directory: &Path) -> PathBuf {
 
 /// What a source's directory says, for whoever only looks.
 pub fn peek(directory: &Path, repository: RepositoryId) -> Option<ArchiveState> {
-    let bytes = fs::read(file_in(directory)).ok()?;
+    let bytes = files::read(file_in(directory)).ok()?;
     let state: ArchiveState = serde_json::from_slice(&bytes).ok()?;
     (state.format == FORMAT && state.repository == Some(repository)).then_some(state)
 }

@@ -340,7 +340,7 @@ async fn upload(store: &Store, waiting: Arc<Waiting>, reload: &Semaphore) -> Res
 
 /// Reads an object back and makes sure that the spool's disk gave what it was given.
 pub(in crate::ops) fn read_spooled(path: &Path, sha256: &Sha256) -> Result<Bytes, LaneError> {
-    match fs::read(path) {
+    match files::read(path) {
         Ok(bytes) if crate::format::sha256(&bytes) == *sha256 => Ok(bytes.into()),
         Ok(_) => Err(LaneError::Own(format!("{} is not what was written there: check its disk", path.display()))),
         Err(error) => Err(LaneError::Own(format!("{}: {error}", path.display()))),

@@ -2,7 +2,7 @@
 
 use crate::{core::log::Lsn, core::time::Timestamp, world::files};
 use serde::{Deserialize, Serialize};
-use std::{fs, path::Path};
+use std::path::Path;
 
 const FORMAT: &str = "recoup-server-seen/1";
 /// A look is kept so long at least, that checks in short order tell a rate, too.
@@ -21,7 +21,7 @@ pub(super) struct LastLook {
 /// it costs a forecast, and nothing else.
 pub(super) fn replaced(directory: &Path, system: u64, insert: Lsn, now: Timestamp) -> Option<(Lsn, f64)> {
     let path = directory.join("server-seen.json");
-    let read: Option<LastLook> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let read: Option<LastLook> = files::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let last = read.filter(|last| last.format == FORMAT && last.system == system);
     let before = last.map(|last| (last.insert, now.seconds_since(last.at)));
     let is_usable = before.is_some_and(|(then, seconds)| then <= insert && (0.0..KEPT_SECONDS).contains(&seconds));

@@ -13,21 +13,22 @@ use bytes::Bytes;
 impl Copying<'_> {
     /// A store that answers and is empty is seeded again; damaged clear files are put right.
     ///
-    /// Nobody signs `recoup.json`: what most stores say is written, in the form that founding gives it.
+    /// Nobody signs `recoup.json`: what agrees with the record of the founding is written, or else what most stores say, in
+    /// the form that founding gives it.
     pub(super) async fn seed_stores(&mut self) {
         let survey = head::survey(&self.repository.stores, self.repository.id).await;
-        let majority = match head::majority(&survey) {
-            Some(majority) => majority,
+        let right = match self.repository.right_head(&survey).await {
+            Some(right) => right,
             // Lost everywhere: what is signed for this repository says whose stores these are.
             None => match self.repository.head_from_snapshots(&survey).await {
                 Some(head) => head,
                 None => return,
             },
         };
-        let bytes = Bytes::from(majority.to_bytes());
+        let bytes = Bytes::from(right.to_bytes());
         for (at, found) in survey.into_iter().enumerate() {
             match found {
-                Ok(own) if own == majority => {}
+                Ok(own) if own == right => {}
                 Ok(_) => self.put_clear(at, layout::REPOSITORY, bytes.clone()).await,
                 Err(StoreStatus::Empty | StoreStatus::Damaged(_)) => {
                     let name = self.stores[at].store.clone();

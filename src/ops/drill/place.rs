@@ -4,17 +4,13 @@ use super::DrillRequest;
 use crate::{
     config::Settings,
     core::{
-        failure::{Code, Failure, shell_word},
+        failure::{Failure, shell_word},
         path::PARTIAL,
     },
-    ops::{host::Host, restore},
+    ops::{host::Host, off_limits, restore},
     world,
 };
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 /// The directory of a drill.
 pub(super) struct Place {
@@ -45,7 +41,11 @@ impl Place {
         let flag = if request.to.is_some() { "--to" } else { "--scratch" };
         restore::check_target(&place.target, &host.repository.stores)
             .map_err(|failure| failure.next_step(format!("name another directory with {flag}")))?;
-        refuse_sources(&place.target, settings, flag)?;
+        match place.above {
+            // A place of our own, which nothing is kept in.
+            Some(_) => off_limits::refuse_sources(&place.target, settings, None, flag)?,
+            None => off_limits::refuse(&place.target, settings, None, flag)?,
+        }
         Ok(place)
     }
 
@@ -67,20 +67,4 @@ impl Place {
             shell_word(self.unfinished.display())
         )
     }
-}
-
-/// Refuses a directory in one that is protected: plaintext of a drill would be in the next snapshot.
-fn refuse_sources(target: &Path, settings: &Settings, flag: &str) -> Result<(), Failure> {
-    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let existing = target.ancestors().find_map(|above| above.canonicalize().ok()).unwrap_or_default();
-    for source in settings.sources.iter().filter(|source| source.path.is_dir()) {
-        let protected = identity(&source.path);
-        if existing.ancestors().any(|above| protected.is_some() && identity(above) == protected) {
-            return Err(Failure::new(Code::Refused, format!("will not restore into {}", target.display()))
-                .cause(format!("it lies in source {} ({})", source.name, source.path.display()))
-                .safe("nothing was written")
-                .next_step(format!("name a directory outside of every source with {flag}")));
-        }
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::{
     repository::{Repository, layout},
     world::World,
 };
+use std::path::Path;
 
 /// Which records are lost: those of one writer from `first` to `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,40 @@ impl std::fmt::Display for Lost {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Lost { writer, first, last } = self;
         if first == last { write!(formatter, "{writer}/{first}") } else { write!(formatter, "{writer}/{first}-{last}") }
+    }
+}
+
+impl Lost {
+    /// The first stretch of it that is not on this host either; `None` where all of it is. Of a chain that was given up
+    /// nothing is shipped any more, whatever of it lies here.
+    fn not_here(self, journal: &Journal) -> Option<Lost> {
+        let Lost { writer, first, last } = self;
+        if journal.chain().is_none_or(|own| own.writer != writer) {
+            return Some(self);
+        }
+        let here = journal.numbers(writer);
+        let first = (first..=last).find(|number| !here.contains(number))?;
+        let next = here.range(first..=last).next().map_or(last, |next| next - 1);
+        Some(Lost { writer, first, last: next })
+    }
+
+    /// What to do about records that were on stores, and that none shows any more. Only what is nowhere may be given up.
+    pub fn way_on(self, repository: &Repository, state_dir: Option<&Path>) -> String {
+        let not_here = match state_dir {
+            Some(directory) => self.not_here(&Journal::new(directory, repository.id)),
+            None => Some(self),
+        };
+        match not_here {
+            None => "recoup copy, which brings it again from this host; find out who removed it".to_owned(),
+            Some(lost) if lost == self => format!(
+                "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup evidence \
+                 acknowledge {lost} --reason TEXT"
+            ),
+            Some(lost) => format!(
+                "recoup evidence verify; if {lost} is lost for good: recoup evidence acknowledge {lost} --reason TEXT, then \
+                 recoup copy, which brings again what this host has"
+            ),
+        }
     }
 }
 

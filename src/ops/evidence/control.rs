@@ -23,7 +23,6 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::Path,
 };
 
@@ -198,7 +197,7 @@ pub(super) fn cached(repository: &Repository, journal: &Journal) -> ControlState
 
 /// What was read before, and what of it was passed over.
 fn kept(repository: &Repository, journal: &Journal) -> (ControlState, LostRecords) {
-    let kept = fs::read(journal.directory().join("control.json")).ok();
+    let kept = files::read(journal.directory().join("control.json")).ok();
     let kept: Option<Kept> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let is_right = |kept: &Kept| {
         kept.repository == repository.id

@@ -156,7 +156,7 @@ impl Journal {
 
     /// The sealed body of a record that lies here.
     pub fn body(&self, writer: WriterId, number: u64) -> io::Result<Vec<u8>> {
-        fs::read(self.record_path(writer, number, "age"))
+        files::read(self.record_path(writer, number, "age"))
     }
 
     /// This host's records after `number`, as far as they lie here, in order.
@@ -360,7 +360,7 @@ impl RunningLock {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&files::read(path).ok()?).ok()
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {

@@ -151,7 +151,7 @@ fn note_object(listed: &mut BTreeMap<Place, Objects>, name: &str, size: u64) {
 pub(super) fn problem_of_refusal(why: &Refusal) -> EvidenceProblem {
     match why {
         Refusal::Untrusted(_) => EvidenceProblem::Untrusted,
-        Refusal::Damaged(_) => EvidenceProblem::Altered,
+        Refusal::Damaged(_) | Refusal::Misplaced(_) => EvidenceProblem::Altered,
         Refusal::Newer(_) | Refusal::Unreadable(_) => EvidenceProblem::Unreachable,
     }
 }

@@ -278,7 +278,7 @@ fn pending_path(keys: &Keys<'_>, signer: &str) -> PathBuf {
 
 /// A revocation that was cut short, if its vouches still count: another key may have taken this host's place.
 fn read_pending(keys: &Keys<'_>, signer: &str) -> Option<Pending> {
-    let bytes = fs::read(pending_path(keys, signer)).ok()?;
+    let bytes = files::read(pending_path(keys, signer)).ok()?;
     let pending: Pending = serde_json::from_slice(&bytes).ok()?;
     let repository = &keys.host.repository;
     let remaining = repository.signers.without(signer);

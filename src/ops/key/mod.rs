@@ -119,7 +119,7 @@ fn read_editable(path: &Path) -> Result<String, Failure> {
     if metadata.nlink() > 1 {
         return Err(refused("it has several names, and only one of them would change".to_owned()));
     }
-    fs::read_to_string(path).map_err(|error| refused(error.to_string()))
+    files::read_to_string(path).map_err(|error| refused(error.to_string()))
 }
 
 /// Puts a new text in the place of the one that was read, if that is still there.

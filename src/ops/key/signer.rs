@@ -12,8 +12,9 @@ use crate::{
         signature,
         signers::{self, Signers},
     },
+    world::files,
 };
-use std::{collections::BTreeSet, fs, io::Read, path::PathBuf};
+use std::{collections::BTreeSet, io::Read, path::PathBuf};
 
 /// The most bytes of a file with a public key that are read.
 const PUBLIC_KEY_BYTES_MAX: u64 = 16 * 1024;
@@ -144,7 +145,7 @@ fn read_public_key(request: &SignerRequest) -> Result<(signature::SignerFingerpr
             .next_step("name the public key, FILE.pub, of an Ed25519 key: ssh-keygen -t ed25519 -N '' -f FILE")
     };
     let mut text = String::new();
-    let opened = fs::File::open(&request.file).map_err(|error| refused(error.to_string()))?;
+    let opened = files::open_given(&request.file).map_err(|error| refused(error.to_string()))?;
     let read = opened.take(PUBLIC_KEY_BYTES_MAX + 1).read_to_string(&mut text);
     read.map_err(|error| refused(error.to_string()))?;
     if text.len() as u64 > PUBLIC_KEY_BYTES_MAX {

@@ -297,7 +297,7 @@ pub(super) fn check_refused(catalogue: &Catalogue, request: &PruneRequest) -> Re
         Refusal::Untrusted(_) => {
             (Code::Refused, format!("find out who wrote it; to prune as if it were not there, add --confirm={source}"))
         }
-        Refusal::Damaged(_) => (
+        Refusal::Damaged(_) | Refusal::Misplaced(_) => (
             Code::Refused,
             format!(
                 "recoup copy heals it if a store has it right; if none has, give it up: recoup prune {source} \

@@ -42,7 +42,7 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
             .safe("nothing was planned or deleted")
             .next_step(EVERY_STORE));
     }
-    nothing_may_hide(source, &view)?;
+    nothing_may_hide(host, source, &view)?;
     let mut vetoes = Vetoes { proven: view.state.proven(source).collect(), ..Vetoes::default() };
     for (id, hold) in view.state.holds_of(source) {
         if hold.snapshots.is_empty() {
@@ -58,37 +58,38 @@ pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Fai
 
 /// How prune gets on behind a record that is nowhere good. What a trusted key signed may be a hold, whatever is wrong with
 /// its place in the chain: nobody is told to remove it.
-fn way_on(refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
+fn way_on(host: &Host, refused: &RefusedRecord, lost: Lost, view: &ControlView) -> String {
     let lies_there = view.listed.get(&refused.writer).is_some_and(|listed| listed.contains(&refused.number));
+    let name = layout::evidence(refused.writer, refused.number, "json");
     let remove = match &refused.why {
-        Refusal::Untrusted(_) if lies_there => format!(
-            "; what nobody of yours wrote is removed by hand: {} on store {}",
-            layout::evidence(refused.writer, refused.number, "json"),
-            refused.store
-        ),
+        Refusal::Untrusted(_) if lies_there => {
+            format!("; what nobody of yours wrote is removed by hand: {name} on store {}", refused.store)
+        }
+        // No chain of that name goes on behind it: there is nothing to bring, and nothing to acknowledge.
+        Refusal::Misplaced(_) => {
+            return format!(
+                "recoup evidence verify: it is a copy, and where its own place has it, {name}, .sig and .age on store {} \
+                 are removed by hand; so is every other that verify names",
+                refused.store
+            );
+        }
         _ => String::new(),
     };
-    format!(
-        "recoup evidence verify, then recoup copy{remove}; what was there and is lost for good: recoup evidence acknowledge \
-         {lost} --reason TEXT"
-    )
+    format!("{}{remove}", lost.way_on(&host.repository, Some(&host.state_dir)))
 }
 
 /// A record was on more than half of the stores, and none has it any more.
-fn unshown(failure: Failure, lost: Lost) -> Failure {
+fn unshown(host: &Host, failure: Failure, lost: Lost) -> Failure {
     failure
         .cause(format!(
             "evidence {lost} was on more than half of the stores, by what others recorded of it, and none has it any more"
         ))
-        .next_step(format!(
-            "recoup evidence verify, then recoup copy on the host that wrote it; if it is lost for good: recoup evidence \
-             acknowledge {lost} --reason TEXT"
-        ))
+        .next_step(lost.way_on(&host.repository, Some(&host.state_dir)))
 }
 
 /// A chain that cannot be followed to its end may hide a hold. What lies beyond it without following it, and on too few
 /// stores for anything that was durable, hides none.
-fn nothing_may_hide(source: &SourceName, view: &ControlView) -> Result<(), Failure> {
+fn nothing_may_hide(host: &Host, source: &SourceName, view: &ControlView) -> Result<(), Failure> {
     let failure = |code: Code| {
         Failure::new(code, format!("nobody can say what of {source} is held")).safe("nothing was planned or deleted")
     };
@@ -100,7 +101,9 @@ fn nothing_may_hide(source: &SourceName, view: &ControlView) -> Result<(), Failu
             let (code, next_step) = match &refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "bring the store back: recoup doctor".to_owned()),
                 Refusal::Newer(_) => (Code::Refused, "prune with the newer recoup that wrote it".to_owned()),
-                Refusal::Untrusted(_) | Refusal::Damaged(_) => (Code::Refused, way_on(refused, lost, view)),
+                Refusal::Untrusted(_) | Refusal::Damaged(_) | Refusal::Misplaced(_) => {
+                    (Code::Refused, way_on(host, refused, lost, view))
+                }
             };
             return Err(failure(code)
                 .cause(format!("evidence record {lost} on store {}: {}", refused.store, refused.why))
@@ -108,7 +111,7 @@ fn nothing_may_hide(source: &SourceName, view: &ControlView) -> Result<(), Failu
         }
     }
     match view.unshown().first() {
-        Some(lost) => Err(unshown(failure(Code::Refused), *lost)),
+        Some(lost) => Err(unshown(host, failure(Code::Refused), *lost)),
         None => Ok(()),
     }
 }

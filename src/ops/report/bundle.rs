@@ -64,7 +64,7 @@ pub(super) fn signers(
     signature: &str,
 ) -> Result<NeededSigners, Failure> {
     let file = &settings.host.allowed_signers;
-    let text = fs::read_to_string(file).map_err(|error| {
+    let text = files::read_to_string(file).map_err(|error| {
         Failure::new(Code::NoKey, format!("the trusted signers {} cannot be used", file.display()))
             .cause(error)
             .safe("nothing was written")

@@ -18,10 +18,11 @@ use crate::{
         signers::{MAX_SIGNERS_BYTES, Signers},
     },
     repository::evidence::principal,
+    world::files,
 };
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -288,11 +289,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-    // Anything else, such as a pipe, may never end, or never begin.
-    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = files::open_regular(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > max_bytes { Err(format!("it has more than {max_bytes} bytes")) } else { Ok(bytes) }

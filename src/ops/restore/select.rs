@@ -315,7 +315,7 @@ fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option
     };
     let code = match refused.why {
         Refusal::Untrusted(_) => Code::Refused,
-        Refusal::Damaged(_) => Code::Damaged,
+        Refusal::Damaged(_) | Refusal::Misplaced(_) => Code::Damaged,
         Refusal::Newer(_) => Code::Failed,
         Refusal::Unreadable(_) => Code::Store,
     };

@@ -34,7 +34,7 @@ pub struct DigestFile {
 impl DigestFile {
     /// Opens what an earlier run has left.
     pub(super) fn open(path: PathBuf, files: Vec<DigestedFile>) -> Result<Self, String> {
-        let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file = files::open_regular(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let expected = files.iter().map(|file| file.blocks).sum::<u64>() * 16;
         match file.metadata() {
             Ok(metadata) if metadata.len() == expected => {}

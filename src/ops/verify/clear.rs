@@ -15,13 +15,14 @@ use crate::{
 /// Examines them on every store.
 pub(super) async fn examine(repository: &Repository, examination: &mut Examination) {
     let survey = head::survey(&repository.stores, repository.id).await;
-    let majority = head::majority(&survey);
+    let right = repository.right_head(&survey).await;
     for (store, found) in repository.stores.iter().zip(survey) {
         match found {
             Ok(own) => {
                 examination.any_ready = true;
-                if Some(&own) != majority.as_ref() {
-                    let cause = "it is not the one that most of the stores have";
+                if Some(&own) != right.as_ref() {
+                    let cause =
+                        "it is not the one that the repository was founded with, or that most of the stores have";
                     let object = Some(layout::REPOSITORY.to_owned());
                     examination.findings.add(store.name(), object, Problem::Damaged, [], Some(cause.to_owned()));
                 }

@@ -2,10 +2,12 @@
 //! does not fit before anything is written.
 
 use super::startup;
-use crate::world::programs::{Halt, Program};
+use crate::world::{
+    files,
+    programs::{Halt, Program},
+};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
     time::Duration,
@@ -71,7 +73,7 @@ impl About {
 
     /// Adds what is so of the host: the libraries of the server that `data_dir` is of.
     pub(super) fn with_host(mut self, data_dir: &Path) -> Self {
-        let pid = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+        let pid = files::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
         let process = startup::process_and_status(&pid);
         self.icu = process.and_then(|(number, _)| icu_of(Path::new(&format!("/proc/{number}/exe"))));
         self.libc = libc();
@@ -96,7 +98,7 @@ pub(super) fn libc() -> Option<String> {
 /// The version of the ICU library that a program needs, if it needs one.
 pub(super) fn icu_of(program: &Path) -> Option<u32> {
     let mut bytes = Vec::new();
-    File::open(program).ok()?.take(PROGRAM_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    files::open_regular(program).ok()?.take(PROGRAM_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     icu_in(&bytes)
 }
 

@@ -1,8 +1,8 @@
 //! Where the server of a data directory is reached, and as whom.
 
 use super::Server;
-use crate::world;
-use std::{fs, net::IpAddr, path::Path};
+use crate::world::{self, files};
+use std::{net::IpAddr, path::Path};
 
 /// A place that a server listens at, and a role.
 pub(super) struct Address {
@@ -14,7 +14,7 @@ pub(super) struct Address {
 impl Server {
     /// What is not configured is as the server itself notes it in its data directory, or as its own programs have it.
     pub(super) fn address(&self, data_dir: &Path) -> Address {
-        let postmaster = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+        let postmaster = files::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
         let line = |number: usize| postmaster.lines().nth(number).map(str::trim).filter(|line| !line.is_empty());
         let host = self.host.as_deref().or_else(|| line(4)).unwrap_or("/run/postgresql").to_owned();
         let port = self.port.or_else(|| line(3)?.parse().ok()).unwrap_or(5432);

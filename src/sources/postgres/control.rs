@@ -8,8 +8,9 @@ use crate::{
         manifest::block_size_is_valid,
     },
     format::crc32c::crc32c,
+    world::files,
 };
-use std::{fs::File, io::Read, path::Path, thread, time::Duration};
+use std::{io::Read, path::Path, thread, time::Duration};
 
 /// Where it is in a data directory.
 pub const PATH: &str = "global/pg_control";
@@ -105,7 +106,7 @@ impl Control {
                 thread::sleep(PAUSE);
             }
             let mut bytes = Vec::new();
-            let read = File::open(&path).and_then(|file| file.take(BYTES as u64 + 1).read_to_end(&mut bytes));
+            let read = files::open_regular(&path).and_then(|file| file.take(BYTES as u64 + 1).read_to_end(&mut bytes));
             read.map_err(|error| failures::unreadable(&path, &error))?;
             if bytes.len() != BYTES {
                 last = format!("it has {} bytes", bytes.len());

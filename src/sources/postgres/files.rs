@@ -14,7 +14,7 @@ use crate::{
         manifest::{Entry, EntryKind},
     },
     sources::Reader,
-    world::Stopwatch,
+    world::{self, Stopwatch},
 };
 use std::{
     collections::BTreeSet,
@@ -160,7 +160,7 @@ impl Files {
 impl Reader for Files {
     fn open(&self, entry: usize) -> Result<Option<File>, Failure> {
         let Some(Content::File(place)) = self.contents.get(entry) else { return Ok(None) };
-        match File::open(&place.path) {
+        match world::files::open_regular(&place.path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !place.is_needed => Ok(None),
             Err(error) => Err(failures::unreadable(&place.path, &error)),

@@ -1,9 +1,12 @@
 //! What local state keeps of a snapshot for the next one.
 
 use super::walk::Stamp;
-use crate::core::{
-    log::{HistoryId, Lsn},
-    path::StoredPath,
+use crate::{
+    core::{
+        log::{HistoryId, Lsn},
+        path::StoredPath,
+    },
+    world::files,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, fs, path::Path};
@@ -50,7 +53,7 @@ impl Past {
         }
         let file = data_dir.join(format!("pg_wal/{:08X}.history", now.timeline));
         let is_small = fs::metadata(&file).is_ok_and(|found| found.len() <= HISTORY_BYTES_MAX);
-        let text = if is_small { fs::read_to_string(&file).unwrap_or_default() } else { String::new() };
+        let text = if is_small { files::read_to_string(&file).unwrap_or_default() } else { String::new() };
         match left_at(&text, self.history.timeline) {
             Some(left_at) if self.stop <= left_at => None,
             Some(left_at) => Some(format!(

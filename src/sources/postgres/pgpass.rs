@@ -1,6 +1,6 @@
 //! Passwords from `PGPASSWORD`, from `~/.pgpass` or the file that `PGPASSFILE` names, as libpq finds them.
 
-use crate::world;
+use crate::world::{self, files};
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -25,7 +25,7 @@ pub(super) fn find(wanted: &Wanted<'_>) -> Option<String> {
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX || metadata.permissions().mode() & 0o077 != 0 {
         return None;
     }
-    search(&fs::read_to_string(&file).ok()?, wanted)
+    search(&files::read_to_string(&file).ok()?, wanted)
 }
 
 fn search(text: &str, wanted: &Wanted<'_>) -> Option<String> {

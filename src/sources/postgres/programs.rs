@@ -3,13 +3,12 @@
 use crate::{
     core::failure::{Code, Failure, shell_word},
     world::{
-        self,
+        self, files,
         programs::{Ended, Halt, NotEnded, Program},
     },
 };
 use std::{
     ffi::OsString,
-    fs::File,
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -138,7 +137,7 @@ fn major_of(data: &Path) -> Result<u32, Failure> {
             .next_step("name the directory that holds PG_VERSION and global/pg_control")
     };
     let mut text = String::new();
-    let opened = File::open(&path).map_err(|error| unfit(error.to_string()))?;
+    let opened = files::open_regular(&path).map_err(|error| unfit(error.to_string()))?;
     opened.take(64).read_to_string(&mut text).map_err(|error| unfit(error.to_string()))?;
     match text.trim().parse() {
         Ok(major) if (MAJOR_MIN..1000).contains(&major) => Ok(major),

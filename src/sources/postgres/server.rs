@@ -11,13 +11,13 @@ use crate::{
         log::Lsn,
     },
     world::{
-        self, Stopwatch,
+        self, Stopwatch, files,
         programs::{Halt, Kept, KeptSignal, is_running},
     },
 };
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -186,7 +186,7 @@ impl Server {
 
     /// What the server says in its directory of how far it is; empty where what stands there is another's.
     fn status(&self) -> String {
-        let number = fs::read_to_string(self.scratch.join("number")).unwrap_or_default();
+        let number = files::read_to_string(self.scratch.join("number")).unwrap_or_default();
         let text = read_start(&self.start.data.join("postmaster.pid"));
         match startup::process_and_status(&text) {
             Some((process, status)) if number.trim().parse() == Ok(process) => status.to_owned(),
@@ -460,14 +460,14 @@ fn refuse_standby(data: &Path) -> Result<(), Failure> {
 /// The beginning of a small file; empty where it cannot be read.
 fn read_start(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
+    let read = files::open_regular(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
     if read.is_err() { String::new() } else { String::from_utf8_lossy(&bytes).into_owned() }
 }
 
 /// The end of a file, at most so many bytes of it; empty where it cannot be read.
 pub(super) fn read_end(path: &Path, most: u64) -> String {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|mut file| {
+    let read = files::open_regular(path).and_then(|mut file| {
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
         file.take(most).read_to_end(&mut bytes)

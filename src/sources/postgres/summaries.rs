@@ -4,10 +4,11 @@ use super::names::{Fork, RelationFile};
 use crate::{
     core::{blocks::BlockSet, log::Lsn},
     format::crc32c::crc32c,
+    world::files,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
+    fs,
     io::Read,
     path::Path,
     thread,
@@ -71,7 +72,7 @@ impl Touched {
         let mut touched = Touched::default();
         for (_, _, name) in names {
             let mut bytes = Vec::new();
-            let file = File::open(folder.join(&name)).map_err(|error| format!("{name}: {error}"))?;
+            let file = files::open_regular(folder.join(&name)).map_err(|error| format!("{name}: {error}"))?;
             file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
             touched.add(&bytes).ok_or_else(|| format!("{name} is damaged, or too large"))?;
         }

@@ -4,7 +4,10 @@ use super::{
     failures,
     names::{self, Fork, RelationFile},
 };
-use crate::core::{failure::Failure, path::StoredPath};
+use crate::{
+    core::{failure::Failure, path::StoredPath},
+    world,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -246,7 +249,7 @@ fn read_sorted(place: &Path) -> io::Result<Vec<DirEntry>> {
 }
 
 fn read_held(place: &Path) -> io::Result<Vec<u8>> {
-    let bytes = fs::read(place)?;
+    let bytes = world::files::read(place)?;
     if bytes.len() as u64 > HELD_BYTES_MAX {
         return Err(io::Error::other("it is larger than any configuration"));
     }

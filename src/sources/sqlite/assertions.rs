@@ -134,14 +134,14 @@ mod tests {
         let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n";
         for (query, expect, ok, actual) in [
             ("select a from t where a > 2", "no rows", true, "no rows"),
-            ("select a, a from t where a = 2", "no rows", false, "1 row: 2|2"),
-            ("select a from t", "no rows", false, "3 rows, the first: 1"),
+            ("select a, a from t where a = 2", "no rows", false, "1 row"),
+            ("select a from t", "no rows", false, "3 rows"),
             ("select a from t", "rows", true, "rows"),
             ("select a from t where 0", "rows", false, "no rows"),
             ("select sum(a) from t", "3", true, "3"),
-            ("select sum(a) from t", "4", false, "3"),
-            ("select a from t", "1", false, "3 rows, the first: 1"),
-            ("select a, a from t where a = 1", "1", false, "1|1"),
+            ("select sum(a) from t", "4", false, "another value"),
+            ("select a from t", "1", false, "3 rows"),
+            ("select a, a from t where a = 1", "1", false, "1 row of 2 columns"),
             ("select total(a) from t", "3.0", true, "3.0"),
             ("select b from t", "rows", false, "could not be run: no such column"),
             ("delete from t returning a", "no rows", false, "could not be run: attempt to write"),
@@ -153,7 +153,8 @@ mod tests {
             let limit = if query == endless { Duration::from_millis(50) } else { Duration::from_secs(60) };
             let check = check_assertions(dir.path(), &[entry()], &[assertion], limit).remove(0);
             assert_eq!(check.ok, ok, "{query}: {check:?}");
-            assert!(check.actual.starts_with(actual), "{query}: {check:?}");
+            let is_error = actual.starts_with("could not");
+            assert!(check.actual == actual || is_error && check.actual.starts_with(actual), "{query}: {check:?}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

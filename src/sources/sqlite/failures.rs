@@ -44,6 +44,12 @@ pub(super) fn not_a_file(path: &Path, is_directory: bool) -> Failure {
         .next_step("name the database file itself as the source's path in the configuration")
 }
 
+pub(super) fn not_a_sidecar(path: &Path) -> Failure {
+    failure(format!("{} is no regular file", path.display()))
+        .cause("SQLite keeps a journal, a write-ahead log or its index in a file of this name")
+        .next_step("find out what put it there; once it is gone, run the same command again")
+}
+
 pub(super) fn not_a_database(path: &Path) -> Failure {
     failure(format!("{} is not a SQLite database, or it is encrypted", path.display()))
         .cause("the file does not begin with SQLite's header")

@@ -120,6 +120,8 @@ impl Stamps {
             return Err(failures::not_a_file(&files.database, metadata.is_dir()));
         }
         let sidecar = |path: &Path| match fs::symlink_metadata(path) {
+            // SQLite would open it as well, and wait for a pipe for ever. Links it refuses itself.
+            Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => Err(failures::not_a_sidecar(path)),
             Ok(metadata) => Ok(Some(FileStamp::new(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failures::not_found(path, &error)),
@@ -214,7 +216,8 @@ impl Fingerprint {
 pub(super) fn open_sidecar(path: &Path) -> io::Result<fs::File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 /// The salts in the header of a write-ahead log, in hex. (No locks stand on this file.)

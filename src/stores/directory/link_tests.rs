@@ -157,15 +157,47 @@ async fn a_file_in_a_folders_place_is_moved_aside_by_healing() {
 
 #[tokio::test]
 async fn nothing_is_moved_through_a_link_into_quarantine() {
-    let linked = Linked::new().await;
-    fs::write(linked.path("store").join(KEY), b"damaged").unwrap();
-    symlink(linked.path("outside"), linked.path("store/quarantine")).unwrap();
-    fs::create_dir(linked.path("away")).unwrap();
-    let (before, sha256) = (linked.elsewhere(), Sha256(sha2::Sha256::digest(b"healthy").into()));
-    let refused = linked.store.replace(KEY, "healthy".into(), &sha256).await.unwrap_err();
-    assert!(matches!(refused.problem, Problem::Denied(why) if why.contains("store/quarantine: ")));
-    assert_eq!(linked.elsewhere(), before);
-    assert_eq!(fs::read(linked.path("store").join(KEY)).unwrap(), b"damaged");
+    // In the place of the quarantine itself, and of a folder in it.
+    for (planted, kept) in [("quarantine", "quarantine/quarantine"), ("quarantine/a", "quarantine/a.1")] {
+        for target in ["outside", "other", "nowhere"] {
+            let linked = Linked::new().await;
+            let at = |name: &str| linked.path("store").join(name);
+            fs::create_dir_all(at(planted).parent().unwrap()).unwrap();
+            for round in 0..3 {
+                fs::write(at(KEY), format!("damaged {round}")).unwrap();
+                if round < 2 {
+                    drop(fs::rename(at(planted), at(&format!("was-{round}"))));
+                    symlink(linked.path(target), at(planted)).unwrap();
+                }
+                let (before, sha256) = (linked.elsewhere(), Sha256(sha2::Sha256::digest(b"healthy").into()));
+                let healed = linked.store.replace(KEY, "healthy".into(), &sha256).await;
+                let aside = if round < 2 { format!("quarantine/{KEY}") } else { format!("quarantine/{KEY}.1") };
+                assert_eq!(healed, Ok(Replaced::Healed { quarantined: Some(aside.clone()) }), "{planted} {target}");
+                assert_eq!(fs::read(at(&aside)).unwrap(), format!("damaged {round}").as_bytes());
+                assert_eq!(fs::read(at(KEY)).unwrap(), b"healthy");
+                assert_eq!(linked.elsewhere(), before, "{planted} {target}");
+                let last =
+                    if round == 0 || planted == "quarantine" { kept.to_owned() } else { "quarantine/a.2".to_owned() };
+                assert_eq!(fs::read_link(at(&last)).unwrap(), linked.path(target));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_the_quarantine_is_kept_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let sha256 = Sha256(sha2::Sha256::digest(b"x").into());
+    create(&store, "a/b", b"x").await.unwrap();
+    fs::write(dir.path().join("a/b"), b"damaged").unwrap();
+    fs::write(dir.path().join("quarantine"), b"in the way").unwrap();
+    fs::write(dir.path().join("quarantine#1"), b"there before").unwrap();
+    let healed = store.replace("a/b", "x".into(), &sha256).await;
+    assert_eq!(healed, Ok(Replaced::Healed { quarantined: Some("quarantine/a/b".to_owned()) }));
+    assert_eq!(fs::read(dir.path().join("quarantine/quarantine")).unwrap(), b"in the way");
+    assert_eq!(fs::read(dir.path().join("quarantine#1")).unwrap(), b"there before");
+    assert_eq!(fs::read(dir.path().join("quarantine/a/b")).unwrap(), b"damaged");
 }
 
 #[tokio::test]

@@ -162,7 +162,13 @@ impl Root {
     pub(super) fn rename(&self, from: &Path, to: &Path, create: bool) -> Result<()> {
         let source = self.held(from)?;
         source.stat().map_err(|error| error.missing(from))?;
-        let target = self.made(to)?;
+        let target = match key::is_quarantined(to.as_ref()) {
+            true => {
+                let _one_at_a_time = self.clearing.lock().expect("nothing panics while holding it");
+                self.made_aside(to)?
+            }
+            false => self.made(to)?,
+        };
         source.rename(&target, create).map_err(|error| error.taken(to))?;
         target.folder.sync()?;
         Ok(source.folder.sync()?)
@@ -214,7 +220,7 @@ impl Root {
         for number in 0..key::MAX_QUARANTINED {
             let aside = key::quarantined(obstacle.as_ref(), number);
             let to = Path::parse(&aside)?;
-            let target = self.made(&to)?;
+            let target = self.made_aside(&to)?;
             match source.rename(&target, true) {
                 Ok(()) if is(&target.stat()?, FileType::Directory) => {
                     // Another process was quicker, and this is the folder that it has made.
@@ -235,6 +241,37 @@ impl Root {
         Err(failed(&source.path(), full))
     }
 
+    /// The same as [`Root::made`], for what goes to quarantine: whoever writes to a store must not keep it from being
+    /// healed by putting something in the way there. Whoever calls this holds `clearing`.
+    fn made_aside<'key>(&self, key: &'key Path) -> Done<Slot<'key>> {
+        for _ in 0..key::MAX_QUARANTINED {
+            match self.made(key) {
+                Err(error) if error.source.kind() == io::ErrorKind::NotADirectory => self.clear_quarantine(key)?,
+                other => return other,
+            }
+        }
+        self.made(key)
+    }
+
+    /// Moves what stands in the place of a folder of the quarantine, and is none, aside: a link itself, which is followed
+    /// nowhere. What stands in the place of the quarantine itself goes into it.
+    fn clear_quarantine(&self, key: &Path) -> Done<()> {
+        let Some(obstacle) = self.obstacle(key)? else { return Ok(()) };
+        let (above, name) = split(&obstacle);
+        let (folder, source) = (self.folder(above)?, self.slot(&obstacle)?);
+        let marks = if above.is_empty() { '#' } else { '.' };
+        let Some(aside) = moved_to_a_free(&source, &folder, |number| format!("{name}{marks}{number}"))? else {
+            return Ok(());
+        };
+        if above.is_empty() {
+            let quarantine = self.durable_folder(&self.top, name)?;
+            let inside = |number| if number == 1 { name.to_owned() } else { format!("{name}.{number}") };
+            moved_to_a_free(&folder.slot(&aside), &quarantine, inside)?;
+            quarantine.sync()?;
+        }
+        folder.sync()
+    }
+
     /// What stands above an object where a folder should, and is none.
     fn obstacle(&self, key: &Path) -> Done<Option<Path>> {
         let (above, _) = split(key);
@@ -250,6 +287,24 @@ impl Root {
         }
         Ok(None)
     }
+}
+
+/// Moves what is no folder to the first name in a folder that is free, and says which. `None`: it is gone, or is the
+/// folder by now that another process has made.
+fn moved_to_a_free(source: &Slot<'_>, folder: &Folder, name: impl Fn(u32) -> String) -> Done<Option<String>> {
+    for number in 1..=key::MAX_QUARANTINED {
+        let name = name(number);
+        let target = folder.slot(&name);
+        match source.rename(&target, true) {
+            Ok(()) if is(&target.stat()?, FileType::Directory) => return target.rename(source, true).map(|()| None),
+            Ok(()) => return Ok(Some(name)),
+            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let full = io::Error::new(io::ErrorKind::PermissionDenied, key::quarantine_is_full());
+    Err(FileError::new(&source.path(), full))
 }
 
 /// Copies an object out of its spool.

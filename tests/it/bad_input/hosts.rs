@@ -1,9 +1,9 @@
 //! The host itself: two runs at once, clocks, local state that is lost or old, other users, closed streams.
 
 use crate::{
-    house::{House, assert_refused, copy_tree, is_root, set_mode},
+    house::{House, assert_refused, copy_tree, is_root, make_pipe, set_mode},
     needs::needs,
-    support::{program, run},
+    support::{files_below, program, run},
 };
 use recoup::{
     config,
@@ -108,6 +108,38 @@ fn state_that_is_lost() {
     house.assert_restores("snapshot:2", &second);
     let listed = run(&mut house.recoup(["list", "--json"])).expect_code(0);
     assert!(!listed.stderr.contains("fork"), "{listed:?}");
+}
+
+#[test]
+fn pipes_in_the_place_of_the_hosts_files() {
+    let (house, bytes) = House::new();
+    house.change_and_backup();
+    let own =
+        ["recoup.toml", "host_ed25519", "catalogue.age", "allowed_signers", "policies/default.toml", "custodian.age"];
+    let state = files_below(&house.path("R/state"));
+    assert!(state.len() > 7, "{state:?}");
+    let state = state.iter().map(|path| format!("state/{}", path.display()));
+    for name in own.into_iter().map(str::to_owned).chain(state) {
+        let (path, aside) = (house.path("R").join(&name), house.path("aside"));
+        fs::rename(&path, &aside).unwrap();
+        make_pipe(&path);
+        let restore = ["restore", "ledger", "--identity", "R/custodian.age", "--to", "out"];
+        for command in [&["backup"][..], &["check"], &["copy"], &["evidence", "verify"], &["hold", "list"], &restore] {
+            let ended = run(&mut house.limited(command));
+            assert!(![70, 124].contains(&ended.code), "{name}, {command:?}: {ended:?}");
+            if own.contains(&name.as_str())
+                && command[0] == (if name == "custodian.age" { "restore" } else { "backup" })
+            {
+                let parts = [name.as_str(), "not a regular file"];
+                assert!(ended.code != 0 && parts.iter().all(|part| ended.stderr.contains(part)), "{name}: {ended:?}");
+            }
+        }
+        drop(fs::remove_dir_all(house.path("out")));
+        drop(fs::remove_file(&path));
+        fs::rename(&aside, &path).unwrap();
+    }
+    house.assert_restores("snapshot:1", &bytes);
+    house.change_and_backup();
 }
 
 #[test]

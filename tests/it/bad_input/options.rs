@@ -325,3 +325,77 @@ fn without_a_configuration() {
     let refused = run(recoup(dir.path()).args(["--config", ".", "backup"]));
     assert_refused(refused, 78, &["cannot read", "not a regular file"]);
 }
+
+#[test]
+fn reasons_have_one_line() {
+    let (house, _) = House::new();
+    let records = || {
+        let listed = run(&mut house.recoup(["evidence", "list", "--json"])).expect_code(0).json();
+        listed["records"].as_array().unwrap().len()
+    };
+    let before = records();
+    for reason in
+        ["case\n7", "case 7\n", "case\r7", "case\t7", "case\x1b[2J7", "case\u{85}7", "case\u{2028}7", "case\u{202e}7"]
+    {
+        for command in [&["hold", "add", "ledger"][..], &["backup"], &["copy"]] {
+            let run = run(&mut house.recoup([command, &["--reason", reason]].concat())).expect_code(64);
+            assert!(run.stderr.contains("--reason") && run.stderr.contains("on one line"), "{run:?}");
+        }
+    }
+    assert_eq!(records(), before);
+    run(&mut house.recoup(["hold", "add", "ledger", "--reason", "Müller, 'case' 7 \\"])).expect_code(0);
+}
+
+#[test]
+fn restores_into_what_is_looked_after() {
+    let (house, bytes) = House::new();
+    let source = |name: &str, path: &str| {
+        format!("\n[[source]]\nname = \"{name}\"\nkind = \"log\"\npath = \"{}\"\n", house.path(path).display())
+    };
+    let text = fs::read_to_string(house.path("R/recoup.toml")).unwrap();
+    fs::write(house.path("R/recoup.toml"), text + &source("audit", "audit") + &source("deep", "deep/er/access"))
+        .unwrap();
+    fs::create_dir(house.path("audit")).unwrap();
+    fs::write(house.path("audit/access.log"), "one line\n").unwrap();
+    run(&mut house.recoup(["backup", "audit"])).expect_code(0);
+    std::os::unix::fs::symlink("audit", house.path("link")).unwrap();
+    fs::create_dir(house.path("R/state/empty")).unwrap();
+    fs::create_dir(house.path("deep")).unwrap();
+    let before = house.inventory_of("");
+    let identity = ["--identity", "R/custodian.age", "--to"];
+    let refused = |source: &str, to: &str, parts: &[&str]| {
+        for dry_run in [&[][..], &["--dry-run"]] {
+            let arguments = [&["restore", source][..], &identity, &[to], dry_run].concat();
+            assert_refused(
+                run(&mut house.recoup(arguments)),
+                17,
+                &[parts, &["next: name a directory", "--to"]].concat(),
+            );
+        }
+        let drill =
+            run(&mut house.recoup([&["drill", source, "--keep"][..], &identity, &[to]].concat())).expect_code(3);
+        assert!(parts.iter().all(|part| drill.stderr.contains(part)), "{drill:?}");
+    };
+    refused("ledger", "audit/new", &["audit/new", "lies in source audit"]);
+    refused("audit", "audit/new", &["audit/new", "lies in source audit"]);
+    refused("ledger", "link/new", &["lies in source audit"]);
+    // Those that are gone count as well, and so does what lies above them.
+    refused("ledger", "deep/er/access/new", &["lies in source deep"]);
+    refused("ledger", "deep", &["source deep", "lies in it"]);
+    refused("audit", "deep/er", &["source deep", "lies in it"]);
+    refused("ledger", "data/ledger.db/new", &["lies in source ledger"]);
+    refused("ledger", "R/state/empty", &["state/empty", "lies in the state directory"]);
+    refused("ledger", "R/state/new", &["state/new", "lies in the state directory"]);
+    assert_eq!(house.inventory_of(""), before);
+    fs::rename(house.path("b"), house.path("unmounted")).unwrap();
+    refused("ledger", "b", &["store b lies in it"]);
+    fs::rename(house.path("unmounted"), house.path("b")).unwrap();
+    // A source may go back to where it was.
+    fs::remove_dir_all(house.path("audit")).unwrap();
+    refused("ledger", "audit", &["lies in source audit"]);
+    run(&mut house.recoup([&["restore", "audit"][..], &identity, &["audit"]].concat())).expect_code(0);
+    assert_eq!(fs::read_to_string(house.path("audit/access.log")).unwrap(), "one line\n");
+    fs::remove_file(house.path("data/ledger.db")).unwrap();
+    run(&mut house.recoup([&["restore", "ledger"][..], &identity, &["data"]].concat())).expect_code(0);
+    assert_eq!(house.ledger(), bytes);
+}

@@ -1,7 +1,7 @@
 //! Sources that cannot be read: exit 13, nothing written, earlier snapshots untouched.
 
 use crate::{
-    house::{House, assert_refused, is_root, set_mode},
+    house::{House, assert_refused, is_root, make_pipe, set_mode},
     needs::needs,
     support::run,
 };
@@ -43,8 +43,7 @@ fn databases_that_are_none() {
         (
             |path| {
                 fs::remove_file(path).unwrap();
-                let made = std::process::Command::new("mkfifo").arg(path).status();
-                assert!(made.is_ok_and(|status| status.success()));
+                make_pipe(path);
             },
             &["ledger.db"],
         ),
@@ -114,4 +113,25 @@ fn one_bad_source_of_two() {
     assert_eq!(json["snapshots"][0]["source"], "ledger");
     assert_refused(run(&mut house.recoup(["backup", "wallet"])), 13, &["wallet.db"]);
     house.assert_restores("snapshot:2", &bytes);
+}
+
+#[test]
+fn pipes_and_sockets_beside_a_database() {
+    let (house, bytes) = House::new();
+    for sidecar in ["ledger.db-journal", "ledger.db-wal", "ledger.db-shm"] {
+        let path = house.path("data").join(sidecar);
+        make_pipe(&path);
+        // Nobody writes to it: whoever opens it waits for ever.
+        for command in [&["backup"][..], &["backup", "--full"]] {
+            assert_refused(run(&mut house.limited(command)), 13, &[sidecar, "no regular file"]);
+        }
+        let doctor = run(&mut house.limited(&["doctor"]));
+        assert!(doctor.stdout.contains(sidecar) && doctor.code <= 3, "{doctor:?}");
+        fs::remove_file(&path).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert_refused(run(&mut house.limited(&["backup"])), 13, &[sidecar, "no regular file"]);
+        fs::remove_file(&path).unwrap();
+    }
+    house.assert_restores("latest", &bytes);
+    house.change_and_backup();
 }

@@ -52,6 +52,47 @@ fn planted_faults_fail_the_checks() {
 }
 
 #[test]
+fn what_a_failed_assertion_finds_is_counted_and_never_shown() {
+    let assertion = |name: &str, query: &str, expect: &str| {
+        format!("[[drill.assert]]\nname = \"{name}\"\nquery = \"{query}\"\nexpect = \"{expect}\"\n")
+    };
+    let policy = [
+        assertion("nobody is excluded", "select name, street from player", "no rows"),
+        assertion("the first player", "select name from player limit 1", "nobody"),
+    ];
+    let site = site_with(&policy.concat());
+    let ledger = Connection::open(site.ledger()).unwrap();
+    let people =
+        "create table player (name, street); insert into player values ('Ada Lovelace', 'Baker Street'), ('B', 'C')";
+    ledger.execute_batch(people).unwrap();
+    drop(ledger);
+    site.run(&["backup"]).expect_code(0);
+    let now = recoup::world::World::real().now().to_string();
+    let done = drill(&site, &["--disaster-at", &now]).expect_code(2);
+    let checks = done.json()["checks"].clone();
+    let found = |name: &str| {
+        let check = checks.as_array().unwrap().iter().find(|check| check["name"] == name);
+        check.map(|check| (check["status"].clone(), check["actual"].clone()))
+    };
+    assert_eq!(found("nobody is excluded"), Some(("failed".into(), "2 rows".into())));
+    assert_eq!(found("the first player"), Some(("failed".into(), "another value".into())));
+    let shows = |text: &str| text.contains("Lovelace") || text.contains("Baker");
+    assert!(done.stderr.contains("2 rows") && !shows(&done.stderr) && !shows(&done.stdout), "{done:?}");
+    let (_, end) = newest_pair(&site, "b", "drill");
+    let body = serde_json::to_string(&body_of(&site, "b", &end)).unwrap();
+    assert!(body.contains("2 rows") && !shows(&body) && !shows(&end.to_string()), "{body}");
+    let report = site.path().join("report");
+    let mut command = site.command(&["report", "ledger", "--out"]);
+    run(command.arg(&report)).expect_code(0);
+    let told = fs::read_to_string(report.join("report.json")).unwrap();
+    assert!(told.contains("2 rows"), "{told}");
+    for name in names_in(&report) {
+        let text = fs::read(report.join(&name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(!text.is_ok_and(|text| shows(&text)), "{name}");
+    }
+}
+
+#[test]
 fn what_is_lost_misses_the_objective() {
     let site = site_with(&POLICY.replace("1d", "1s"));
     std::thread::sleep(Duration::from_millis(1_100));

@@ -176,17 +176,17 @@ fn outcome(checks: &[RestoredCheck]) -> Vec<(&str, bool)> {
 /// What assertions are, what is expected, whether it held, how what was found begins.
 const ASSERTIONS: &[(&str, &str, bool, &str)] = &[
     ("select a from t where a > 1000", "no rows", true, "no rows"),
-    ("select a, a from t where a = 2;", "no rows", false, "1 row: 2|2"),
-    ("select a from t where a < 4 order by a", "no rows", false, "3 rows, the first: 1"),
+    ("select a, a from t where a = 2;", "no rows", false, "1 row"),
+    ("select a from t where a < 4 order by a", "no rows", false, "3 rows"),
     ("table t", "rows", true, "rows"),
     ("select from t where false", "rows", false, "no rows"),
     ("select sum(a) from t -- of all", "500500", true, "500500"),
     ("select null", "", true, ""),
-    ("select 1, 1", "1|1", false, "1|1"),
+    ("select 1, 1", "1|1", false, "1 row of 2 columns"),
     ("select 'a|b'", "a|b", true, "a|b"),
-    ("with x as (select 1 as y) select y + 1 from x", "3", false, "2"),
-    ("select a from t, generate_series(1, 1000000)", "1", false, "more than 1000 rows, the first: "),
-    ("select repeat('x', 3000000)", "x", false, "xxx"),
+    ("with x as (select 1 as y) select y + 1 from x", "3", false, "another value"),
+    ("select a from t, generate_series(1, 1000000)", "1", false, "more than 1000 rows"),
+    ("select repeat('x', 3000000)", "x", false, "another value"),
     ("select nosuch from t", "rows", false, "could not be run: column \"nosuch\" does not exist"),
     ("delete from t returning a", "no rows", false, "could not be run: cannot execute DELETE in a read-only"),
     ("select setval('s', 7)", "7", false, "could not be run: cannot execute setval() in a read-only"),
@@ -229,7 +229,9 @@ fn crashed_clusters_are_checked(bin: &Path, replays: bool) {
     assert_eq!(checks[0].actual.contains(", last commit at 20"), replays, "{checks:?}");
     for (query, expect, ok, actual) in ASSERTIONS {
         let check = checker.check_assertions(&[], &[assertion(query, expect)]).remove(0);
-        assert!(check.ok == *ok && check.actual.starts_with(actual), "{query}: {check:?}");
+        let is_error = actual.starts_with("could not");
+        let is_found = check.actual == *actual || is_error && check.actual.starts_with(actual);
+        assert!(check.ok == *ok && is_found, "{query}: {check:?}");
         assert!(check.actual.chars().count() < 500, "{check:?}");
     }
     let (last, unchecked) = checker.finish().unwrap();

@@ -55,6 +55,49 @@ fn a_copied_record_far_ahead_stops_no_prune() {
     assert_eq!(live(history.process().evidence()).status, Status::Critical);
 }
 
+/// Nor does a chain that never was, of genuine records, unless so many stores show it that they alone would be believed.
+#[test]
+fn copied_records_make_no_chain() {
+    let history = History::new(4);
+    let process = history.process().keeping(2);
+    let Recorded { writer, head } = process.record(Action::Backup, None);
+    let of_chain = |chain: &str, number: u64, ending: &str| format!("evidence/{chain}/{number:010}.{ending}");
+    let places = || (1..=head.number).flat_map(|number| ["json", "sig"].map(|ending| (number, ending)));
+    let prune = || live(process.prune(confirmed()));
+    let plant = |chain: &str, store: usize| {
+        for (number, ending) in places() {
+            let bytes = history.site.get(0, &of_chain(&writer.to_string(), number, ending)).unwrap();
+            history.site.put(store, &of_chain(chain, number, ending), bytes.to_vec());
+        }
+    };
+    plant("kkkkkkkkkkkkkkkk", 2);
+    assert_eq!(prune().map(|pruned| pruned.exit_code), Ok(Code::Done));
+    let verified = live(history.process().evidence());
+    assert_eq!(verified.status, Status::Critical);
+    assert!(verified.findings.iter().any(|of| of.message.contains(&format!("record 1 of writer {writer}"))));
+    // What more than half of the stores show stops it, and the next step leads out.
+    for store in 0..3 {
+        plant("kkkkkkkkkkkkkkkk", store);
+    }
+    let mut removed = 0;
+    while let Err(refused) = prune() {
+        assert_eq!(refused.code, Code::Refused, "{refused}");
+        let next_step = refused.next_step.unwrap();
+        let is_named = |(store, number): &(usize, u64)| {
+            let name = of_chain("kkkkkkkkkkkkkkkk", *number, "json");
+            next_step.contains(&format!("{name}, .sig and .age on store {} are removed", STORES[*store]))
+        };
+        let all = (0..3).flat_map(|store| (1..=head.number).map(move |number| (store, number)));
+        let (store, number) = all.clone().find(is_named).unwrap_or_else(|| panic!("{next_step}"));
+        ["json", "sig"]
+            .iter()
+            .for_each(|ending| history.site.remove(store, &of_chain("kkkkkkkkkkkkkkkk", number, ending)));
+        removed += 1;
+        assert!(removed <= all.count(), "{next_step}");
+    }
+    assert!(removed > 0);
+}
+
 #[test]
 fn junk_far_ahead_stops_prune_only_where_it_may_hide_something() {
     for (stores, planted, number, may_hide) in FAR_AHEAD {

@@ -78,3 +78,29 @@ fn a_hold_that_a_store_lost_is_missed_by_who_has_seen_it() {
     assert_eq!(prune(&[]), Ok(Code::Done));
     assert_eq!(list(&[]).notes, Vec::<String>::new());
 }
+
+#[test]
+fn nobody_is_told_to_give_up_what_this_host_has() {
+    let history = History::new(3);
+    let process = || history.process().keeping(1);
+    let recorded: Vec<Recorded> = (0..3).map(|_| record(&process())).collect();
+    let (writer, last) = (recorded[2].writer, recorded[2].head.number);
+    let host = process().host;
+    // What all stores have, this host has no more, but for the newest. All of them are set back behind it.
+    for number in last - 2..=last {
+        let names = ["json", "sig", "age"].map(|ending| format!("evidence/{writer}/{number:010}.{ending}"));
+        (0..3).for_each(|store| names.iter().for_each(|name| history.site.remove(store, name)));
+    }
+    drop(fs::remove_file(host.state_dir.join("evidence/control.json")));
+    let refused = live(process().prune(confirmed())).unwrap_err();
+    assert_eq!(refused.code, Code::Refused, "{refused}");
+    let lost = Lost { writer, first: last - 2, last: last - 1 };
+    let next_step = refused.next_step.unwrap();
+    assert!(next_step.contains(&format!("acknowledge {lost} --reason TEXT, then recoup copy")), "{next_step}");
+    let listed = live(hold::list(&host.repository, Some(&host.state_dir), None, &[])).unwrap();
+    assert!(listed.notes.iter().any(|note| note.ends_with(&next_step)), "{listed:?}");
+    // What it says helps.
+    live(evidence::acknowledge(&host.repository, &process().recorder(), &host.world, lost)).unwrap();
+    assert_eq!(live(process().prune(confirmed())).map(|pruned| pruned.exit_code), Ok(Code::Done));
+    assert!(history.site.get(1, &format!("evidence/{writer}/{last:010}.json")).is_some());
+}

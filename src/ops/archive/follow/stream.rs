@@ -4,7 +4,7 @@ use super::on_thread;
 use crate::{
     core::failure::{Code, Failure},
     sources::postgres::receive::{Receiver, Receiving},
-    world::{World, programs::is_running},
+    world::{World, files, programs::is_running},
 };
 use std::{
     fs,
@@ -156,7 +156,7 @@ fn remove_leftovers(directory: &Path) {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     for path in entries.map(|entry| entry.path()) {
         let is_scratch = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(SCRATCH));
-        let number = || fs::read_to_string(path.join("number")).unwrap_or_default();
+        let number = || files::read_to_string(path.join("number")).unwrap_or_default();
         if is_scratch && !number().trim().parse().is_ok_and(is_running) {
             drop(fs::remove_dir_all(&path));
         }

@@ -31,7 +31,7 @@ impl OpenFiles {
     /// The content of a file, if it was restored. One that is larger than any setting is treated as empty.
     pub(in crate::ops::restore) fn read_top(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let path = Path::new(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(self.folder(), path, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),

@@ -37,7 +37,7 @@ pub(super) fn write_note(folder: &OwnedFd) -> io::Result<()> {
 
 /// What a note says; nothing where there is none, or none that can be read.
 pub(super) fn read_note(folder: &OwnedFd) -> Vec<Moved> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(note) = openat(folder, NOTE, flags, Mode::empty()) else { return Vec::new() };
     let mut text = String::new();
     if File::from(note).take(NOTE_BYTES_MAX).read_to_string(&mut text).is_err() {
