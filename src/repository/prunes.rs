@@ -99,11 +99,10 @@ impl Prunes {
         all
     }
 
-    /// What pending plans condemn, and records that are not confirmed.
+    /// What pending plans condemn.
     pub fn condemned(&self) -> CondemnedSet {
         let mut set = CondemnedSet::default();
-        let signed = self.pending.values().chain(self.unconfirmed.values().flatten());
-        signed.for_each(|signed| set.add(&signed.record.condemned));
+        self.pending.values().for_each(|signed| set.add(&signed.record.condemned));
         set
     }
 
@@ -174,8 +173,14 @@ pub(super) struct ShownPlan {
 /// The plan is on every store before its execution is on any, and that is on every store before anything is deleted. So
 /// nothing was deleted while a store has the plan and not its execution, or may have, unless one that has both shows
 /// nothing more of it. A store in the place of one that was lost has the plan of no execution: whatever it shows, it
-/// proves nothing.
+/// proves nothing. Where the plan is nowhere, the word of one store alone is not believed against all others.
 pub(super) fn was_begun(stores: &[Option<ShownPlan>], has_any: impl Fn(usize) -> bool) -> bool {
+    let planned = stores.iter().flatten().any(|shown| shown.planned);
+    let (executed, others): (Vec<usize>, Vec<usize>) =
+        (0..stores.len()).partition(|at| stores[*at].is_some_and(|shown| shown.executed));
+    if !planned && executed.len() == 1 && !others.is_empty() && others.iter().all(|at| has_any(*at)) {
+        return false;
+    }
     let may_lack = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.planned && !shown.executed);
     let has_both = |shown: &Option<ShownPlan>| shown.is_some_and(|shown| shown.planned && shown.executed);
     let mut have_both = stores.iter().enumerate().filter(|(_, shown)| has_both(shown));
@@ -416,8 +421,13 @@ mod tests {
             (&["px", "silent", "pxd"], true),
             // Set back to before there was a plan; or everybody else has a new disk.
             (&["px", "d"], true),
-            (&["x", "d"], true),
+            (&["x", "x", "d"], true),
             (&["x", "pd"], false),
+            // One alone says so.
+            (&["x", "d"], false),
+            (&["xd", "d", "d"], false),
+            (&["x", "", "d"], true),
+            (&["x"], true),
         ] {
             let shown: Vec<Option<ShownPlan>> = stores.iter().map(store).collect();
             assert_eq!(was_begun(&shown, |at| stores[at].contains('d')), expected, "{stores:?}");

@@ -28,15 +28,14 @@ mod writing;
 #[cfg(test)]
 mod contract;
 
-use crate::core::policy::Place;
+use crate::{core::policy::Place, world::Stopwatch};
 use object_store::{ObjectStore, memory::InMemory};
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
 
 pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
@@ -87,26 +86,26 @@ impl Patience {
 
 /// Since when nobody answers for a store, all attempts at an operation long.
 #[derive(Clone, Debug, Default)]
-struct Silence(Arc<Mutex<Option<Instant>>>);
+struct Silence(Arc<Mutex<Option<Stopwatch>>>);
 
 impl Silence {
     /// How long it is remembered: whatever it was may have passed after that.
     const REMEMBERED: Duration = Duration::from_secs(60);
 
     fn lasts(&self) -> bool {
-        self.since().is_some_and(|since| since.elapsed() < Silence::REMEMBERED)
+        self.state().as_ref().is_some_and(|since| since.elapsed() < Silence::REMEMBERED)
     }
 
     /// Notes how an operation ended.
     fn note(&self, trouble: Option<&Trouble>) {
         let is_silent = matches!(trouble, Some(Trouble::Silent(_)));
         if !is_silent || !self.lasts() {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
+            *self.state() = is_silent.then(Stopwatch::start);
         }
     }
 
-    fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, Option<Stopwatch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -494,7 +494,8 @@ fn a_tombstone_on_every_store_takes_nothing_that_is_held() {
         forge_tombstone(&house, store, &held);
     }
     let pruned = prune(&house).expect_code(1);
-    assert!(pruned.stderr.contains("which stays: it is held"), "{pruned:?}");
+    assert!(pruned.stderr.contains("it stays, as it is held"), "{pruned:?}");
+    assert!(numbers(&house).contains(&2), "it is hidden");
     for store in crate::house::STORES {
         assert!(house.path(store).join("sources/ledger/snapshots").join(&held).join("inventory.json").exists());
     }

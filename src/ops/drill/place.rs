@@ -39,13 +39,13 @@ impl Place {
             }
         };
         let flag = if request.to.is_some() { "--to" } else { "--scratch" };
-        restore::check_target(&place.target, &host.repository.stores)
-            .map_err(|failure| failure.next_step(format!("name another directory with {flag}")))?;
         match place.above {
             // A place of our own, which nothing is kept in.
             Some(_) => off_limits::refuse_sources(&place.target, settings, None, flag)?,
             None => off_limits::refuse(&place.target, settings, None, flag)?,
         }
+        restore::check_target(&place.target, &host.repository.stores)
+            .map_err(|failure| failure.next_step(format!("name another directory with {flag}")))?;
         Ok(place)
     }
 

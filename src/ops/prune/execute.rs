@@ -273,8 +273,8 @@ impl Pruning<'_> {
         let catalogue = &gathered.catalogue;
         for plan in catalogue.prunes.unconfirmed.keys().filter(|plan| !catalogue.prunes.pending.contains_key(plan)) {
             self.warnings.insert(format!(
-                "the execution of plan {plan} of {} was cut short, and no store has the plan any more: nothing of it is \
-                 deleted; recoup verify",
+                "too few stores say that plan {plan} of {} is executed, and none has the plan: nothing is deleted by it; \
+                 recoup verify",
                 self.protected.name
             ));
         }

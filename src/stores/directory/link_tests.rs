@@ -161,6 +161,7 @@ async fn nothing_is_moved_through_a_link_into_quarantine() {
     for (planted, kept) in [("quarantine", "quarantine/quarantine"), ("quarantine/a", "quarantine/a.1")] {
         for target in ["outside", "other", "nowhere"] {
             let linked = Linked::new().await;
+            fs::create_dir(linked.path("away")).unwrap();
             let at = |name: &str| linked.path("store").join(name);
             fs::create_dir_all(at(planted).parent().unwrap()).unwrap();
             for round in 0..3 {

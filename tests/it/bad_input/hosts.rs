@@ -119,8 +119,14 @@ fn pipes_in_the_place_of_the_hosts_files() {
     let state = files_below(&house.path("R/state"));
     assert!(state.len() > 7, "{state:?}");
     let state = state.iter().map(|path| format!("state/{}", path.display()));
+    let mut replaced = 0;
     for name in own.into_iter().map(str::to_owned).chain(state) {
         let (path, aside) = (house.path("R").join(&name), house.path("aside"));
+        // What belongs to one run may be gone after the next.
+        if !path.exists() {
+            continue;
+        }
+        replaced += 1;
         fs::rename(&path, &aside).unwrap();
         make_pipe(&path);
         let restore = ["restore", "ledger", "--identity", "R/custodian.age", "--to", "out"];
@@ -138,6 +144,7 @@ fn pipes_in_the_place_of_the_hosts_files() {
         drop(fs::remove_file(&path));
         fs::rename(&aside, &path).unwrap();
     }
+    assert!(replaced > 9, "{replaced}");
     house.assert_restores("snapshot:1", &bytes);
     house.change_and_backup();
 }

@@ -6,9 +6,11 @@ mod denied;
 mod emptied;
 mod future;
 mod junk;
+mod late;
 mod noted;
 mod scale;
 mod schedules;
+mod settled;
 mod unfinished;
 mod unshown;
 

@@ -387,8 +387,16 @@ impl Process {
 
     /// Holds a snapshot, as the command does.
     pub(crate) async fn hold(&self, id: SnapshotId) -> Result<HoldId, Failure> {
-        let request =
-            HoldRequest { source: source_name(), snapshots: vec![SnapshotName::Id(id)], cause: HoldCause::Operator };
+        self.hold_all(vec![SnapshotName::Id(id)]).await
+    }
+
+    /// Holds everything that the source has.
+    pub(crate) async fn hold_everything(&self) -> Result<HoldId, Failure> {
+        self.hold_all(Vec::new()).await
+    }
+
+    async fn hold_all(&self, snapshots: Vec<SnapshotName>) -> Result<HoldId, Failure> {
+        let request = HoldRequest { source: source_name(), snapshots, cause: HoldCause::Operator };
         let held = hold::add(&self.host.repository, &self.recorder(), &self.host.world, &request).await?;
         Ok(held.holds[0].hold)
     }

@@ -169,7 +169,7 @@ async fn a_server_that_nobody_answers_for_costs_its_patience_once() {
     assert_eq!(verbs(&server), ["PUT", "GET", "PUT"]);
     server.go_wrong(repeat_n(Fault::LostRequest, 3));
     store.get("a", 1).await.unwrap();
-    assert_eq!(verbs(&server), ["GET"; 5]);
+    assert_eq!(verbs(&server), ["GET"; 4]);
 }
 
 #[tokio::test]
