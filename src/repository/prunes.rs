@@ -168,23 +168,21 @@ pub(super) struct ShownPlan {
 }
 
 /// Whether what a plan deletes is being deleted, or was, by what the stores show of it; `None` is a store that does not
-/// answer. `has_any` says of a position whether that store still shows any of what the plan deletes.
+/// answer. `is_whole` says of a position whether that store still shows all of what the plan deletes, as far as can be
+/// told.
 ///
-/// The plan is on every store before its execution is on any, and that is on every store before anything is deleted. So
-/// nothing was deleted while a store has the plan and not its execution, or may have, unless one that has both shows
-/// nothing more of it. A store in the place of one that was lost has the plan of no execution: whatever it shows, it
-/// proves nothing. Where the plan is nowhere, the word of one store alone is not believed against all others.
-pub(super) fn was_begun(stores: &[Option<ShownPlan>], has_any: impl Fn(usize) -> bool) -> bool {
-    let planned = stores.iter().flatten().any(|shown| shown.planned);
+/// Nothing is deleted before every store has the plan, and after it the record of its execution. A store in the place of
+/// one that was lost is brought the plan of no execution: that it shows nothing proves nothing, and only one that has both
+/// counts. Where the plan is nowhere any more, the word of one store alone is not believed against all others.
+pub(super) fn was_begun(stores: &[Option<ShownPlan>], is_whole: impl Fn(usize) -> bool) -> bool {
+    let has_both = |at: &usize| stores[*at].is_some_and(|shown| shown.planned && shown.executed);
+    if stores.iter().flatten().any(|shown| shown.planned) {
+        return (0..stores.len()).filter(has_both).any(|at| !is_whole(at));
+    }
     let (executed, others): (Vec<usize>, Vec<usize>) =
         (0..stores.len()).partition(|at| stores[*at].is_some_and(|shown| shown.executed));
-    if !planned && executed.len() == 1 && !others.is_empty() && others.iter().all(|at| has_any(*at)) {
-        return false;
-    }
-    let may_lack = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.planned && !shown.executed);
-    let has_both = |shown: &Option<ShownPlan>| shown.is_some_and(|shown| shown.planned && shown.executed);
-    let mut have_both = stores.iter().enumerate().filter(|(_, shown)| has_both(shown));
-    !stores.iter().any(may_lack) || have_both.any(|(at, _)| !has_any(at))
+    let is_whole = |at: &usize| stores[*at].is_none() || is_whole(*at);
+    executed.len() > 1 || others.is_empty() || !others.iter().all(is_whole)
 }
 
 /// The stores that show a record, by position.
@@ -209,8 +207,13 @@ impl Repository {
                     executed: known_to.contains(&at),
                 })
             };
-            let has_any = |at: usize| listings[at].objects.keys().any(|name| deleted.has_object(name));
-            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>(), has_any);
+            let is_whole = |at: usize| {
+                let shows = |name: &str| listings[at].objects.contains_key(name);
+                let mut snapshots = deleted.snapshots().iter();
+                snapshots.all(|id| shows(&layout::snapshot_object(*id, layout::INVENTORY)))
+                    && listings[at].objects.keys().any(|name| deleted.has_object(name))
+            };
+            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>(), is_whole);
             if begun { &mut prunes.executed } else { &mut prunes.unconfirmed }.insert(plan, found);
         }
         // A record that nobody trusted signed executes nothing, and nor does one of an execution that was cut short.
@@ -407,18 +410,18 @@ mod tests {
         };
         for (stores, expected) in [
             // Everywhere, and nothing is deleted yet; or all of it; or on some.
-            (&["pxd", "pxd", "pxd"][..], true),
+            (&["pxd", "pxd", "pxd"][..], false),
             (&["px", "px", "px"], true),
             (&["px", "pxd", "pd"], true),
+            (&["px", "silent", "pxd"], true),
             // Cut short while it was written.
             (&["pxd", "pd", "pd"], false),
             (&["pxd", "pxd", "pd"], false),
+            (&["pxd", "silent", "pxd"], false),
             // The third has a new disk: that it shows nothing says nothing.
             (&["pxd", "pd", ""], false),
+            (&["pxd", "pxd", ""], false),
             (&["pxd", "pd", "x"], false),
-            // A silent store may be the one that lacks it, unless something is gone already.
-            (&["pxd", "silent", "pxd"], false),
-            (&["px", "silent", "pxd"], true),
             // Set back to before there was a plan; or everybody else has a new disk.
             (&["px", "d"], true),
             (&["x", "x", "d"], true),
@@ -426,6 +429,7 @@ mod tests {
             // One alone says so.
             (&["x", "d"], false),
             (&["xd", "d", "d"], false),
+            (&["x", "silent"], false),
             (&["x", "", "d"], true),
             (&["x"], true),
         ] {

@@ -90,9 +90,11 @@ impl Survey<'_> {
                 let shown = ShownPlan { planned: planned.contains(&(plan, at)), executed: stores.contains(&at) };
                 ids.as_ref().map(|_| shown)
             };
-            let has_any =
-                |at: usize| committed[at].iter().flatten().any(|id: &SnapshotId| tombstones.leaves_nothing_of(*id));
-            if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>(), has_any) {
+            let is_whole = |at: usize| {
+                let mut snapshots = tombstones.snapshots().iter();
+                committed[at].as_ref().is_some_and(|ids| snapshots.all(|id| ids.contains(id)))
+            };
+            if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>(), is_whole) {
                 continue;
             }
             deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.leaves_nothing_of(**id)));

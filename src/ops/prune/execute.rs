@@ -185,7 +185,7 @@ impl Pruning<'_> {
 
     /// Says on every store that a plan is executed, and gives what it deletes.
     ///
-    /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
+    /// Another host may execute the same plan at this moment, or has begun to: what any look drops stays. Whoever reads
     /// these records later may find only one of them, on a store that was lost and is made new from another. So every
     /// store gets the same, before anybody is told what stays, and before anything is deleted.
     async fn record(
@@ -194,6 +194,21 @@ impl Pruning<'_> {
         condemned: Condemned,
         dropped: Condemned,
     ) -> Result<CondemnedSet, Failure> {
+        let (record, records) = self.vote(plan, condemned, dropped).await?;
+        let deletes = deleted_by(&records).intersection(&CondemnedSet::of(&record.condemned));
+        let (condemned, dropped) = plan.record.condemned.split(&deletes);
+        let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
+        self.settle(&records, &settled, &deletes).await?;
+        Ok(deletes)
+    }
+
+    /// Puts a record of a plan's execution on every store that has none yet, and gives it with those that stand there.
+    async fn vote(
+        &self,
+        plan: &SignedPrune,
+        condemned: Condemned,
+        dropped: Condemned,
+    ) -> Result<(PruneRecord, Vec<SignedPrune>), Failure> {
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
@@ -203,12 +218,7 @@ impl Pruning<'_> {
             ..plan.record.clone()
         };
         self.publish(&self.sign(record.clone())?).await?;
-        let records = self.records_of(plan.record.plan).await?;
-        let deletes = deleted_by(&records);
-        let (condemned, dropped) = plan.record.condemned.split(&deletes);
-        let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
-        self.settle(&records, &settled, &deletes).await?;
-        Ok(deletes)
+        Ok((record, self.records_of(plan.record.plan).await?))
     }
 
     /// The records of a plan's execution: one on every store, for good.
@@ -254,14 +264,16 @@ impl Pruning<'_> {
         let dropped = plan.record.condemned.clone();
         // What was confirmed with it is asked about again.
         let plan = SignedPrune { record: PruneRecord { confirmed: Vec::new(), ..plan.record.clone() }, ..plan.clone() };
-        let deletes = self.record(&plan, Condemned::default(), dropped).await?;
-        if !deletes.is_empty() {
+        let (record, records) = self.vote(&plan, Condemned::default(), dropped).await?;
+        // Only what no record keeps may be gone: whoever fills the last place reads them all.
+        if !deleted_by(&records).is_empty() {
             let (plan, name) = (plan.record.plan, &self.protected.name);
             return Err(Failure::new(Code::Refused, format!("prune plan {plan} of {name} cannot be dropped any more"))
                 .cause("another prune has executed it meanwhile, and deletes what it condemns")
                 .safe("this command deleted nothing")
                 .next_step(format!("recoup list {name}")));
         }
+        self.settle(&records, &self.sign(record)?, &CondemnedSet::default()).await?;
         self.dropped.extend(plan.record.condemned.snapshots.iter().map(|snapshot| snapshot.id));
         self.executed.push(plan.record.plan);
         Ok(())
