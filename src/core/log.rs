@@ -315,4 +315,4 @@ mod pieces;
 mod tests;
 
 pub use names::{HistoryId, InvalidLogName, LogFile, Lsn, SegmentName, ServerTime};
-pub use pieces::{Chain, Span, superseded};
+pub use pieces::{Chain, Span};

@@ -12,6 +12,10 @@ use super::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod log;
+
+pub use log::{CondemnedLog, CondemnedLogs, LogBound, MAX_LOG_PARTS, MAX_LOG_RUNS, end_of, list_runs, start_of};
+
 /// The value of `format` in every record that this version reads and writes.
 pub const FORMAT: &str = "recoup-prune/1";
 /// The most snapshots that one plan condemns; the next run condemns the rest.
@@ -74,12 +78,25 @@ pub struct Condemned {
     pub runs: Vec<CondemnedRun>,
     /// Snapshot folders that never got an inventory.
     pub folders: Vec<SnapshotId>,
+    /// Files of the source's log, by history.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub log: Vec<CondemnedLog>,
 }
 
 impl Condemned {
     /// Whether nothing is condemned.
     pub fn is_empty(&self) -> bool {
-        self.snapshots.is_empty() && self.roots.is_empty() && self.runs.is_empty() && self.folders.is_empty()
+        self.snapshots.is_empty()
+            && self.roots.is_empty()
+            && self.runs.is_empty()
+            && self.folders.is_empty()
+            && self.log.is_empty()
+    }
+
+    /// The same without the lists of runs of a log, as the record of an executed plan has it.
+    #[must_use]
+    pub fn unlisted(self) -> Self {
+        Condemned { log: self.log.iter().map(CondemnedLog::unlisted).collect(), ..self }
     }
 
     fn is_too_large(&self) -> bool {
@@ -149,6 +166,8 @@ impl PruneRecord {
             Some("it confirms more snapshots than any record does")
         } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
             Some("it is a plan and drops something already")
+        } else if let Some(why) = CondemnedLog::contradiction(&self.condemned.log, &self.dropped.log) {
+            Some(why)
         } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {
             Some("one of its texts is not of printable characters, or too long")
         } else {
@@ -165,6 +184,8 @@ pub struct CondemnedSet {
     folders: BTreeSet<SnapshotId>,
     whole: BTreeSet<RunId>,
     packs: BTreeMap<RunId, PackSet>,
+    /// Files of logs.
+    pub logs: CondemnedLogs,
 }
 
 impl CondemnedSet {
@@ -180,6 +201,7 @@ impl CondemnedSet {
             let packs = self.packs.entry(run.run).or_default();
             *packs = packs.union(&run.packs);
         }
+        self.logs.add(&condemned.log);
     }
 
     /// What both sets condemn.
@@ -199,6 +221,7 @@ impl CondemnedSet {
             folders: common(&self.folders, &other.folders),
             whole: self.whole.intersection(&other.whole).copied().collect(),
             packs: self.packs.keys().chain(other.packs.keys()).map(|run| (*run, both(run))).collect(),
+            logs: self.logs.intersection(&other.logs),
         }
     }
 
@@ -212,6 +235,7 @@ impl CondemnedSet {
             let known = self.packs.entry(run).or_default();
             *known = known.union(&packs);
         }
+        self.logs.extend(other.logs);
     }
 
     /// Whether nothing is condemned.
@@ -260,6 +284,7 @@ impl CondemnedSet {
         let Some((folder, rest)) = name.split_once('/') else { return false };
         let Some((owner, object)) = rest.split_once('/') else { return false };
         match folder {
+            "log" => self.logs.has_object(owner, object),
             "packs" => owner.parse().is_ok_and(|run| match pack_number(object) {
                 Some(pack) => self.has_pack(run, pack),
                 None => self.whole.contains(&run),
@@ -324,6 +349,7 @@ mod tests {
                 CondemnedRun { run: run(2), packs: "3,5".parse().unwrap(), whole: false },
             ],
             folders: vec![id(4)],
+            log: Vec::new(),
         });
         for (name, expected) in [
             (format!("packs/{}/7.age", run(1)), true),

@@ -32,7 +32,11 @@ mod tests {
     use crate::core::{
         id::{RunId, Sha256, SnapshotId},
         inventory::Parent,
-        prune::{Because, Condemned, CondemnedRun, CondemnedSnapshot, MAX_RUNS, MAX_SNAPSHOTS, Stage},
+        log::{HistoryId, Lsn},
+        prune::{
+            Because, Condemned, CondemnedLog, CondemnedRun, CondemnedSnapshot, LogBound, MAX_LOG_PARTS, MAX_LOG_RUNS,
+            MAX_RUNS, MAX_SNAPSHOTS, Stage,
+        },
     };
 
     fn record(snapshots: usize) -> PruneRecord {
@@ -59,6 +63,7 @@ mod tests {
                 })
                 .collect(),
             folders: Vec::new(),
+            log: Vec::new(),
         };
         PruneRecord {
             format: FORMAT.into(),
@@ -79,6 +84,17 @@ mod tests {
         }
     }
 
+    fn log(runs: usize) -> CondemnedLog {
+        CondemnedLog {
+            history: "7301234567890123456-00000001".parse().unwrap(),
+            segment_bytes: 16 << 20,
+            bound: LogBound::Everything,
+            files: 1,
+            bytes: 1,
+            runs: vec![RunId::from_random([9; 16]); runs],
+        }
+    }
+
     #[test]
     fn the_largest_plan_fits() {
         let plan = record(MAX_SNAPSHOTS);
@@ -88,10 +104,29 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_plan_of_a_log_fits_and_its_execution_repeats_no_list() {
+        let part = CondemnedLog {
+            bound: LogBound::Before(Lsn(u64::MAX)),
+            files: u64::from(u32::MAX),
+            bytes: 1 << 53,
+            ..log(MAX_LOG_RUNS)
+        };
+        let mut plan = record(0);
+        plan.condemned.log = vec![part.clone()];
+        let bytes = to_bytes(&plan);
+        assert!(bytes.len() < 4 * 1024 * 1024, "{}", bytes.len());
+        assert_eq!(parse(&bytes).unwrap(), plan);
+        let executed = PruneRecord { stage: Stage::Executed, condemned: plan.condemned.clone().unlisted(), ..plan };
+        let bytes = to_bytes(&executed);
+        assert!(bytes.len() < 1024, "{}", bytes.len());
+        assert_eq!(parse(&bytes).unwrap().condemned.log, [part.unlisted()]);
+    }
+
+    #[test]
     fn records_that_cannot_be_right_are_refused() {
         let good = record(2);
         assert!(parse(&to_bytes(&good)).is_ok());
-        let spoilt: [fn(&mut PruneRecord); 6] = [
+        let spoilt: [fn(&mut PruneRecord); 10] = [
             |record| record.format = "recoup-prune/0".into(),
             |record| record.dropped.roots = record.condemned.roots.clone(),
             |record| record.writer = "\u{1b}[31m".into(),
@@ -101,6 +136,13 @@ mod tests {
                 record.confirmed = vec![Parent { id, sha256: Sha256([0; 32]) }; MAX_SNAPSHOTS + 1];
             },
             |record| record.condemned.snapshots = vec![record.condemned.snapshots[0].clone(); MAX_SNAPSHOTS + 1],
+            |record| record.condemned.log = vec![log(MAX_LOG_RUNS + 1)],
+            |record| {
+                let of = |timeline| CondemnedLog { history: HistoryId { system: 7, timeline }, ..log(1) };
+                record.condemned.log = (1..=MAX_LOG_PARTS as u32 + 1).map(of).collect();
+            },
+            |record| record.condemned.log = vec![CondemnedLog { segment_bytes: 3 << 20, ..log(1) }],
+            |record| record.condemned.log = vec![log(1), CondemnedLog { files: 2, ..log(2) }],
         ];
         for spoil in spoilt {
             let mut bad = good.clone();

@@ -5,12 +5,14 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
+    log::unsafe_part,
     prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
+        log::{LogFile, LogRange},
         policy::{Copies, is_durable},
         prune::CondemnedSet,
     },
@@ -201,12 +203,15 @@ impl Repository {
         }))
         .await;
         let prunes = self.read_prunes(source, &listings).await;
+        let mut tombstones = prunes.tombstones();
+        let names = listings.iter().flat_map(|listing| listing.objects.keys());
+        tombstones.logs.spare_beyond(names.filter_map(|name| layout::log_name_of(name)));
         let mut catalogue = Catalogue {
             source: source.clone(),
             listings,
             snapshots: BTreeMap::new(),
             spoilt: BTreeMap::new(),
-            tombstones: prunes.tombstones(),
+            tombstones,
             deleted: prunes.deleted(),
             prunes,
             refused: Vec::new(),
@@ -380,13 +385,35 @@ impl Catalogue {
             return;
         }
         let tombstones = &self.tombstones;
-        let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
+        let part = |committed: &Committed| {
+            tombstones.used_by(&committed.inventory).or_else(|| self.deleted_log_of(&committed.inventory))
+        };
         let spoilt: BTreeMap<SnapshotId, String> =
             self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
         for (id, part) in spoilt {
             let committed = self.snapshots.remove(&id).expect("it was just looked at");
             self.spoilt.insert(id, (committed, part));
         }
+    }
+
+    /// What of a snapshot's own part of the log an executed plan has deleted, if anything. A store that does not answer
+    /// may have what others lack: then nothing is said to be gone.
+    fn deleted_log_of(&self, inventory: &Inventory) -> Option<String> {
+        let range = inventory.log.as_ref().filter(|range| self.tombstones.logs.may_have(range))?;
+        if self.ready().count() < self.listings.len() {
+            return None;
+        }
+        let file = self.lacking_of_log(range)?;
+        Some(format!("{file} of the log"))
+    }
+
+    /// The first file of a snapshot's own part of the log of which no store that answers shows a copy that was not
+    /// pruned.
+    pub fn lacking_of_log(&self, range: &LogRange) -> Option<LogFile> {
+        let folder = layout::log_folder(range.history);
+        let names = self.listings.iter().flat_map(|listing| listing.objects.keys().map(String::as_str));
+        let names = names.filter(|name| name.starts_with(&folder));
+        unsafe_part(range, &self.tombstones.logs, names)
     }
 
     /// When a snapshot was pruned, if it was.

@@ -5,15 +5,15 @@
 
 use super::{
     Repository,
-    catalogue::{Needed, Refusal, StoreListing},
+    catalogue::{Catalogue, Needed, Refusal},
     fetch::{Detours, NowhereIntact, problem_of},
-    head::{self, StoreStatus},
-    layout,
+    head, layout,
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SourceName},
-        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRecord, LogRecordId, forks},
+        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRange, LogRecord, LogRecordId, forks},
+        prune::CondemnedLogs,
         result::Problem,
     },
     format::{self, log as log_format, signature, signers},
@@ -160,6 +160,49 @@ pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFi
     names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
+/// The stores, by position, that hold each file of a snapshot's own part of the log, from where its copy began to where
+/// it ended: as one of the read records says, of the right size, as far as is known not damaged, and not pruned where
+/// only that store lags. Without it no restore begins.
+pub fn holders_of(
+    catalogue: &Catalogue,
+    range: &LogRange,
+    survey: &LogSurvey,
+    is_damaged: impl Fn(usize, &str) -> bool,
+) -> BTreeMap<LogFile, BTreeSet<usize>> {
+    let mut holders: BTreeMap<LogFile, BTreeSet<usize>> =
+        range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
+    let gone = &catalogue.tombstones.logs;
+    let of_history = survey.records.iter().filter(|(id, _)| id.history == range.history);
+    for (id, HeldLog { signed, stores }) in of_history {
+        let record_name = layout::log_record(*id);
+        for entry in signed.record.files.iter().filter(|entry| !gone.has(id.history, entry.file, id.run)) {
+            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
+            let name = layout::log_file(id.history, entry.file, id.run);
+            let is_right = |at: &&usize| {
+                catalogue.listings[**at].objects.get(&name) == Some(&entry.size)
+                    && !refused.contains(&(*id, **at))
+                    && ![&name, &record_name].iter().any(|name| is_damaged(**at, name))
+            };
+            of_file.extend(stores.iter().filter(is_right));
+        }
+    }
+    holders
+}
+
+/// The first file of a snapshot's own part of a log of which these names show no copy but such as are condemned.
+pub fn unsafe_part<'a>(
+    range: &LogRange,
+    condemned: &CondemnedLogs,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<LogFile> {
+    // A record stays with any file that it names.
+    let is_safe =
+        |(file, id): &(LogFile, LogRecordId)| id.history == range.history && !condemned.has(id.history, *file, id.run);
+    let safe: BTreeSet<LogFile> = committed(names).into_iter().filter(is_safe).map(|(file, _)| file).collect();
+    range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))
+}
+
 impl Repository {
     /// Lists the log of a source, or one history of it, on one store that must hold this repository.
     pub async fn log_names_on(
@@ -188,15 +231,30 @@ impl Repository {
         Ok(found.into_iter().filter_map(relative).collect())
     }
 
-    /// Reads every record that the listings show.
-    pub async fn survey_log(&self, source: &SourceName, listings: &[StoreListing]) -> LogSurvey {
+    /// Reads every record that the listings show. What executed plans have deleted all files of is not there, wherever
+    /// it still lies.
+    pub async fn survey_log(&self, catalogue: &Catalogue) -> LogSurvey {
+        let mut survey = self.survey_all_log(catalogue).await;
+        let gone = &catalogue.tombstones.logs;
+        let is_read: BTreeSet<LogRecordId> = survey.records.keys().copied().collect();
+        survey.records.retain(|_, held| !gone.has_record(&held.signed.record));
+        // Of what cannot be read only the name tells; with a good one elsewhere it shares that one's lot.
+        survey.refused.retain(|RefusedLog { id, .. }| match is_read.contains(id) {
+            true => survey.records.contains_key(id),
+            false => !gone.has(id.history, id.first, id.run),
+        });
+        survey
+    }
+
+    /// The same with what still lies there of what was deleted.
+    pub async fn survey_all_log(&self, catalogue: &Catalogue) -> LogSurvey {
         let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
-        for (at, listing) in listings.iter().enumerate().filter(|(_, of)| of.status == StoreStatus::Ready) {
-            for id in listing.objects.keys().filter_map(|name| layout::log_record_of(name)) {
+        for at in catalogue.ready() {
+            for id in catalogue.listings[at].objects.keys().filter_map(|name| layout::log_record_of(name)) {
                 holders.entry(id).or_default().insert(at);
             }
         }
-        self.read_log_records(source, holders).await
+        self.read_log_records(&catalogue.source, holders).await
     }
 
     /// Reads records, each from the first of its stores that has it right.

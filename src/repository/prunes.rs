@@ -20,6 +20,10 @@ use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Semaphore;
 
+mod lists;
+
+pub use lists::complete;
+
 /// How many plans are read at once.
 const CONCURRENT_READS: usize = 16;
 /// How many records may be in memory while they are checked: each may be large.
@@ -28,7 +32,7 @@ const LARGE_READS: usize = 2;
 /// A record that a trusted signer signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedPrune {
-    /// What it says.
+    /// What it says; of an executed plan together with what the plan lists, where that is of use.
     pub record: PruneRecord,
     /// The exact bytes.
     pub bytes: Bytes,
@@ -180,7 +184,12 @@ impl Repository {
         }
         let [mut planned, executed] = holders;
         let mut prunes = Prunes::default();
-        for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
+        let mut shown = None;
+        for (plan, mut found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
+            if found.iter().any(|signed| lists::is_unlisted(&signed.record)) {
+                let shown = shown.get_or_insert_with(|| lists::Shown::of(listings));
+                prunes.refused.extend(self.complete_records(source, (plan, &mut found), shown, &planned).await);
+            }
             let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
             let others = listings
                 .iter()
@@ -362,7 +371,13 @@ impl Repository {
                 }
                 match self.read_prune(store, source, plan, stage).await {
                     Ok(signed) => {
-                        found.push(signed.record);
+                        let mut record = signed.record;
+                        if lists::is_unlisted(&record) && !self.complete_record(source, &mut record).await {
+                            return Err(format!(
+                                "prune plan {plan} is executed there, and no store lists what it deletes"
+                            ));
+                        }
+                        found.push(record);
                         break;
                     }
                     Err(Refusal::Untrusted(_) | Refusal::Damaged(_)) => {}

@@ -90,6 +90,14 @@ impl Way<'_> {
         Ok(stored)
     }
 
+    /// Whether every store answers and none shows a file that was durable once: then a prune has taken it away.
+    pub(super) async fn is_pruned(&self, history: HistoryId, file: LogFile) -> bool {
+        let stores = &self.host.repository.stores;
+        let all = stores.iter().map(|store| store.name().to_owned()).collect();
+        let names = self.names(Some(history), &all).await;
+        names.answered() == stores.len() && names.files().iter().all(|(_, shown, _)| *shown != file)
+    }
+
     /// The system whose snapshots this host has taken, where no log says whose it is.
     pub(super) fn system_of_snapshots(&self) -> Option<u64> {
         let directory = self.host.source_state_dir(self.source);

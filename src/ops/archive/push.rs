@@ -68,13 +68,17 @@ pub(super) async fn push_with(
     let sealing = sealing(host);
     let content = segment::read(&request.path, file)?;
     let header = content.header()?;
-    if let Some(noted) = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system) {
-        return match noted.tag == content.tag(&sealing.tagger)? {
-            true => Ok(Pushed::default()),
-            false => Err(other_content(&request.source, file, "this host")),
-        };
-    }
     let way = Way { host, source: &request.source, copies: &request.copies };
+    if let Some(noted) = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system) {
+        if noted.tag == content.tag(&sealing.tagger)? {
+            return Ok(Pushed::default());
+        }
+        // A server that was set back writes again what a prune has taken away: that is in nobody's way.
+        if !way.is_pruned(HistoryId { system: header.system, timeline: file.timeline() }, file).await {
+            return Err(other_content(&request.source, file, "this host"));
+        }
+        kept.state.acknowledged.remove(&file);
+    }
     Pushing { request, way, file, header, sealing, beside }.run(&mut kept, content).await
 }
 

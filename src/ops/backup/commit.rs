@@ -10,10 +10,10 @@ use crate::{
         id::SourceName,
         inventory::{Inventory, Parent},
         policy::{Copies, is_durable},
-        prune::{CondemnedSet, PruneRecord},
+        prune::{CondemnedSet, LogBound, PruneRecord},
     },
     format::{seal::SealedObject, signature},
-    repository::layout,
+    repository::{layout, log::unsafe_part},
     stores::Store,
     world::Stopwatch,
 };
@@ -59,7 +59,7 @@ impl CommitOutcome {
         let verdicts = join_all(counted.map(|(at, store)| async move {
             let unknown = host.repository.unknown_prunes(at, &protected.name, seen).await;
             let verdict = match unknown {
-                Ok(records) => condemned_by(inventory, avoided, &records).map(|why| (why, true)),
+                Ok(records) => heed(host, at, inventory, avoided, &records).await,
                 Err(why) => Some((format!("its prune plans cannot be read: {why}"), false)),
             };
             (store.name().to_owned(), verdict)
@@ -78,18 +78,44 @@ impl CommitOutcome {
     }
 }
 
-/// Why a snapshot must not be acknowledged, if so.
-fn condemned_by(inventory: &Inventory, avoided: &CondemnedSet, records: &[PruneRecord]) -> Option<String> {
-    let why = |part: String| format!("a prune plan condemns {part}, which the snapshot uses");
-    if let Some(part) = avoided.used_by(inventory) {
-        return Some(why(part));
-    }
+/// Why a snapshot must not be acknowledged on a store, if so, and whether a plan is why.
+async fn heed(
+    host: &Host,
+    store: usize,
+    inventory: &Inventory,
+    avoided: &CondemnedSet,
+    records: &[PruneRecord],
+) -> Option<(String, bool)> {
+    let why = |part: String| (format!("a prune plan condemns {part}, which the snapshot uses"), true);
     let mut unknown = CondemnedSet::default();
     for record in records {
         unknown.add(&record.condemned);
         unknown.add(&record.dropped);
     }
-    unknown.used_by(inventory).map(why)
+    if let Some(part) = [avoided, &unknown].into_iter().find_map(|set| set.used_by(inventory)) {
+        return Some(why(part));
+    }
+    // What it needs of the log is newer than anything that a plan condemns; but for a standby that lags behind, or a
+    // server that was set back.
+    let range = inventory.log.as_ref()?;
+    // A plan that came meanwhile may have been looked at for the last time before this was committed: then it takes
+    // what leads on from here, though not what lies here. What was there before the run is in order: no plan leaves a
+    // hole behind what it leaves.
+    if let Some(reach) = unknown.logs.beyond_start(range) {
+        let until = if reach < LogBound::EVERYWHERE { format!(" before {reach}") } else { String::new() };
+        return Some(why(format!("the log of {}{until}", range.history.system)));
+    }
+    if !avoided.logs.may_have(range) && !unknown.logs.may_have(range) {
+        return None;
+    }
+    unknown.logs.extend(avoided.logs.clone());
+    match host.repository.list_log_on(store, &inventory.source, Some(range.history)).await {
+        Ok(names) => {
+            let condemned = unsafe_part(range, &unknown.logs, names.keys().map(String::as_str));
+            condemned.map(|file| why(format!("{file} of the log")))
+        }
+        Err(error) => Some((format!("its log cannot be listed: {error}"), false)),
+    }
 }
 
 impl Commit {

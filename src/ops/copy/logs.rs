@@ -25,8 +25,13 @@ impl Copying<'_> {
         damaged: &BTreeSet<(usize, Needed)>,
     ) {
         let mut complete = true;
+        let condemned = catalogue.prunes.condemned().logs;
         for held in survey.records.values() {
             let committed = held.stores.contains(&store);
+            // What goes soon is mended where it is, and brought nowhere else.
+            if !committed && condemned.has_record(&held.signed.record) {
+                continue;
+            }
             complete &= self.level_record(catalogue, held, store, damaged).await || committed;
         }
         if complete {

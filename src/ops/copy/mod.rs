@@ -102,7 +102,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             }
         }
         copy.note_snapshots(&catalogue);
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first: a store that has one is never brought what it names.
             copy.carry_prunes(&catalogue, store).await;

@@ -11,6 +11,7 @@ use crate::{
         Repository,
         catalogue::{Catalogue, Refusal},
         layout,
+        prunes::RefusedPrune,
         vouch::{VouchSurvey, Vouched},
     },
 };
@@ -84,6 +85,12 @@ pub(super) fn of_source(catalogue: &Catalogue, except: &BTreeSet<SnapshotId>) ->
         catalogue.prunes.refused.iter().filter(|refused| is_unread(&refused.why) && !known.contains(&refused.plan));
     let plans = plans.map(|refused| format!("prune plan {} on store {}: {}", refused.plan, refused.store, refused.why));
     nothing_but(&ids, snapshots.into_iter().chain(plans).collect())
+}
+
+/// The list of what an executed plan has deleted, which no store gave.
+pub(super) fn of_plan(refused: &[RefusedPrune]) -> Result<(), Failure> {
+    let unread = refused.iter().filter(|refused| is_unread(&refused.why));
+    nothing_of(unread.map(|of| format!("prune plan {} on store {}: {}", of.plan, of.store, of.why)).collect())
 }
 
 /// Records of the control log.

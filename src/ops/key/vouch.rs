@@ -20,7 +20,9 @@ use crate::{
     },
     ops::{evidence::verify::examine, host::Host, list::sources_and_silent_stores},
     repository::{
-        Repository, evidence, head, layout,
+        Repository,
+        catalogue::Catalogue,
+        evidence, head, layout,
         log::LogSurvey,
         prunes::{Prunes, SignedPrune},
         vouch,
@@ -173,11 +175,7 @@ fn gather_prunes(
     prunes: &Prunes,
     gathered: &mut Gathered,
 ) {
-    let principal = prune_format::principal(&repository.id);
-    let is_of_others = |signed: &SignedPrune| {
-        let text = std::str::from_utf8(&signed.signature).unwrap_or_default();
-        remaining.verify(&signed.bytes, text, signature::PRUNE, &principal).is_ok()
-    };
+    let is_of_others = |signed: &SignedPrune| is_of_others(repository, remaining, signed);
     for (plan, signed) in prunes.executed.iter().flat_map(|(plan, all)| all.iter().map(move |signed| (plan, signed))) {
         if !is_of_others(signed) {
             let name = layout::prune_object(*plan, Stage::Executed);
@@ -187,6 +185,36 @@ fn gather_prunes(
     for (plan, _) in prunes.pending.iter().filter(|(_, signed)| !is_of_others(signed)) {
         gathered.notes.push(format!("prune plan {plan} of {source} was not executed, and is not vouched for"));
     }
+}
+
+/// Which runs of a log an executed plan has deleted only the plan lists: it is as good as the record of its execution,
+/// and without it what still lies on a store that lagged looks as if nothing had deleted it.
+async fn gather_lists(
+    repository: &Repository,
+    remaining: &Signers,
+    catalogue: &Catalogue,
+    gathered: &mut Gathered,
+) -> Result<(), Failure> {
+    let names_log =
+        |signed: &SignedPrune| [&signed.record.condemned, &signed.record.dropped].iter().any(|of| !of.log.is_empty());
+    for plan in catalogue.prunes.executed.iter().filter(|(_, records)| records.iter().any(names_log)).map(|of| *of.0) {
+        let (found, refused) = repository.executed_plan(catalogue, plan).await;
+        if found.is_empty() {
+            unread::of_plan(&refused)?;
+        }
+        for signed in found.iter().filter(|signed| !is_of_others(repository, remaining, signed)) {
+            let name = layout::prune_object(plan, Stage::Planned);
+            gathered.add(format!("{}{name}", layout::source_folder(&catalogue.source)), signed.sha256);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a signer that stays has signed a record.
+fn is_of_others(repository: &Repository, remaining: &Signers, signed: &SignedPrune) -> bool {
+    let principal = prune_format::principal(&repository.id);
+    let text = std::str::from_utf8(&signed.signature).unwrap_or_default();
+    remaining.verify(&signed.bytes, text, signature::PRUNE, &principal).is_ok()
 }
 
 /// Records of a log are vouched for as whole objects, signature included.
@@ -255,7 +283,9 @@ pub(super) async fn gather(
             gathered.sources.entry(source.clone()).or_default().insert(*id);
         }
         gather_prunes(repository, &remaining, &source, &catalogue.prunes, &mut gathered);
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        gather_lists(repository, &remaining, &catalogue, &mut gathered).await?;
+        // What is left of the deleted on a store that lagged, too: a prune reads it before it finishes there.
+        let log = repository.survey_all_log(&catalogue).await;
         gather_log(repository, &remaining, &source, &log, &mut gathered);
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {

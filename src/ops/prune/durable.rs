@@ -16,7 +16,7 @@ use crate::{
         catalogue::{Catalogue, Committed, Needed, StoreListing},
         head::StoreStatus,
         layout,
-        log::{HeldLog, committed},
+        log::{committed, holders_of},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,11 @@ pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -
     let of = |(id, committed): (&SnapshotId, &Committed)| {
         let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
         let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
+        // It came too late for a plan that took its log, and was never acknowledged. It counts for nothing, even while
+        // a store is silent that may have what others lack.
+        let is_late =
+            |range: &LogRange| catalogue.tombstones.logs.may_have(range) && catalogue.lacking_of_log(range).is_some();
+        let durable = durable && !committed.inventory.log.as_ref().is_some_and(is_late);
         (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
     };
     catalogue.snapshots.iter().map(of).collect()
@@ -128,8 +133,7 @@ pub(super) fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
     known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
 }
 
-/// The stores that hold each file of a snapshot's own part of the log, from where its copy began to where it ended: as a
-/// record says that is believed, of the right size, and not known to be damaged. Without it no restore begins.
+/// The stores that hold each file of a snapshot's own part of the log, as far as is known.
 pub(super) async fn log_holders(
     repository: &Repository,
     known: &Known,
@@ -137,32 +141,18 @@ pub(super) async fn log_holders(
     range: Option<&LogRange>,
 ) -> LogHolders {
     let Some(range) = range else { return LogHolders::new() };
-    let mut holders: LogHolders = range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+    let needed: BTreeSet<LogFile> = range.needed().into_iter().collect();
     let folder = layout::log_folder(range.history);
     let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
     for at in catalogue.ready() {
         let names = catalogue.listings[at].objects.keys().map(String::as_str);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&folder)).collect();
-        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| holders.contains_key(file)) {
+        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| needed.contains(file)) {
             records.entry(id).or_default().insert(at);
         }
     }
     let survey = repository.read_log_records(&catalogue.source, records).await;
-    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
-    for (id, HeldLog { signed, stores }) in &survey.records {
-        let record_name = layout::log_record(*id);
-        for entry in &signed.record.files {
-            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
-            let name = layout::log_file(id.history, entry.file, id.run);
-            for at in stores.iter().filter(|at| !refused.contains(&(*id, **at))) {
-                let listing = &catalogue.listings[*at];
-                let is_right = listing.objects.get(&name) == Some(&entry.size)
-                    && ![&name, &record_name].iter().any(|name| is_damaged(known, &listing.store, name));
-                if is_right {
-                    of_file.insert(listing.store.clone());
-                }
-            }
-        }
-    }
-    holders
+    let is_damaged = |at: usize, name: &str| is_damaged(known, &catalogue.listings[at].store, name);
+    let holders = holders_of(catalogue, range, &survey, is_damaged);
+    holders.into_iter().map(|(file, stores)| (file, catalogue.names(&stores))).collect()
 }

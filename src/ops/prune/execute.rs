@@ -8,7 +8,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
+        prune::{Because, Condemned, CondemnedLog, CondemnedSet, PruneRecord, Stage},
         result::PrunedStore,
     },
     format::{
@@ -23,7 +23,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{Prunes, SignedPrune, deleted_by, holders},
+        prunes::{Prunes, SignedPrune, complete, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -49,6 +49,9 @@ pub(super) struct Pruning<'a> {
     pub(super) executed: Vec<RunId>,
     pub(super) pruned: BTreeSet<SnapshotId>,
     pub(super) dropped: BTreeSet<SnapshotId>,
+    /// What they deleted of the log, and what they kept of it after all.
+    pub(super) pruned_log: Vec<CondemnedLog>,
+    pub(super) dropped_log: Vec<CondemnedLog>,
     pub(super) warnings: BTreeSet<String>,
 }
 
@@ -128,7 +131,8 @@ impl Pruning<'_> {
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
         let look = gather::gather(self.host, self.protected, self.state, self.request).await?;
-        let (condemned, dropped) = self.judge(plan, &look);
+        let (mut condemned, mut dropped) = self.judge(plan, &look);
+        look.look_into_records(self.host, &mut condemned, &mut dropped).await;
         self.record_and_delete(plan, &look.catalogue, condemned, dropped).await
     }
 
@@ -152,6 +156,12 @@ impl Pruning<'_> {
         dropped: Condemned,
     ) -> Result<(), Failure> {
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        let mut judged = CondemnedSet::default();
+        judged.add(&condemned);
+        // Which runs of the log these are, the plan says, which stays.
+        let (condemned, dropped) = (condemned.unlisted(), dropped.unlisted());
+        self.pruned_log.extend(condemned.log.iter().cloned());
+        self.dropped_log.extend(dropped.log.iter().cloned());
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
@@ -166,13 +176,16 @@ impl Pruning<'_> {
         // Another host may have executed the same plan at this moment. Every store has one of the two records now, for
         // good, and what either of them drops stays.
         let (name, stores) = (&self.protected.name, (0..self.host.repository.stores.len()).collect());
-        let Some(records) = self.host.repository.executed_records(name, plan.record.plan, &stores).await else {
+        let Some(mut records) = self.host.repository.executed_records(name, plan.record.plan, &stores).await else {
             self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
             return Ok(());
         };
+        records.iter_mut().for_each(|signed| complete(&mut signed.record, &plan.record));
         let mut prunes = Prunes::default();
         prunes.executed.insert(plan.record.plan, records);
-        let tombstones = prunes.tombstones();
+        let mut tombstones = prunes.tombstones();
+        // Of the log nothing goes by the word of another host's record alone: it gets a look of its own first.
+        tombstones.logs = tombstones.logs.intersection(&judged.logs);
         self.pruned.extend(tombstones.snapshots());
         self.delete(catalogue, &tombstones).await;
         Ok(())
@@ -232,7 +245,20 @@ impl Pruning<'_> {
             }
         }
         let mut tombstones = CondemnedSet::default();
+        let executed = finished.iter().flat_map(|records| records.iter());
+        let parts = executed.flat_map(|of| of.record.condemned.log.iter().map(|part| (of.record.plan, part)));
+        let (plans, parts): (Vec<RunId>, Vec<&CondemnedLog>) = parts.unzip();
+        let stays = gathered.log_that_stays(self.host, &parts).await;
         finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
+        for (at, why) in stays {
+            tombstones.logs.spare(parts[at]);
+            if let Some(why) = why {
+                self.warnings.insert(format!(
+                    "plan {} is executed, and deletes files of log {} of {}, which stay where they still lie: {why}",
+                    plans[at], parts[at].history, self.protected.name
+                ));
+            }
+        }
         self.delete(catalogue, &tombstones).await;
     }
 
@@ -304,15 +330,23 @@ impl Pruning<'_> {
     }
 }
 
-/// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
-/// them. No store ever shows a committed inventory without what it uses.
+/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then
+/// packs and all that is with them, and the files of the log. No store ever shows a committed inventory without what it
+/// uses, nor a record of the log without the files that it commits.
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
+        let is_record = || layout::log_record_of(name).is_some();
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,
             (None, Some(_)) => 1,
-            (None, None) => 2,
+            (None, None) => {
+                if is_record() {
+                    1
+                } else {
+                    2
+                }
+            }
         };
         phases[phase].push((name.clone(), *size));
     }

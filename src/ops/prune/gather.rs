@@ -84,7 +84,7 @@ pub(super) async fn gather(
     let rule = Rule::of(&protected.policy);
     discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
-    let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
+    let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, because(&catalogue, committed)));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
     let was_confirmed = confirmed_before(&catalogue);
@@ -130,7 +130,9 @@ impl Gathered {
 
     /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
     pub(super) fn second_look(&self, plan: &Condemned, keep: &BTreeSet<SnapshotId>) -> (Condemned, Condemned) {
-        self.remains.spared(second_look(plan, &self.snapshots(), keep))
+        let (mut rest, mut dropped) = self.remains.spared(second_look(plan, &self.snapshots(), keep));
+        (rest.log, dropped.log) = self.look_at_log(&plan.log, &rest);
+        (rest, dropped)
     }
 
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
@@ -187,6 +189,15 @@ impl Gathered {
 pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, committed));
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
+}
+
+/// Why a snapshot goes that uses what was deleted. That its log was is told from what the stores show, so the second
+/// look is to find the same.
+fn because(catalogue: &Catalogue, committed: &Committed) -> Because {
+    match catalogue.tombstones.used_by(&committed.inventory) {
+        Some(_) => Because::UsesPruned,
+        None => Because::Retention,
+    }
 }
 
 /// The snapshots from the future that prune records say somebody has looked at, and that are still the same.

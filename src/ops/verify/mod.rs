@@ -144,7 +144,7 @@ pub async fn examine(
         let catalogue = repository.catalogue(&source).await;
         let known = request.known.get(&source).cloned().unwrap_or_default();
         let copies = request.copies.get(&source).cloned().unwrap_or_default();
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         let held = held::of(control, &source);
         let mut durable = once_durable(repository, &catalogue, &known, &copies);
         durable.extend(held.keys().filter(|id| catalogue.snapshots.contains_key(id)));
@@ -219,6 +219,7 @@ async fn examine_source(
     }
     examine_head(judged, examination);
     held::examine(judged, examination);
+    logs::examine_own(catalogue, judged.log, &wrong, examination);
     settle_losses(catalogue, &wrong, examination);
 }
 

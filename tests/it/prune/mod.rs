@@ -6,6 +6,7 @@ mod denied;
 mod emptied;
 mod future;
 mod junk;
+mod logs;
 mod noted;
 mod scale;
 mod schedules;

@@ -1,0 +1,436 @@
+//! What a plan condemns of a log: whole runs, each with a bound that it certainly does not reach beyond.
+//!
+//! A run is named by its id, so that a file of the same name that is stored later is none of it. The bound is what the
+//! second look is about: nothing at or behind it is deleted by the plan, whatever runs it names.
+
+use crate::core::{
+    id::RunId,
+    log::{HistoryId, LogFile, LogRange, LogRecord, Lsn, SegmentName, segment_bytes_are_valid},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most runs of a log that one plan condemns; the next run condemns the rest.
+pub const MAX_LOG_RUNS: usize = 200_000;
+/// The most parts that they are listed in.
+pub const MAX_LOG_PARTS: usize = 4_096;
+
+/// Which files of its runs a part condemns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogBound {
+    /// What lies wholly before a place; histories of timelines lie nowhere.
+    Before(Lsn),
+    /// Everything: no snapshot of the system is left.
+    Everything,
+}
+
+impl LogBound {
+    /// Behind every place: up to there goes what everything is condemned of.
+    pub const EVERYWHERE: Lsn = Lsn(u64::MAX);
+
+    /// Whether a file with segments of this size is within.
+    pub fn covers(&self, file: LogFile, segment_bytes: u64) -> bool {
+        match self {
+            LogBound::Before(at) => end_of(file, segment_bytes).is_some_and(|end| end <= *at),
+            LogBound::Everything => true,
+        }
+    }
+
+    /// Nothing at or behind this place is within.
+    fn reach(&self) -> Lsn {
+        match self {
+            LogBound::Before(at) => *at,
+            LogBound::Everything => LogBound::EVERYWHERE,
+        }
+    }
+}
+
+/// Where the segment begins that a file is of, or is a part of; `None` for the history of a timeline, and for a name
+/// that no segment of this size has.
+pub fn start_of(file: LogFile, segment_bytes: u64) -> Option<Lsn> {
+    let start = |name: SegmentName| name.start(segment_bytes);
+    match file {
+        LogFile::Segment(name) | LogFile::Partial(name) => start(name),
+        LogFile::BackupNote(name, _) | LogFile::Piece(name, _) => start(name),
+        LogFile::History(_) => None,
+    }
+}
+
+/// Where it ends.
+pub fn end_of(file: LogFile, segment_bytes: u64) -> Option<Lsn> {
+    start_of(file, segment_bytes)?.0.checked_add(segment_bytes).map(Lsn)
+}
+
+/// What is condemned of one history of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedLog {
+    /// The history.
+    pub history: HistoryId,
+    /// Bytes of its segments.
+    pub segment_bytes: u64,
+    /// Which files of the runs.
+    pub bound: LogBound,
+    /// How many files that are.
+    pub files: u64,
+    /// How many sealed bytes, on one store.
+    pub bytes: u64,
+    /// The runs, each with its record and all that this names. The record of an executed plan does not repeat what the
+    /// plan lists, and has none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub runs: Vec<RunId>,
+}
+
+/// What makes a part of a plan the same as one of the record of its execution.
+type PartKey = (HistoryId, u64, LogBound);
+
+impl CondemnedLog {
+    fn key(&self) -> PartKey {
+        (self.history, self.segment_bytes, self.bound)
+    }
+
+    /// The same without the list of its runs.
+    #[must_use]
+    pub fn unlisted(&self) -> Self {
+        CondemnedLog { runs: Vec::new(), ..self.clone() }
+    }
+
+    /// Why what a record condemns, and what it drops, cannot be right, if so.
+    pub fn contradiction(condemned: &[CondemnedLog], dropped: &[CondemnedLog]) -> Option<&'static str> {
+        let too_much = |parts: &[CondemnedLog]| {
+            parts.len() > MAX_LOG_PARTS || parts.iter().map(|part| part.runs.len()).sum::<usize>() > MAX_LOG_RUNS
+        };
+        let parts = || condemned.iter().chain(dropped);
+        // Which runs an executed part is about, only this tells: a twin would carry the other's past the second look.
+        let mut seen = BTreeSet::new();
+        if too_much(condemned) || too_much(dropped) {
+            Some("it condemns more of a log than any plan does")
+        } else if !parts().all(|part| segment_bytes_are_valid(part.segment_bytes)) {
+            Some("it condemns a log whose segments are of no size that segments have")
+        } else if !parts().all(|part| seen.insert(part.key())) {
+            Some("two of its parts are of one history, size and bound")
+        } else {
+            None
+        }
+    }
+}
+
+/// Fills in the runs that a record does not list itself, from the plan that it is about.
+pub fn list_runs(parts: &mut [CondemnedLog], plan: &[CondemnedLog]) {
+    for part in parts.iter_mut().filter(|part| part.runs.is_empty()) {
+        let same = plan.iter().filter(|planned| planned.key() == part.key());
+        part.runs = same.flat_map(|planned| planned.runs.iter().copied()).collect();
+    }
+}
+
+/// What some records condemn of the logs of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CondemnedLogs(BTreeMap<HistoryId, OfHistory>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct OfHistory {
+    /// By the size of segments and the bound: the runs.
+    parts: BTreeMap<(u64, LogBound), BTreeSet<RunId>>,
+    reach: Lsn,
+}
+
+impl OfHistory {
+    fn names(&self, run: RunId) -> bool {
+        self.parts.values().any(|runs| runs.contains(&run))
+    }
+
+    fn has(&self, file: LogFile, run: RunId) -> bool {
+        self.parts.iter().any(|((bytes, bound), runs)| bound.covers(file, *bytes) && runs.contains(&run))
+    }
+}
+
+impl CondemnedLogs {
+    pub(super) fn add(&mut self, parts: &[CondemnedLog]) {
+        for part in parts {
+            let of = self.0.entry(part.history).or_default();
+            of.reach = of.reach.max(part.bound.reach());
+            // The record of an executed plan may list none: then no store shows anything of them.
+            if !part.runs.is_empty() {
+                of.parts.entry((part.segment_bytes, part.bound)).or_default().extend(&part.runs);
+            }
+        }
+    }
+
+    /// Adds what another set condemns.
+    pub fn extend(&mut self, other: CondemnedLogs) {
+        for (history, other) in other.0 {
+            let of = self.0.entry(history).or_default();
+            of.reach = of.reach.max(other.reach);
+            for (bound, runs) in other.parts {
+                of.parts.entry(bound).or_default().extend(runs);
+            }
+        }
+    }
+
+    /// What both sets condemn.
+    #[must_use]
+    pub fn intersection(&self, other: &CondemnedLogs) -> CondemnedLogs {
+        let both = |(history, of): (&HistoryId, &OfHistory)| {
+            let others = other.0.get(history)?;
+            let common = |(bound, runs): (&(u64, LogBound), &BTreeSet<RunId>)| {
+                let runs: BTreeSet<RunId> = runs.intersection(others.parts.get(bound)?).copied().collect();
+                (!runs.is_empty()).then_some((*bound, runs))
+            };
+            let parts = of.parts.iter().filter_map(common).collect();
+            Some((*history, OfHistory { parts, reach: of.reach.min(others.reach) }))
+        };
+        CondemnedLogs(self.0.iter().filter_map(both).collect())
+    }
+
+    /// Takes the runs of a part out again.
+    pub fn spare(&mut self, part: &CondemnedLog) {
+        self.spare_runs(part.history, &part.runs.iter().copied().collect());
+    }
+
+    fn spare_runs(&mut self, history: HistoryId, spared: &BTreeSet<RunId>) {
+        for runs in self.0.get_mut(&history).into_iter().flat_map(|of| of.parts.values_mut()) {
+            runs.retain(|run| !spared.contains(run));
+        }
+    }
+
+    /// Takes the runs out again that have stored more than is condemned of them, as these files and records show: a run
+    /// goes as a whole, or it stays.
+    pub fn spare_beyond(&mut self, shown: impl Iterator<Item = (HistoryId, LogFile, RunId)>) {
+        let mut beyond: BTreeMap<HistoryId, BTreeSet<RunId>> = BTreeMap::new();
+        for (history, file, run) in shown {
+            if self.0.get(&history).is_some_and(|of| of.names(run) && !of.has(file, run)) {
+                beyond.entry(history).or_default().insert(run);
+            }
+        }
+        beyond.iter().for_each(|(history, runs)| self.spare_runs(*history, runs));
+    }
+
+    /// Whether a record is condemned: it goes with all files that it names, or it stays.
+    pub fn has_record(&self, record: &LogRecord) -> bool {
+        let of = self.0.get(&record.history);
+        let is_of_its_size =
+            |bytes: &u64, bound: &LogBound| *bytes == record.segment_bytes || matches!(bound, LogBound::Everything);
+        let has = |file: LogFile| {
+            let mut parts = of.into_iter().flat_map(|of| &of.parts);
+            parts.any(|((bytes, bound), runs)| {
+                is_of_its_size(bytes, bound) && bound.covers(file, *bytes) && runs.contains(&record.run)
+            })
+        };
+        record.files.iter().all(|entry| has(entry.file))
+    }
+
+    /// Whether a file that a run has stored is condemned. Of the record that is named after it this tells only with
+    /// [`CondemnedLogs::spare_beyond`].
+    pub fn has(&self, history: HistoryId, file: LogFile, run: RunId) -> bool {
+        self.0.get(&history).is_some_and(|of| of.has(file, run))
+    }
+
+    /// The same by the names of a history's folder and of an object in it.
+    pub(super) fn has_object(&self, folder: &str, object: &str) -> bool {
+        let named = || {
+            let of = self.0.get(&HistoryId::from_key(folder)?)?;
+            let name = object.strip_suffix(".age").or_else(|| object.strip_suffix(".json"))?;
+            let (file, run) = name.rsplit_once('-')?;
+            Some(of.has(LogFile::from_key(file)?, run.parse().ok()?))
+        };
+        !self.0.is_empty() && named().unwrap_or(false)
+    }
+
+    /// Whether a file of a snapshot's own part of the log may be condemned: whether one is, is for those to find out
+    /// who see which runs have stored it.
+    pub fn may_have(&self, range: &LogRange) -> bool {
+        self.0.get(&range.history).is_some_and(|of| of.reach > range.start)
+    }
+
+    /// Up to where something is condemned of any history of a snapshot's system, where that is beyond the place at
+    /// which the snapshot begins: what leads on from it may lie there, on whichever timeline.
+    pub fn beyond_start(&self, range: &LogRange) -> Option<Lsn> {
+        let of_system = self.0.iter().filter(|(history, _)| history.system == range.history.system);
+        of_system.map(|(_, of)| of.reach).max().filter(|reach| *reach > range.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(number: u8) -> RunId {
+        RunId::from_random([number; 16])
+    }
+
+    fn history(timeline: u32) -> HistoryId {
+        HistoryId { system: 7, timeline }
+    }
+
+    fn part(bound: LogBound, runs: &[u8]) -> CondemnedLog {
+        let runs = runs.iter().map(|number| run(*number)).collect();
+        CondemnedLog { history: history(1), segment_bytes: 1 << 20, bound, files: 1, bytes: 1, runs }
+    }
+
+    fn set(parts: &[CondemnedLog]) -> CondemnedLogs {
+        let mut set = CondemnedLogs::default();
+        set.add(parts);
+        set
+    }
+
+    const SEGMENT: &str = "000000010000000000000004";
+    const PARTIAL: &str = "000000010000000000000004.partial";
+    const NOTE: &str = "000000010000000000000004.00000028.backup";
+    const PIECE: &str = "000000010000000000000004.00000000-00000010.piece";
+    const HISTORY: &str = "00000002.history";
+
+    #[test]
+    fn nothing_beyond_its_bound_is_condemned() {
+        use LogBound::{Before, Everything};
+        let (end, within) = (Lsn(5 << 20), Lsn((5 << 20) - 1));
+        for (bound, covered) in [
+            (Before(end), &[SEGMENT, PARTIAL, NOTE, PIECE][..]),
+            (Before(within), &[]),
+            (Everything, &[SEGMENT, PARTIAL, NOTE, PIECE, HISTORY]),
+        ] {
+            let set = set(&[part(bound, &[1])]);
+            for name in [SEGMENT, PARTIAL, NOTE, PIECE, HISTORY] {
+                let file: LogFile = name.parse().unwrap();
+                assert_eq!(set.has(history(1), file, run(1)), covered.contains(&name), "{bound:?}: {name}");
+                assert!(!set.has(history(1), file, run(2)), "of another run: {name}");
+                assert!(!set.has(history(2), file, run(1)), "of another history: {name}");
+            }
+        }
+        // With segments of 16 MiB it lies elsewhere, and a name that they cannot have nowhere.
+        let larger = CondemnedLog { segment_bytes: 16 << 20, ..part(Before(end), &[1]) };
+        assert!(!set(&[larger]).has(history(1), SEGMENT.parse().unwrap(), run(1)));
+        assert_eq!(end_of("0000000100000000000001FF".parse().unwrap(), 16 << 20), None);
+        assert_eq!(end_of("00000001FFFFFFFF00000FFF".parse().unwrap(), 1 << 20), None);
+    }
+
+    #[test]
+    fn names_of_objects() {
+        let condemned = set(&[part(LogBound::Before(Lsn(5 << 20)), &[1])]);
+        let (run, other) = (run(1), run(2));
+        for (folder, object, expected) in [
+            ("7-00000001", format!("000000010000000000000004-{run}.age"), true),
+            ("7-00000001", format!("000000010000000000000004-{run}.json"), true),
+            ("7-00000001", format!("000000010000000000000004.00000000-00000010.piece-{run}.json"), true),
+            ("7-00000001", format!("000000010000000000000005-{run}.age"), false),
+            ("7-00000001", format!("000000010000000000000004-{other}.age"), false),
+            ("7-00000001", format!("000000010000000000000004-{run}"), false),
+            ("7-00000001", format!("00000002.history-{run}.age"), false),
+            ("7-00000002", format!("000000010000000000000004-{run}.age"), false),
+            ("07-00000001", format!("000000010000000000000004-{run}.age"), false),
+            ("7-00000001", format!("../../x/000000010000000000000004-{run}.age"), false),
+        ] {
+            assert_eq!(condemned.has_object(folder, &object), expected, "{folder}/{object}");
+        }
+    }
+
+    #[test]
+    fn which_snapshots_have_to_look_closer() {
+        let range = |start: u64| LogRange {
+            history: history(1),
+            segment_bytes: 1 << 20,
+            start: Lsn(start),
+            stop: Lsn(start + 5),
+            stopped_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+            next_transaction: None,
+        };
+        let bounded = |bound| set(&[part(bound, &[1])]);
+        assert!(bounded(LogBound::Before(Lsn(100))).may_have(&range(99)));
+        assert!(!bounded(LogBound::Before(Lsn(100))).may_have(&range(100)));
+        assert!(bounded(LogBound::Everything).may_have(&range(1 << 60)));
+        let elsewhere = LogRange { history: history(2), ..range(10) };
+        assert!(!bounded(LogBound::Everything).may_have(&elsewhere));
+        // What leads on from it may be on any timeline of the system.
+        assert_eq!(bounded(LogBound::Before(Lsn(100))).beyond_start(&elsewhere), Some(Lsn(100)));
+        assert_eq!(bounded(LogBound::Before(Lsn(10))).beyond_start(&elsewhere), None);
+        let other_system = LogRange { history: HistoryId { system: 8, timeline: 1 }, ..range(10) };
+        assert_eq!(bounded(LogBound::Everything).beyond_start(&other_system), None);
+    }
+
+    #[test]
+    fn only_what_both_of_two_records_condemn_counts() {
+        let (before, all) = (LogBound::Before(Lsn(1 << 30)), LogBound::Everything);
+        let one = set(&[part(before, &[1, 2]), part(all, &[3])]);
+        let other = set(&[part(before, &[2, 3])]);
+        let segment: LogFile = SEGMENT.parse().unwrap();
+        let both = one.intersection(&other);
+        let has = |number| both.has(history(1), segment, run(number));
+        assert_eq!([has(1), has(2), has(3)], [false, true, false]);
+        assert!(!both.has(history(1), PIECE.parse().unwrap(), run(3)));
+        assert_eq!(both, other.intersection(&one));
+        let mut either = one.clone();
+        either.extend(other.clone());
+        assert_eq!((either.intersection(&one), either.intersection(&other)), (one.clone(), other));
+        either.spare(&part(before, &[2]));
+        assert!(either.has(history(1), segment, run(1)) && !either.has(history(1), segment, run(2)));
+    }
+
+    #[test]
+    fn a_run_goes_as_a_whole_or_stays() {
+        let before = LogBound::Before(Lsn(5 << 20));
+        let file = |name: &str| -> LogFile { name.parse().unwrap() };
+        let (within, beyond) = (file(SEGMENT), file("000000010000000000000005"));
+        let mut condemned = set(&[part(before, &[1, 2, 3])]);
+        let shown = [(1, within), (2, within), (2, beyond), (3, file(HISTORY)), (4, beyond)];
+        condemned.spare_beyond(shown.into_iter().map(|(number, file)| (history(1), file, run(number))));
+        let has = |number| condemned.has(history(1), within, run(number));
+        assert_eq!([has(1), has(2), has(3)], [true, false, false]);
+        let object = |number| format!("{}-{}.json", within.key(), run(number));
+        assert!(condemned.has_object("7-00000001", &object(1)) && !condemned.has_object("7-00000001", &object(2)));
+    }
+
+    #[test]
+    fn a_record_goes_with_all_that_it_names() {
+        let condemned = set(&[part(LogBound::Before(Lsn(5 << 20)), &[1])]);
+        let entry = |name: &str| crate::core::log::LogEntry {
+            file: name.parse().unwrap(),
+            bytes_raw: 1,
+            size: 1,
+            sha256: crate::core::id::Sha256([0; 32]),
+            content_tag: None,
+            facts: crate::core::log::LogFacts::default(),
+        };
+        let record = |names: &[&str]| LogRecord {
+            format: crate::core::log::FORMAT.into(),
+            repository: run(9),
+            source: "ledger".parse().unwrap(),
+            history: history(1),
+            segment_bytes: 1 << 20,
+            run: run(1),
+            writer: "x".into(),
+            created_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+            recipients: Vec::new(),
+            files: names.iter().map(|name| entry(name)).collect(),
+        };
+        assert!(condemned.has_record(&record(&["000000010000000000000003", SEGMENT])));
+        assert!(!condemned.has_record(&record(&[SEGMENT, "000000010000000000000005"])));
+        // Where its segments are larger than the plan says, they lie elsewhere.
+        let larger = LogRecord { segment_bytes: 16 << 20, ..record(&[SEGMENT]) };
+        assert!(!condemned.has_record(&larger));
+    }
+
+    #[test]
+    fn parts_that_cannot_be_told_apart_are_refused() {
+        let bound = LogBound::Before(Lsn(5 << 20));
+        let (one, twin) = (part(bound, &[1]), part(bound, &[2]));
+        let larger = CondemnedLog { segment_bytes: 2 << 20, ..twin.clone() };
+        let elsewhere = CondemnedLog { history: history(2), ..twin.clone() };
+        let further = part(LogBound::Before(Lsn(6 << 20)), &[2]);
+        let all = [one.clone(), larger, elsewhere, further];
+        assert_eq!(CondemnedLog::contradiction(&all, &[]), None);
+        assert!(CondemnedLog::contradiction(&[one.clone(), twin.clone()], &[]).is_some());
+        // One that went and was dropped, too.
+        assert!(CondemnedLog::contradiction(&[one.unlisted()], &[twin.unlisted()]).is_some());
+    }
+
+    #[test]
+    fn an_executed_record_takes_its_lists_from_the_plan() {
+        let bound = LogBound::Before(Lsn(100));
+        let plan = [part(bound, &[1, 2]), part(LogBound::Everything, &[3])];
+        let mut executed = [plan[0].unlisted()];
+        list_runs(&mut executed, &plan);
+        assert_eq!(executed[0], plan[0]);
+        let mut other = [part(LogBound::Before(Lsn(101)), &[])];
+        list_runs(&mut other, &plan);
+        assert_eq!(other[0].runs, Vec::new(), "nothing else is taken for it");
+    }
+}
