@@ -141,6 +141,9 @@ pub struct PruneRecord {
     pub condemned: Condemned,
     /// What an executed plan had condemned and did not delete, because it is in use, held, or kept again.
     pub dropped: Condemned,
+    /// Of an executed plan that names files of a log: SHA-256 of the plan, which alone lists their runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plan_sha256: Option<Sha256>,
     /// Runs that nothing committed used when the plan was made; a later plan may condemn them.
     pub orphans_seen: Vec<RunId>,
     /// Every writer of the source, as it stood then.
@@ -151,6 +154,11 @@ pub struct PruneRecord {
 }
 
 impl PruneRecord {
+    /// Whether it names files of a log.
+    pub fn names_log(&self) -> bool {
+        !self.condemned.log.is_empty() || !self.dropped.log.is_empty()
+    }
+
     /// Why the record cannot be what it claims to be, if so. Its signature is another matter.
     pub fn contradiction(&self) -> Option<&'static str> {
         let is_plain = |text: &str| {
@@ -166,6 +174,8 @@ impl PruneRecord {
             Some("it confirms more snapshots than any record does")
         } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
             Some("it is a plan and drops something already")
+        } else if self.stage == Stage::Executed && self.names_log() && self.plan_sha256.is_none() {
+            Some("it deletes files of a log and does not say which plan lists them")
         } else if let Some(why) = CondemnedLog::contradiction(&self.condemned.log, &self.dropped.log) {
             Some(why)
         } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {

@@ -78,6 +78,7 @@ mod tests {
             keep_last: None,
             condemned,
             dropped: Condemned::default(),
+            plan_sha256: None,
             orphans_seen: vec![run(9)],
             writers_seen: Vec::new(),
             confirmed: Vec::new(),
@@ -88,7 +89,7 @@ mod tests {
         CondemnedLog {
             history: "7301234567890123456-00000001".parse().unwrap(),
             segment_bytes: 16 << 20,
-            bound: LogBound::Everything,
+            bound: LogBound::Everything(Lsn(1 << 30)),
             files: 1,
             bytes: 1,
             runs: vec![RunId::from_random([9; 16]); runs],
@@ -116,7 +117,11 @@ mod tests {
         let bytes = to_bytes(&plan);
         assert!(bytes.len() < 4 * 1024 * 1024, "{}", bytes.len());
         assert_eq!(parse(&bytes).unwrap(), plan);
-        let executed = PruneRecord { stage: Stage::Executed, condemned: plan.condemned.clone().unlisted(), ..plan };
+        let condemned = plan.condemned.clone().unlisted();
+        let executed =
+            PruneRecord { stage: Stage::Executed, condemned, plan_sha256: Some(crate::format::sha256(&bytes)), ..plan };
+        let unbound = PruneRecord { plan_sha256: None, ..executed.clone() };
+        assert!(parse(&to_bytes(&unbound)).is_err(), "nothing tells which runs it deletes");
         let bytes = to_bytes(&executed);
         assert!(bytes.len() < 1024, "{}", bytes.len());
         assert_eq!(parse(&bytes).unwrap().condemned.log, [part.unlisted()]);

@@ -5,14 +5,14 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
-    log::unsafe_part,
+    log::committed,
     prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
-        log::{LogFile, LogRange},
+        log::{LogFile, LogRecordId},
         policy::{Copies, is_durable},
         prune::CondemnedSet,
     },
@@ -203,15 +203,12 @@ impl Repository {
         }))
         .await;
         let prunes = self.read_prunes(source, &listings).await;
-        let mut tombstones = prunes.tombstones();
-        let names = listings.iter().flat_map(|listing| listing.objects.keys());
-        tombstones.logs.spare_beyond(names.filter_map(|name| layout::log_name_of(name)));
         let mut catalogue = Catalogue {
             source: source.clone(),
             listings,
             snapshots: BTreeMap::new(),
             spoilt: BTreeMap::new(),
-            tombstones,
+            tombstones: prunes.tombstones(),
             deleted: prunes.deleted(),
             prunes,
             refused: Vec::new(),
@@ -396,24 +393,22 @@ impl Catalogue {
         }
     }
 
-    /// What of a snapshot's own part of the log an executed plan has deleted, if anything. A store that does not answer
-    /// may have what others lack: then nothing is said to be gone.
+    /// What of a snapshot's own part of the log an executed plan has deleted, if anything: the first file of it of which no
+    /// store shows a copy that was not pruned. A store that does not answer may have what others lack: then nothing is
+    /// said to be gone.
     fn deleted_log_of(&self, inventory: &Inventory) -> Option<String> {
-        let range = inventory.log.as_ref().filter(|range| self.tombstones.logs.may_have(range))?;
+        let range = inventory.log.as_ref().filter(|range| self.tombstones.logs.reach(range).is_some())?;
         if self.ready().count() < self.listings.len() {
             return None;
         }
-        let file = self.lacking_of_log(range)?;
-        Some(format!("{file} of the log"))
-    }
-
-    /// The first file of a snapshot's own part of the log of which no store that answers shows a copy that was not
-    /// pruned.
-    pub fn lacking_of_log(&self, range: &LogRange) -> Option<LogFile> {
         let folder = layout::log_folder(range.history);
         let names = self.listings.iter().flat_map(|listing| listing.objects.keys().map(String::as_str));
-        let names = names.filter(|name| name.starts_with(&folder));
-        unsafe_part(range, &self.tombstones.logs, names)
+        let shown = committed(names.filter(|name| name.starts_with(&folder)));
+        let gone = &self.tombstones.logs;
+        let is_safe = |(file, id): &(LogFile, LogRecordId)| !gone.has(id.history, *file, id.run);
+        let safe: BTreeSet<LogFile> = shown.into_iter().filter(is_safe).map(|(file, _)| file).collect();
+        let file = range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))?;
+        Some(format!("{file} of the log"))
     }
 
     /// When a snapshot was pruned, if it was.

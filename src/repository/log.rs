@@ -12,7 +12,9 @@ use super::{
 use crate::{
     core::{
         id::{RunId, Sha256, SourceName},
-        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRange, LogRecord, LogRecordId, forks},
+        log::{
+            HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRange, LogRecord, LogRecordId, Lsn, SegmentName, forks,
+        },
         prune::CondemnedLogs,
         result::Problem,
     },
@@ -160,47 +162,89 @@ pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFi
     names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
-/// The stores, by position, that hold each file of a snapshot's own part of the log, from where its copy began to where
-/// it ended: as one of the read records says, of the right size, as far as is known not damaged, and not pruned where
-/// only that store lags. Without it no restore begins.
+/// Which files of its log a snapshot needs on a store, or on all of them together: its own part, without which no restore
+/// begins, and, where a prune has taken or takes something that lies behind where it begins, what leads on up to there.
+#[derive(Clone, Copy, Debug)]
+pub struct NeededLog<'r> {
+    range: &'r LogRange,
+    until: Lsn,
+}
+
+impl<'r> NeededLog<'r> {
+    /// The snapshot's own part.
+    pub fn own(range: &'r LogRange) -> Self {
+        NeededLog { range, until: Lsn(0) }
+    }
+
+    /// The same, with what leads on from it up to where something is condemned.
+    ///
+    /// A plan leaves no hole behind a snapshot that it has seen. Whoever begins before its bound has not been seen: what
+    /// leads on may be gone, though a server has archived again what lies where the snapshot begins.
+    pub fn beside(range: &'r LogRange, condemned: &CondemnedLogs) -> Self {
+        NeededLog { range, until: condemned.reach(range).unwrap_or_default() }
+    }
+
+    /// The history that they are of.
+    pub fn history(&self) -> HistoryId {
+        self.range.history
+    }
+
+    /// Whether it needs a file.
+    pub fn has(&self, file: LogFile) -> bool {
+        let (range, is_of_range) = (self.range, |name: SegmentName| name.timeline == self.range.history.timeline);
+        match file {
+            LogFile::Segment(name) if is_of_range(name) => {
+                name.number(range.segment_bytes).is_some_and(|number| range.numbers_until(self.until).contains(&number))
+            }
+            LogFile::History(_) => range.timeline_history() == Some(file),
+            _ => false,
+        }
+    }
+
+    /// Its files, in order. There may be very many where somebody says so: whoever finds one missing looks no further.
+    pub fn files(&self) -> impl Iterator<Item = LogFile> + use<'r> {
+        let (range, numbers) = (self.range, self.range.numbers_until(self.until));
+        range.timeline_history().into_iter().chain(numbers.map(move |number| LogFile::Segment(range.segment(number))))
+    }
+}
+
+/// The stores, by position, that hold each file that a snapshot needs of the log: as one of the read records says, of
+/// the right size, as far as is known not damaged, and not pruned where only that store lags. Behind the snapshot's own
+/// part, what comes after the first file that no store holds is not looked at.
 pub fn holders_of(
     catalogue: &Catalogue,
-    range: &LogRange,
+    needed: NeededLog<'_>,
     survey: &LogSurvey,
     is_damaged: impl Fn(usize, &str) -> bool,
 ) -> BTreeMap<LogFile, BTreeSet<usize>> {
-    let mut holders: BTreeMap<LogFile, BTreeSet<usize>> =
-        range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
+    let mut held: BTreeMap<LogFile, BTreeSet<usize>> = BTreeMap::new();
     let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
     let gone = &catalogue.tombstones.logs;
-    let of_history = survey.records.iter().filter(|(id, _)| id.history == range.history);
+    let of_history = survey.records.iter().filter(|(id, _)| id.history == needed.range.history);
     for (id, HeldLog { signed, stores }) in of_history {
         let record_name = layout::log_record(*id);
-        for entry in signed.record.files.iter().filter(|entry| !gone.has(id.history, entry.file, id.run)) {
-            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
+        let is_wanted = |entry: &&LogEntry| needed.has(entry.file) && !gone.has(id.history, entry.file, id.run);
+        for entry in signed.record.files.iter().filter(is_wanted) {
             let name = layout::log_file(id.history, entry.file, id.run);
             let is_right = |at: &&usize| {
                 catalogue.listings[**at].objects.get(&name) == Some(&entry.size)
                     && !refused.contains(&(*id, **at))
                     && ![&name, &record_name].iter().any(|name| is_damaged(**at, name))
             };
-            of_file.extend(stores.iter().filter(is_right));
+            held.entry(entry.file).or_default().extend(stores.iter().filter(is_right));
+        }
+    }
+    let own = NeededLog::own(needed.range);
+    let mut holders = BTreeMap::new();
+    for file in needed.files() {
+        let stores = held.remove(&file).unwrap_or_default();
+        let is_last = stores.is_empty() && !own.has(file);
+        holders.insert(file, stores);
+        if is_last {
+            break;
         }
     }
     holders
-}
-
-/// The first file of a snapshot's own part of a log of which these names show no copy but such as are condemned.
-pub fn unsafe_part<'a>(
-    range: &LogRange,
-    condemned: &CondemnedLogs,
-    names: impl Iterator<Item = &'a str> + Clone,
-) -> Option<LogFile> {
-    // A record stays with any file that it names.
-    let is_safe =
-        |(file, id): &(LogFile, LogRecordId)| id.history == range.history && !condemned.has(id.history, *file, id.run);
-    let safe: BTreeSet<LogFile> = committed(names).into_iter().filter(is_safe).map(|(file, _)| file).collect();
-    range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))
 }
 
 impl Repository {
@@ -229,6 +273,33 @@ impl Repository {
         let found = self.stores[store].list(&format!("{folder}{}", below.trim_end_matches('/'))).await?;
         let relative = |(key, size): (String, u64)| Some((key.strip_prefix(&folder)?.to_owned(), size));
         Ok(found.into_iter().filter_map(relative).collect())
+    }
+
+    /// The first file that a snapshot needs of the log of which a store shows no copy that a believed record names and that
+    /// is not condemned.
+    pub async fn lacking_of_log(
+        &self,
+        store: usize,
+        source: &SourceName,
+        needed: NeededLog<'_>,
+        condemned: &CondemnedLogs,
+    ) -> Result<Option<LogFile>, String> {
+        let history = needed.range.history;
+        let names = self.list_log_on(store, source, Some(history)).await.map_err(|error| head::reason(&error))?;
+        let is_safe = |file: LogFile, run: RunId| needed.has(file) && !condemned.has(history, file, run);
+        let of_use =
+            committed(names.keys().map(String::as_str)).into_iter().filter(|(file, id)| is_safe(*file, id.run));
+        let records = of_use.map(|(_, id)| (id, BTreeSet::from([store]))).collect();
+        let survey = self.read_log_records(source, records).await;
+        let mut held: BTreeSet<LogFile> = BTreeSet::new();
+        for record in survey.records.values().map(|held| &held.signed.record) {
+            let is_there = |entry: &&LogEntry| {
+                is_safe(entry.file, record.run)
+                    && names.get(&layout::log_file(history, entry.file, record.run)) == Some(&entry.size)
+            };
+            held.extend(record.files.iter().filter(is_there).map(|entry| entry.file));
+        }
+        Ok(needed.files().find(|file| !held.contains(file)))
     }
 
     /// Reads every record that the listings show. What executed plans have deleted all files of is not there, wherever

@@ -142,6 +142,14 @@ impl Prunes {
         pending.chain(executed.map(|signed| (Stage::Executed, signed)))
     }
 
+    /// The executed plans that name files of a log, each with the SHA-256 of the plan, which lists their runs.
+    pub fn listing_log(&self) -> impl Iterator<Item = (RunId, Sha256)> + '_ {
+        let listed = |records: &Vec<SignedPrune>| {
+            records.iter().filter(|signed| signed.record.names_log()).find_map(|signed| signed.record.plan_sha256)
+        };
+        self.executed.iter().filter_map(move |(plan, records)| Some((*plan, listed(records)?)))
+    }
+
     /// Whether a record of the plan at this stage, or at a later one, is believed.
     pub fn knows(&self, plan: RunId, stage: Stage) -> bool {
         self.executed.contains_key(&plan) || stage == Stage::Planned && self.pending.contains_key(&plan)
@@ -348,10 +356,28 @@ impl Repository {
         Ok(SignedPrune { sha256: format::sha256(&bytes), record, bytes, signature, stores: BTreeSet::new() })
     }
 
-    /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there.
+    /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there. Executed
+    /// ones together with what they list of a log.
     ///
     /// What nobody trusted signed is passed over. What cannot be read is an error: it may condemn anything.
     pub async fn unknown_prunes(
+        &self,
+        store: usize,
+        source: &SourceName,
+        known: &BTreeSet<RunId>,
+    ) -> Result<Vec<PruneRecord>, String> {
+        let mut found = self.new_prunes(store, source, known).await?;
+        for record in found.iter_mut().filter(|record| lists::is_unlisted(record)) {
+            if !self.complete_record(source, record).await {
+                let plan = record.plan;
+                return Err(format!("prune plan {plan} is executed there, and no store lists what it deletes"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same without the lists.
+    pub async fn new_prunes(
         &self,
         store: usize,
         source: &SourceName,
@@ -371,13 +397,7 @@ impl Repository {
                 }
                 match self.read_prune(store, source, plan, stage).await {
                     Ok(signed) => {
-                        let mut record = signed.record;
-                        if lists::is_unlisted(&record) && !self.complete_record(source, &mut record).await {
-                            return Err(format!(
-                                "prune plan {plan} is executed there, and no store lists what it deletes"
-                            ));
-                        }
-                        found.push(record);
+                        found.push(signed.record);
                         break;
                     }
                     Err(Refusal::Untrusted(_) | Refusal::Damaged(_)) => {}

@@ -15,34 +15,28 @@ pub const MAX_LOG_RUNS: usize = 200_000;
 /// The most parts that they are listed in.
 pub const MAX_LOG_PARTS: usize = 4_096;
 
-/// Which files of its runs a part condemns.
+/// Which files of its runs a part condemns: those that lie wholly before a place. Histories of timelines lie nowhere, and
+/// stay: they are small, and a server that comes back asks for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogBound {
-    /// What lies wholly before a place; histories of timelines lie nowhere.
+    /// What no snapshot that stays needs.
     Before(Lsn),
-    /// Everything: no snapshot of the system is left.
-    Everything,
+    /// All that there was, which ended at that place: no snapshot of the system is left.
+    Everything(Lsn),
 }
 
 impl LogBound {
-    /// Behind every place: up to there goes what everything is condemned of.
-    pub const EVERYWHERE: Lsn = Lsn(u64::MAX);
-
-    /// Whether a file with segments of this size is within.
-    pub fn covers(&self, file: LogFile, segment_bytes: u64) -> bool {
+    /// The place: nothing that ends behind it is within.
+    pub fn place(&self) -> Lsn {
         match self {
-            LogBound::Before(at) => end_of(file, segment_bytes).is_some_and(|end| end <= *at),
-            LogBound::Everything => true,
+            LogBound::Before(at) | LogBound::Everything(at) => *at,
         }
     }
 
-    /// Nothing at or behind this place is within.
-    fn reach(&self) -> Lsn {
-        match self {
-            LogBound::Before(at) => *at,
-            LogBound::Everything => LogBound::EVERYWHERE,
-        }
+    /// Whether a file with segments of this size is within.
+    pub fn covers(&self, file: LogFile, segment_bytes: u64) -> bool {
+        end_of(file, segment_bytes).is_some_and(|end| end <= self.place())
     }
 }
 
@@ -135,10 +129,6 @@ struct OfHistory {
 }
 
 impl OfHistory {
-    fn names(&self, run: RunId) -> bool {
-        self.parts.values().any(|runs| runs.contains(&run))
-    }
-
     fn has(&self, file: LogFile, run: RunId) -> bool {
         self.parts.iter().any(|((bytes, bound), runs)| bound.covers(file, *bytes) && runs.contains(&run))
     }
@@ -148,7 +138,7 @@ impl CondemnedLogs {
     pub(super) fn add(&mut self, parts: &[CondemnedLog]) {
         for part in parts {
             let of = self.0.entry(part.history).or_default();
-            of.reach = of.reach.max(part.bound.reach());
+            of.reach = of.reach.max(part.bound.place());
             // The record of an executed plan may list none: then no store shows anything of them.
             if !part.runs.is_empty() {
                 of.parts.entry((part.segment_bytes, part.bound)).or_default().extend(&part.runs);
@@ -184,43 +174,26 @@ impl CondemnedLogs {
 
     /// Takes the runs of a part out again.
     pub fn spare(&mut self, part: &CondemnedLog) {
-        self.spare_runs(part.history, &part.runs.iter().copied().collect());
-    }
-
-    fn spare_runs(&mut self, history: HistoryId, spared: &BTreeSet<RunId>) {
-        for runs in self.0.get_mut(&history).into_iter().flat_map(|of| of.parts.values_mut()) {
+        let spared: BTreeSet<RunId> = part.runs.iter().copied().collect();
+        for runs in self.0.get_mut(&part.history).into_iter().flat_map(|of| of.parts.values_mut()) {
             runs.retain(|run| !spared.contains(run));
         }
-    }
-
-    /// Takes the runs out again that have stored more than is condemned of them, as these files and records show: a run
-    /// goes as a whole, or it stays.
-    pub fn spare_beyond(&mut self, shown: impl Iterator<Item = (HistoryId, LogFile, RunId)>) {
-        let mut beyond: BTreeMap<HistoryId, BTreeSet<RunId>> = BTreeMap::new();
-        for (history, file, run) in shown {
-            if self.0.get(&history).is_some_and(|of| of.names(run) && !of.has(file, run)) {
-                beyond.entry(history).or_default().insert(run);
-            }
-        }
-        beyond.iter().for_each(|(history, runs)| self.spare_runs(*history, runs));
     }
 
     /// Whether a record is condemned: it goes with all files that it names, or it stays.
     pub fn has_record(&self, record: &LogRecord) -> bool {
         let of = self.0.get(&record.history);
-        let is_of_its_size =
-            |bytes: &u64, bound: &LogBound| *bytes == record.segment_bytes || matches!(bound, LogBound::Everything);
         let has = |file: LogFile| {
             let mut parts = of.into_iter().flat_map(|of| &of.parts);
             parts.any(|((bytes, bound), runs)| {
-                is_of_its_size(bytes, bound) && bound.covers(file, *bytes) && runs.contains(&record.run)
+                *bytes == record.segment_bytes && bound.covers(file, *bytes) && runs.contains(&record.run)
             })
         };
         record.files.iter().all(|entry| has(entry.file))
     }
 
-    /// Whether a file that a run has stored is condemned. Of the record that is named after it this tells only with
-    /// [`CondemnedLogs::spare_beyond`].
+    /// Whether a file that a run has stored is condemned. Of the record that is named after it
+    /// [`CondemnedLogs::has_record`] tells.
     pub fn has(&self, history: HistoryId, file: LogFile, run: RunId) -> bool {
         self.0.get(&history).is_some_and(|of| of.has(file, run))
     }
@@ -236,17 +209,17 @@ impl CondemnedLogs {
         !self.0.is_empty() && named().unwrap_or(false)
     }
 
-    /// Whether a file of a snapshot's own part of the log may be condemned: whether one is, is for those to find out
-    /// who see which runs have stored it.
-    pub fn may_have(&self, range: &LogRange) -> bool {
-        self.0.get(&range.history).is_some_and(|of| of.reach > range.start)
+    /// Up to where something is condemned that a replay from a snapshot may need: of its timeline, or of one that may have
+    /// grown out of it, whose numbers are greater. `None` where all of it lies before the snapshot.
+    pub fn reach(&self, range: &LogRange) -> Option<Lsn> {
+        let leads_on = |of: &HistoryId| of.system == range.history.system && of.timeline >= range.history.timeline;
+        let reach = self.0.iter().filter(|(history, _)| leads_on(history)).map(|(_, of)| of.reach).max();
+        reach.filter(|reach| *reach >= range.first_ends())
     }
 
-    /// Up to where something is condemned of any history of a snapshot's system, where that is beyond the place at
-    /// which the snapshot begins: what leads on from it may lie there, on whichever timeline.
-    pub fn beyond_start(&self, range: &LogRange) -> Option<Lsn> {
-        let of_system = self.0.iter().filter(|(history, _)| history.system == range.history.system);
-        of_system.map(|(_, of)| of.reach).max().filter(|reach| *reach > range.start)
+    /// Up to where anything of a history is condemned.
+    pub fn reach_of(&self, history: HistoryId) -> Option<Lsn> {
+        self.0.get(&history).map(|of| of.reach)
     }
 }
 
@@ -286,7 +259,8 @@ mod tests {
         for (bound, covered) in [
             (Before(end), &[SEGMENT, PARTIAL, NOTE, PIECE][..]),
             (Before(within), &[]),
-            (Everything, &[SEGMENT, PARTIAL, NOTE, PIECE, HISTORY]),
+            (Everything(end), &[SEGMENT, PARTIAL, NOTE, PIECE]),
+            (Everything(within), &[]),
         ] {
             let set = set(&[part(bound, &[1])]);
             for name in [SEGMENT, PARTIAL, NOTE, PIECE, HISTORY] {
@@ -325,30 +299,33 @@ mod tests {
 
     #[test]
     fn which_snapshots_have_to_look_closer() {
-        let range = |start: u64| LogRange {
-            history: history(1),
+        let range = |timeline, start: u64| LogRange {
+            history: history(timeline),
             segment_bytes: 1 << 20,
             start: Lsn(start),
             stop: Lsn(start + 5),
             stopped_at: "2026-11-22T10:00:00Z".parse().unwrap(),
             next_transaction: None,
         };
-        let bounded = |bound| set(&[part(bound, &[1])]);
-        assert!(bounded(LogBound::Before(Lsn(100))).may_have(&range(99)));
-        assert!(!bounded(LogBound::Before(Lsn(100))).may_have(&range(100)));
-        assert!(bounded(LogBound::Everything).may_have(&range(1 << 60)));
-        let elsewhere = LogRange { history: history(2), ..range(10) };
-        assert!(!bounded(LogBound::Everything).may_have(&elsewhere));
-        // What leads on from it may be on any timeline of the system.
-        assert_eq!(bounded(LogBound::Before(Lsn(100))).beyond_start(&elsewhere), Some(Lsn(100)));
-        assert_eq!(bounded(LogBound::Before(Lsn(10))).beyond_start(&elsewhere), None);
-        let other_system = LogRange { history: HistoryId { system: 8, timeline: 1 }, ..range(10) };
-        assert_eq!(bounded(LogBound::Everything).beyond_start(&other_system), None);
+        let place = Lsn(5 << 20);
+        let of = |bound, timeline| set(&[CondemnedLog { history: history(timeline), ..part(bound, &[1]) }]);
+        for bound in [LogBound::Before(place), LogBound::Everything(place)] {
+            let reach = |timeline, start| of(bound, 2).reach(&range(timeline, start));
+            assert_eq!([reach(2, 0), reach(2, (5 << 20) - 1)], [Some(place); 2], "{bound:?}");
+            // What ends behind the place is not condemned.
+            assert_eq!(reach(2, 5 << 20), None);
+            assert_eq!(of(LogBound::Before(Lsn(place.0 - 1)), 2).reach(&range(2, 4 << 20)), None);
+            // It may grow into the timeline that is condemned; a later one did not grow out of that behind it.
+            assert_eq!((reach(1, 0), reach(3, 0)), (Some(place), None));
+            let other = LogRange { history: HistoryId { system: 8, timeline: 2 }, ..range(2, 0) };
+            assert_eq!(of(bound, 2).reach(&other), None);
+            assert_eq!([1, 2].map(|timeline| of(bound, 2).reach_of(history(timeline))), [None, Some(place)]);
+        }
     }
 
     #[test]
     fn only_what_both_of_two_records_condemn_counts() {
-        let (before, all) = (LogBound::Before(Lsn(1 << 30)), LogBound::Everything);
+        let (before, all) = (LogBound::Before(Lsn(1 << 30)), LogBound::Everything(Lsn(1 << 30)));
         let one = set(&[part(before, &[1, 2]), part(all, &[3])]);
         let other = set(&[part(before, &[2, 3])]);
         let segment: LogFile = SEGMENT.parse().unwrap();
@@ -362,20 +339,6 @@ mod tests {
         assert_eq!((either.intersection(&one), either.intersection(&other)), (one.clone(), other));
         either.spare(&part(before, &[2]));
         assert!(either.has(history(1), segment, run(1)) && !either.has(history(1), segment, run(2)));
-    }
-
-    #[test]
-    fn a_run_goes_as_a_whole_or_stays() {
-        let before = LogBound::Before(Lsn(5 << 20));
-        let file = |name: &str| -> LogFile { name.parse().unwrap() };
-        let (within, beyond) = (file(SEGMENT), file("000000010000000000000005"));
-        let mut condemned = set(&[part(before, &[1, 2, 3])]);
-        let shown = [(1, within), (2, within), (2, beyond), (3, file(HISTORY)), (4, beyond)];
-        condemned.spare_beyond(shown.into_iter().map(|(number, file)| (history(1), file, run(number))));
-        let has = |number| condemned.has(history(1), within, run(number));
-        assert_eq!([has(1), has(2), has(3)], [true, false, false]);
-        let object = |number| format!("{}-{}.json", within.key(), run(number));
-        assert!(condemned.has_object("7-00000001", &object(1)) && !condemned.has_object("7-00000001", &object(2)));
     }
 
     #[test]
@@ -425,7 +388,7 @@ mod tests {
     #[test]
     fn an_executed_record_takes_its_lists_from_the_plan() {
         let bound = LogBound::Before(Lsn(100));
-        let plan = [part(bound, &[1, 2]), part(LogBound::Everything, &[3])];
+        let plan = [part(bound, &[1, 2]), part(LogBound::Everything(Lsn(100)), &[3])];
         let mut executed = [plan[0].unlisted()];
         list_runs(&mut executed, &plan);
         assert_eq!(executed[0], plan[0]);

@@ -158,7 +158,7 @@ impl PrunedLog {
     pub fn of(part: &CondemnedLog) -> Self {
         let (what, before) = match part.bound {
             LogBound::Before(at) => ("before", Some(at)),
-            LogBound::Everything => ("all", None),
+            LogBound::Everything(_) => ("all", None),
         };
         PrunedLog { history: part.history, what, before, files: part.files, bytes: part.bytes }
     }

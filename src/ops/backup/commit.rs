@@ -10,10 +10,10 @@ use crate::{
         id::SourceName,
         inventory::{Inventory, Parent},
         policy::{Copies, is_durable},
-        prune::{CondemnedSet, LogBound, PruneRecord},
+        prune::{CondemnedSet, PruneRecord},
     },
     format::{seal::SealedObject, signature},
-    repository::{layout, log::unsafe_part},
+    repository::{layout, log::NeededLog},
     stores::Store,
     world::Stopwatch,
 };
@@ -95,24 +95,35 @@ async fn heed(
     if let Some(part) = [avoided, &unknown].into_iter().find_map(|set| set.used_by(inventory)) {
         return Some(why(part));
     }
-    // What it needs of the log is newer than anything that a plan condemns; but for a standby that lags behind, or a
-    // server that was set back.
     let range = inventory.log.as_ref()?;
-    // A plan that came meanwhile may have been looked at for the last time before this was committed: then it takes
-    // what leads on from here, though not what lies here. What was there before the run is in order: no plan leaves a
-    // hole behind what it leaves.
-    if let Some(reach) = unknown.logs.beyond_start(range) {
-        let until = if reach < LogBound::EVERYWHERE { format!(" before {reach}") } else { String::new() };
-        return Some(why(format!("the log of {}{until}", range.history.system)));
+    let mut condemned = unknown.logs;
+    condemned.extend(avoided.logs.clone());
+    // What it needs of the log is newer than anything that a plan condemns; but for a standby that lags behind, and a
+    // server that was set back or comes back.
+    condemned.reach(range)?;
+    // The lists of what was deleted long ago are read only here.
+    match host.repository.unknown_prunes(store, &inventory.source, &BTreeSet::new()).await {
+        Ok(records) => {
+            for record in records {
+                let mut all = CondemnedSet::default();
+                all.add(&record.condemned);
+                all.add(&record.dropped);
+                condemned.extend(all.logs);
+            }
+        }
+        Err(why) => return Some((format!("its prune plans cannot be read: {why}"), false)),
     }
-    if !avoided.logs.may_have(range) && !unknown.logs.may_have(range) {
-        return None;
-    }
-    unknown.logs.extend(avoided.logs.clone());
-    match host.repository.list_log_on(store, &inventory.source, Some(range.history)).await {
-        Ok(names) => {
-            let condemned = unsafe_part(range, &unknown.logs, names.keys().map(String::as_str));
-            condemned.map(|file| why(format!("{file} of the log")))
+    let needed = NeededLog::beside(range, &condemned);
+    match host.repository.lacking_of_log(store, &inventory.source, needed, &condemned).await {
+        Ok(None) => None,
+        Ok(Some(file)) => {
+            let reach = condemned.reach(range).unwrap_or_default();
+            let why = format!(
+                "a prune takes the log of {} before {reach}, and {file}, which is needed from there on, is not there or \
+                 condemned",
+                range.history.system
+            );
+            Some((why, true))
         }
         Err(error) => Some((format!("its log cannot be listed: {error}"), false)),
     }

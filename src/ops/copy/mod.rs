@@ -105,6 +105,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
         let log = repository.survey_log(&catalogue).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first: a store that has one is never brought what it names.
+            copy.carry_lists(&catalogue, store).await;
             copy.carry_prunes(&catalogue, store).await;
             copy.level(&catalogue, store, &damaged, progress).await;
             copy.level_log(&catalogue, &log, store, &damaged).await;

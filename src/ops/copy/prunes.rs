@@ -2,8 +2,8 @@
 
 use super::Copying;
 use crate::{
-    core::result::Problem,
-    ops::verify::prunes::objects,
+    core::{prune::Stage, result::Problem},
+    ops::verify::prunes::{has_record, objects},
     repository::{catalogue::Catalogue, layout},
     stores::Replaced,
 };
@@ -21,6 +21,34 @@ impl Copying<'_> {
                 }
                 let key = format!("{folder}{}", object.name);
                 self.carry(store, &key, bytes.clone(), &object.sha256, held.contains_key(&object.name)).await;
+            }
+        }
+    }
+
+    /// Brings the plans that list what executed ones have deleted of the log, where a store lacks one or has it damaged.
+    pub(super) async fn carry_lists(&mut self, catalogue: &Catalogue, store: usize) {
+        let folder = layout::source_folder(&catalogue.source);
+        for (plan, sha256) in catalogue.prunes.listing_log() {
+            let name = layout::prune_object(plan, Stage::Planned);
+            let key = format!("{folder}{name}");
+            let listing = &catalogue.listings[store];
+            let is_wrong = self
+                .findings
+                .list()
+                .iter()
+                .any(|found| found.store == listing.store && found.object.as_deref() == Some(key.as_str()));
+            if has_record(listing, &name) && !is_wrong {
+                continue;
+            }
+            let Some(signed) = self.repository.executed_plan(catalogue, (plan, sha256)).await.0 else { continue };
+            let wanted = objects(Stage::Planned, &signed).zip([&signed.signature, &signed.bytes]);
+            for (object, bytes) in wanted {
+                if self.stopped.contains_key(&store) {
+                    return;
+                }
+                let is_there = catalogue.listings[store].objects.contains_key(&object.name);
+                let key = format!("{folder}{}", object.name);
+                self.carry(store, &key, bytes.clone(), &object.sha256, is_there).await;
             }
         }
     }

@@ -195,14 +195,12 @@ async fn gather_lists(
     catalogue: &Catalogue,
     gathered: &mut Gathered,
 ) -> Result<(), Failure> {
-    let names_log =
-        |signed: &SignedPrune| [&signed.record.condemned, &signed.record.dropped].iter().any(|of| !of.log.is_empty());
-    for plan in catalogue.prunes.executed.iter().filter(|(_, records)| records.iter().any(names_log)).map(|of| *of.0) {
-        let (found, refused) = repository.executed_plan(catalogue, plan).await;
-        if found.is_empty() {
+    for (plan, sha256) in catalogue.prunes.listing_log() {
+        let (found, refused) = repository.executed_plan(catalogue, (plan, sha256)).await;
+        if found.is_none() {
             unread::of_plan(&refused)?;
         }
-        for signed in found.iter().filter(|signed| !is_of_others(repository, remaining, signed)) {
+        if let Some(signed) = found.filter(|signed| !is_of_others(repository, remaining, signed)) {
             let name = layout::prune_object(plan, Stage::Planned);
             gathered.add(format!("{}{name}", layout::source_folder(&catalogue.source)), signed.sha256);
         }

@@ -3,7 +3,7 @@
 use crate::{
     core::{
         id::SnapshotId,
-        log::{LogFile, LogRange, LogRecordId},
+        log::{LogFile, LogRecordId},
         policy::is_durable,
         retention::Dated,
     },
@@ -13,10 +13,10 @@ use crate::{
     },
     repository::{
         Repository,
-        catalogue::{Catalogue, Committed, Needed, StoreListing},
+        catalogue::{Catalogue, Needed, StoreListing},
         head::StoreStatus,
         layout,
-        log::{committed, holders_of},
+        log::{NeededLog, committed, holders_of},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,19 +39,27 @@ pub(super) fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String>
         .collect()
 }
 
-pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
+pub(super) async fn dated(
+    host: &Host,
+    protected: &Protected,
+    known: &Known,
+    catalogue: &Catalogue,
+) -> BTreeMap<SnapshotId, Dated> {
     let places = host.repository.places();
-    let of = |(id, committed): (&SnapshotId, &Committed)| {
-        let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
+    let mut dated = BTreeMap::new();
+    for (id, committed) in &catalogue.snapshots {
+        let mut durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
+        // It began before what a plan has taken of its log, and was acknowledged only if that is there all the same.
+        let range = committed.inventory.log.as_ref();
+        if let Some(range) = range.filter(|range| catalogue.tombstones.logs.reach(range).is_some()) {
+            let needed = NeededLog::beside(range, &catalogue.tombstones.logs);
+            let log = log_holders(&host.repository, known, catalogue, Some(needed)).await;
+            durable &= log.values().all(|holders| is_durable(&protected.policy.copies, &places, holders));
+        }
         let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
-        // It came too late for a plan that took its log, and was never acknowledged. It counts for nothing, even while
-        // a store is silent that may have what others lack.
-        let is_late =
-            |range: &LogRange| catalogue.tombstones.logs.may_have(range) && catalogue.lacking_of_log(range).is_some();
-        let durable = durable && !committed.inventory.log.as_ref().is_some_and(is_late);
-        (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
-    };
-    catalogue.snapshots.iter().map(of).collect()
+        dated.insert(*id, Dated { created_at: committed.inventory.created_at, parents, durable });
+    }
+    dated
 }
 
 /// The newest snapshot that enough stores hold all of, and every newer one that they may hold all of.
@@ -77,7 +85,8 @@ pub(super) async fn newest_durable(
         // What was found damaged is of the right size all the same.
         let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
         complete.retain(|store| !needed.iter().any(|object| is_damaged(known, store, &object.name)));
-        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
+        let needed = inventory.log.as_ref().map(|range| NeededLog::beside(range, &catalogue.tombstones.logs));
+        let log = log_holders(&host.repository, known, catalogue, needed).await;
         let is_enough = |also: &BTreeSet<String>| {
             let mut parts = log.values().chain([&complete]).map(|holders| holders.union(also).cloned().collect());
             parts.all(|holders| is_durable(&protected.policy.copies, &places, &holders))
@@ -123,7 +132,8 @@ pub(super) async fn discount_ruined(
         let inventory = catalogue.snapshots[id].inventory.clone();
         host.repository.read_runs(catalogue, &inventory.uses).await;
         let needed = catalogue.needed(&catalogue.snapshots[id]);
-        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
+        let own = inventory.log.as_ref().map(NeededLog::own);
+        let log = log_holders(&host.repository, known, catalogue, own).await;
         dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed, &log));
         wanted -= u64::from(dated.durable);
     }
@@ -133,26 +143,25 @@ pub(super) fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
     known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
 }
 
-/// The stores that hold each file of a snapshot's own part of the log, as far as is known.
+/// The stores that hold each file that a snapshot needs of the log, as far as is known.
 pub(super) async fn log_holders(
     repository: &Repository,
     known: &Known,
     catalogue: &Catalogue,
-    range: Option<&LogRange>,
+    needed: Option<NeededLog<'_>>,
 ) -> LogHolders {
-    let Some(range) = range else { return LogHolders::new() };
-    let needed: BTreeSet<LogFile> = range.needed().into_iter().collect();
-    let folder = layout::log_folder(range.history);
+    let Some(needed) = needed else { return LogHolders::new() };
+    let folder = layout::log_folder(needed.history());
     let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
     for at in catalogue.ready() {
         let names = catalogue.listings[at].objects.keys().map(String::as_str);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&folder)).collect();
-        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| needed.contains(file)) {
+        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| needed.has(*file)) {
             records.entry(id).or_default().insert(at);
         }
     }
     let survey = repository.read_log_records(&catalogue.source, records).await;
     let is_damaged = |at: usize, name: &str| is_damaged(known, &catalogue.listings[at].store, name);
-    let holders = holders_of(catalogue, range, &survey, is_damaged);
+    let holders = holders_of(catalogue, needed, &survey, is_damaged);
     holders.into_iter().map(|(file, stores)| (file, catalogue.names(&stores))).collect()
 }

@@ -166,6 +166,7 @@ impl Pruning<'_> {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),
+            plan_sha256: plan.record.names_log().then_some(plan.sha256),
             condemned,
             dropped,
             ..plan.record.clone()
@@ -180,7 +181,7 @@ impl Pruning<'_> {
             self.warnings.insert(format!("plan {} is executed, and the next prune deletes", plan.record.plan));
             return Ok(());
         };
-        records.iter_mut().for_each(|signed| complete(&mut signed.record, &plan.record));
+        records.iter_mut().for_each(|signed| complete(&mut signed.record, plan));
         let mut prunes = Prunes::default();
         prunes.executed.insert(plan.record.plan, records);
         let mut tombstones = prunes.tombstones();
@@ -224,18 +225,24 @@ impl Pruning<'_> {
                 None => finished.push(records),
             }
         }
-        let records: Vec<SignedPrune> = finished
-            .iter()
-            .filter_map(|records| records.first())
-            .filter(|signed| {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
-                catalogue.ready().any(|at| !catalogue.listings[at].objects.contains_key(&name))
-            })
-            .cloned()
-            .collect();
+        let is_known = |plan: RunId, stage: Stage| {
+            let name = layout::prune_object(plan, stage);
+            catalogue.ready().all(|at| catalogue.listings[at].objects.contains_key(&name))
+        };
+        let mut records: Vec<SignedPrune> = Vec::new();
+        for signed in finished.iter().filter_map(|records| records.first()) {
+            let plan = signed.record.plan;
+            // The lists come first: where it is known what was deleted, it is known which runs these are.
+            if let Some(sha256) = signed.record.plan_sha256.filter(|_| !is_known(plan, Stage::Planned)) {
+                records.extend(self.host.repository.executed_plan(catalogue, (plan, sha256)).await.0);
+            }
+            if !is_known(plan, Stage::Executed) {
+                records.push((*signed).clone());
+            }
+        }
         for signed in records {
             for at in catalogue.ready().collect::<Vec<_>>() {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
+                let name = layout::prune_object(signed.record.plan, signed.record.stage);
                 if !catalogue.listings[at].objects.contains_key(&name)
                     && let Err(why) = self.publish_on(at, &signed).await
                 {
@@ -336,17 +343,11 @@ impl Pruning<'_> {
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
-        let is_record = || layout::log_record_of(name).is_some();
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,
             (None, Some(_)) => 1,
-            (None, None) => {
-                if is_record() {
-                    1
-                } else {
-                    2
-                }
-            }
+            (None, None) if layout::log_record_of(name).is_some() => 1,
+            (None, None) => 2,
         };
         phases[phase].push((name.clone(), *size));
     }

@@ -77,12 +77,12 @@ pub(super) async fn gather(
     let remains = held::remains(&catalogue, &vetoes, &noted);
     let newest = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
-    let mut dated = dated(host, protected, &catalogue);
+    let mut dated = dated(host, protected, &known, &catalogue).await;
     let proven = newest_proven(&catalogue, &vetoes);
     let mut keep = protections(&catalogue, proven, &newest, state);
     keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
-    discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
+    discount_ruined(host, &known, &mut catalogue, &mut dated, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, because(&catalogue, committed)));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();

@@ -28,7 +28,7 @@ use crate::{
         result::{PrunedLog, PrunedSource, PrunedStore},
         retention::Rule,
     },
-    repository::{catalogue::Catalogue, head::StoreStatus, layout, prunes::SignedPrune},
+    repository::{catalogue::Catalogue, head::StoreStatus, layout, log::NeededLog, prunes::SignedPrune},
     world::files::Lock,
 };
 use durable::{have_together, is_damaged, log_holders};
@@ -152,6 +152,7 @@ async fn plan(
         keep_last: rule.keep_last,
         condemned,
         dropped: Condemned::default(),
+        plan_sha256: None,
         orphans_seen: orphans_seen.into_iter().take(crate::core::prune::MAX_RUNS).collect(),
         writers_seen: gathered.writers.clone(),
         confirmed: gathered.confirmed.clone(),
@@ -202,7 +203,8 @@ async fn check_forgotten(
     };
     host.repository.read_runs(&mut gathered.catalogue, &committed.inventory.uses).await;
     let needed = gathered.catalogue.needed(&committed).unwrap_or_default();
-    let log = log_holders(&host.repository, &known, &gathered.catalogue, committed.inventory.log.as_ref()).await;
+    let own = committed.inventory.log.as_ref().map(NeededLog::own);
+    let log = log_holders(&host.repository, &known, &gathered.catalogue, own).await;
     let is_whole = |at: &usize| {
         let store = &gathered.catalogue.listings[*at].store;
         !needed.iter().any(|object| is_damaged(&known, store, &object.name))

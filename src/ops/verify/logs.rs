@@ -11,7 +11,7 @@ use crate::{
         catalogue::{Catalogue, Needed},
         head::StoreStatus,
         layout,
-        log::{LogSurvey, holders_of},
+        log::{LogSurvey, NeededLog, holders_of},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub(super) fn examine_own(
     let is_damaged = |at: usize, name: &str| damaged.get(name).is_some_and(|stores| stores.contains(&at));
     for (id, committed) in &catalogue.snapshots {
         let Some(range) = &committed.inventory.log else { continue };
-        let holders = holders_of(catalogue, range, survey, is_damaged);
+        let holders = holders_of(catalogue, NeededLog::own(range), survey, is_damaged);
         for file in holders.into_iter().filter(|(_, stores)| stores.is_empty()).map(|(file, _)| file) {
             examine_lost(catalogue, survey, (*id, range.history, file), &damaged, examination);
         }

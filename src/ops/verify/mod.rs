@@ -202,6 +202,7 @@ async fn examine_source(
     let catalogue = judged.catalogue;
     examine_refused(catalogue, examination);
     prunes::examine_refused(catalogue, examination);
+    prunes::examine_lists(repository, catalogue, all, examination).await;
     prunes::note_leftovers(catalogue, examination);
     logs::examine(catalogue, judged.log, examination);
     // A store may have answered a moment ago, and may give its recoup.json and no listing.

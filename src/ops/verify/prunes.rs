@@ -5,7 +5,8 @@ use crate::{
     core::{id::SnapshotId, prune::Stage, result::Problem},
     format,
     repository::{
-        catalogue::{Catalogue, Needed, Refusal},
+        Repository,
+        catalogue::{Catalogue, Needed, Refusal, StoreListing},
         layout,
         prunes::{SignedPrune, holders},
     },
@@ -52,6 +53,12 @@ pub(super) fn wanted_on(
     wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
 ) {
     let listing = &catalogue.listings[store];
+    for (plan, sha256) in catalogue.prunes.listing_log() {
+        let name = layout::prune_object(plan, Stage::Planned);
+        if listing.objects.contains_key(&name) {
+            wanted.insert(Needed { name, size: None, sha256 }, BTreeSet::new());
+        }
+    }
     for (stage, signed) in catalogue.prunes.kept_on(store) {
         let name = layout::prune_object(signed.record.plan, stage);
         let is_refused = |refused: &crate::repository::prunes::RefusedPrune| {
@@ -70,6 +77,52 @@ pub(super) fn wanted_on(
             None => {}
         }
     }
+}
+
+/// The plans that list what executed ones have deleted of the log: every store should have them, and with `all` the
+/// signatures are read; the bytes of the plans are, like those of any other object.
+pub(super) async fn examine_lists(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    all: bool,
+    examination: &mut Examination,
+) {
+    for (plan, sha256) in catalogue.prunes.listing_log() {
+        let name = layout::prune_object(plan, Stage::Planned);
+        let object = full_name(catalogue, &name);
+        let listings = catalogue.ready().map(|at| &catalogue.listings[at]);
+        let (known, lacking): (Vec<_>, Vec<_>) = listings.partition(|listing| has_record(listing, &name));
+        let lacking: BTreeSet<&str> = lacking.iter().map(|listing| listing.store.as_str()).collect();
+        if known.is_empty() {
+            // Nobody can bring it, and nothing is lost with it: a prune condemns again what is still there.
+            examination.note(format!("{object} is on no store: nothing tells any more which files it has deleted"));
+            continue;
+        }
+        for store in &lacking {
+            let cause = Some("it does not know which files of the log were pruned".to_owned());
+            examination.findings.add(store, Some(object.clone()), Problem::Behind, [], cause);
+        }
+        if !all {
+            continue;
+        }
+        let (found, refused) = repository.executed_plan(catalogue, (plan, sha256)).await;
+        for refused in refused.into_iter().filter(|refused| !lacking.contains(refused.store.as_str())) {
+            let problem = match refused.why {
+                // With a good one elsewhere, this copy is just damaged.
+                Refusal::Untrusted(_) if found.is_some() => Problem::Damaged,
+                _ => refused.why.problem(),
+            };
+            if found.is_none() && problem == Problem::Damaged {
+                examination.losses.objects.insert(object.clone());
+            }
+            examination.findings.add(&refused.store, Some(object.clone()), problem, [], Some(refused.why.to_string()));
+        }
+    }
+}
+
+/// Whether a store shows a record and its signature.
+pub(in crate::ops) fn has_record(listing: &StoreListing, name: &str) -> bool {
+    listing.objects.contains_key(name) && listing.objects.contains_key(&format!("{name}.sig"))
 }
 
 /// A record and its signature, as objects; the signature comes first.

@@ -4,13 +4,13 @@
 use super::{Holders, RefusedPrune, SignedPrune};
 use crate::{
     core::{
-        id::{RunId, SourceName},
+        id::{RunId, Sha256, SourceName},
         log::{HistoryId, LogFile, SegmentName},
-        prune::{CondemnedLog, LogBound, PruneRecord, Stage, end_of, list_runs},
+        prune::{CondemnedLog, PruneRecord, Stage, end_of, list_runs},
     },
     repository::{
         Repository,
-        catalogue::{Catalogue, StoreListing},
+        catalogue::{Catalogue, Refusal, StoreListing},
         layout,
     },
 };
@@ -53,12 +53,13 @@ impl Shown {
     /// Whether something may be of what a part condemns.
     fn may_be_of(&self, part: &CondemnedLog) -> bool {
         let Some(first) = self.0.get(&part.history) else { return false };
-        match (part.bound, first) {
-            (LogBound::Everything, _) | (_, Some(Place::Unknown)) => true,
-            (LogBound::Before(at), Some(Place::Segment(name))) => {
-                end_of(LogFile::Segment(*name), part.segment_bytes).is_none_or(|end| end <= at)
+        match first {
+            Some(Place::Unknown) => true,
+            Some(Place::Segment(name)) => {
+                end_of(LogFile::Segment(*name), part.segment_bytes).is_none_or(|end| end <= part.bound.place())
             }
-            (LogBound::Before(_), None) => false,
+            // Histories of timelines stay.
+            None => false,
         }
     }
 }
@@ -67,10 +68,12 @@ fn parts_of(record: &PruneRecord) -> impl Iterator<Item = &CondemnedLog> {
     record.condemned.log.iter().chain(&record.dropped.log)
 }
 
-/// Completes a record of an executed plan from that plan.
-pub fn complete(record: &mut PruneRecord, plan: &PruneRecord) {
-    list_runs(&mut record.condemned.log, &plan.condemned.log);
-    list_runs(&mut record.dropped.log, &plan.condemned.log);
+/// Completes a record of an executed plan from that plan, and from no other that bears its name.
+pub fn complete(record: &mut PruneRecord, plan: &SignedPrune) {
+    if record.plan_sha256 == Some(plan.sha256) {
+        list_runs(&mut record.condemned.log, &plan.record.condemned.log);
+        list_runs(&mut record.dropped.log, &plan.record.condemned.log);
+    }
 }
 
 /// Whether a record names files of a log without listing the runs.
@@ -95,35 +98,52 @@ impl Repository {
         let stores = planned.get(&plan).cloned().unwrap_or_default();
         let large = Semaphore::new(1);
         let (found, refused) = self.read_prune_record(source, plan, Stage::Planned, stores, &large).await;
-        if let Some(plan) = found.first() {
-            records.iter_mut().for_each(|signed| complete(&mut signed.record, &plan.record));
+        for plan in &found {
+            records.iter_mut().for_each(|signed| complete(&mut signed.record, plan));
         }
         refused
     }
 
-    /// What the stores show of a plan that is executed.
-    pub async fn executed_plan(&self, catalogue: &Catalogue, plan: RunId) -> (Vec<SignedPrune>, Vec<RefusedPrune>) {
+    /// What the stores show of a plan that is executed, which lists what that has deleted of a log; each store that shows
+    /// another under its name is among those that are refused.
+    pub async fn executed_plan(
+        &self,
+        catalogue: &Catalogue,
+        (plan, sha256): (RunId, Sha256),
+    ) -> (Option<SignedPrune>, Vec<RefusedPrune>) {
         let name = layout::prune_object(plan, Stage::Planned);
         let stores = catalogue.ready().filter(|at| catalogue.listings[*at].objects.contains_key(&name)).collect();
-        self.read_prune_record(&catalogue.source, plan, Stage::Planned, stores, &Semaphore::new(1)).await
+        let (found, mut refused) =
+            self.read_prune_record(&catalogue.source, plan, Stage::Planned, stores, &Semaphore::new(1)).await;
+        let (right, other): (Vec<_>, Vec<_>) = found.into_iter().partition(|signed| signed.sha256 == sha256);
+        for at in other.iter().flat_map(|signed| &signed.stores) {
+            let why = Refusal::Damaged("it is not the plan that was executed".to_owned());
+            refused.push(RefusedPrune { store: self.stores[*at].name().to_owned(), plan, stage: Stage::Planned, why });
+        }
+        (right.into_iter().next(), refused)
     }
 
     /// Completes a record of an executed plan from whichever store has the plan; says whether one had.
     pub(super) async fn complete_record(&self, source: &SourceName, record: &mut PruneRecord) -> bool {
         for at in 0..self.stores.len() {
+            if !is_unlisted(record) {
+                break;
+            }
             if let Ok(plan) = self.read_prune(at, source, record.plan, Stage::Planned).await {
-                complete(record, &plan.record);
-                return true;
+                complete(record, &plan);
             }
         }
-        false
+        !is_unlisted(record)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::log::Lsn, repository::head::StoreStatus};
+    use crate::{
+        core::{log::Lsn, prune::LogBound},
+        repository::head::StoreStatus,
+    };
 
     fn shown(names: &[&str]) -> Shown {
         let objects = names.iter().map(|name| (format!("log/7-00000001/{name}"), 1)).collect();
@@ -151,8 +171,9 @@ mod tests {
             (&[piece, history], before(7), true),
             (&[piece], before(6), false),
             (&[history], before(1 << 20), false),
-            (&[history], LogBound::Everything, true),
-            (&[], LogBound::Everything, false),
+            (&[history], LogBound::Everything(Lsn(9 * bytes)), false),
+            (&[file], LogBound::Everything(Lsn(5 * bytes)), true),
+            (&[piece], LogBound::Everything(Lsn(5 * bytes)), false),
             // Nobody can say where it lies.
             (&["rubbish"], before(1), true),
         ] {

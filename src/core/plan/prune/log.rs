@@ -41,7 +41,7 @@ impl LogNeeds {
         match self.first.get(&system) {
             // Where nothing is durable, nothing is known to be dispensable.
             Some(first) => self.newest.map(|_| LogBound::Before(*first)),
-            None => (gone.contains(&system) && self.is_replaced(system)).then_some(LogBound::Everything),
+            None => (gone.contains(&system) && self.is_replaced(system)).then_some(LogBound::Everything(NOWHERE)),
         }
     }
 
@@ -49,17 +49,17 @@ impl LogNeeds {
         self.newest.is_some_and(|newest| newest != system)
     }
 
-    /// Whether no snapshot that stays needs anything of what a part condemns.
+    /// Whether no snapshot that stays needs anything of what a part condemns. Of a system without any that is known only
+    /// once another has the newest durable one.
     pub fn spare(&self, part: &CondemnedLog) -> bool {
-        let first = self.first.get(&part.history.system);
-        match part.bound {
-            LogBound::Before(at) => first.is_none_or(|first| at <= *first),
-            LogBound::Everything => first.is_none() && self.is_replaced(part.history.system),
+        match self.first.get(&part.history.system) {
+            Some(first) => part.bound.place() <= *first,
+            None => self.is_replaced(part.history.system),
         }
     }
 }
 
-/// What a run has stored of a log.
+/// What a run has stored of a log: all that its record names, or its pieces of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRun {
     /// The history.
@@ -68,7 +68,7 @@ pub struct StoredRun {
     pub segment_bytes: u64,
     /// The run.
     pub run: RunId,
-    /// All files that its records name or any store shows.
+    /// The files.
     pub files: BTreeSet<LogFile>,
     /// Their sealed bytes, as far as they are known.
     pub bytes: u64,
@@ -114,20 +114,27 @@ impl Extent {
 #[derive(Clone, Debug)]
 pub struct RunsOfSystem {
     runs: Vec<Extent>,
+    /// What no record vouches for: it goes with what lies there, and keeps nothing.
+    loose: Vec<Extent>,
     /// Where the first of what stays begins.
     stays: Lsn,
 }
 
 impl Default for RunsOfSystem {
     fn default() -> Self {
-        RunsOfSystem { runs: Vec::new(), stays: NOWHERE }
+        RunsOfSystem { runs: Vec::new(), loose: Vec::new(), stays: NOWHERE }
     }
 }
 
 impl RunsOfSystem {
-    /// Adds a run of which all is known that it has stored.
+    /// Adds what a believed record says that a run has stored.
     pub fn add(&mut self, stored: &StoredRun) {
         self.runs.push(Extent::of(stored));
+    }
+
+    /// Adds files that nothing is known of but their names.
+    pub fn add_loose(&mut self, stored: &StoredRun) {
+        self.loose.push(Extent::of(stored));
     }
 
     /// Notes that something stays from this place on.
@@ -138,14 +145,11 @@ impl RunsOfSystem {
     /// Condemns the runs that lie within a bound as a whole, and before everything that stays. What the plan has no
     /// room for stays until the next.
     pub fn condemn(self, bound: LogBound, condemned: &mut CondemnedRuns) {
-        let mut limit = match bound {
-            LogBound::Before(at) => at.min(self.stays),
-            LogBound::Everything => self.stays,
-        };
+        let mut limit = bound.place().min(self.stays);
         let mut runs = self.runs;
         runs.sort_by_key(|run| (run.ends, run.begins, run.history, run.run));
-        // Whatever of them reaches beyond it stays, and moves the limit to where it begins.
-        while let Some(run) = runs.pop_if(|run| run.ends > limit) {
+        // Whatever of them reaches beyond it stays, and moves the limit to where it begins. What lies nowhere stays, too.
+        while let Some(run) = runs.pop_if(|run| run.ends > limit || run.ends == NOWHERE) {
             limit = limit.min(run.begins);
         }
         let mut room = condemned.room();
@@ -154,9 +158,11 @@ impl RunsOfSystem {
         // Of one segment that was stored several times some may stay.
         limit = rest.iter().map(|run| run.first_ends).fold(limit, Lsn::min);
         runs.retain(|run| run.ends <= limit);
+        let within = self.loose.into_iter().filter(|run| run.ends <= limit && run.ends < NOWHERE);
+        runs.extend(within.filter(|run| room.take((run.history, run.segment_bytes))));
         let bound = match bound {
             LogBound::Before(_) => LogBound::Before(limit),
-            LogBound::Everything => bound,
+            LogBound::Everything(_) => LogBound::Everything(runs.iter().map(|run| run.ends).max().unwrap_or_default()),
         };
         runs.iter().for_each(|run| condemned.add(run, bound));
     }
@@ -212,7 +218,13 @@ impl CondemnedRuns {
 
     /// The parts.
     pub fn into_parts(self) -> Vec<CondemnedLog> {
-        self.parts.into_values().collect()
+        let mut parts: Vec<CondemnedLog> = self.parts.into_values().collect();
+        for part in &mut parts {
+            // A run with pieces of several segments is one.
+            part.runs.sort_unstable();
+            part.runs.dedup();
+        }
+        parts
     }
 }
 

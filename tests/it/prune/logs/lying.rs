@@ -9,12 +9,12 @@ use recoup::{
         log::LogFile,
         prune::{Condemned, CondemnedLog, LogBound, PruneRecord, Stage},
     },
-    format::{prune as prune_format, signature},
+    format::{prune as prune_format, sha256, signature},
     repository::layout,
 };
 
 /// Puts a record on every store, signed by a trusted pruner.
-fn put(logged: &Logged, record: &PruneRecord) {
+pub(super) fn put(logged: &Logged, record: &PruneRecord) {
     let key = format!("sources/ledger/{}", layout::prune_object(record.plan, record.stage));
     let bytes = prune_format::to_bytes(record);
     let signed = logged.process().host.key.sign(signature::PRUNE, &bytes);
@@ -25,7 +25,7 @@ fn put(logged: &Logged, record: &PruneRecord) {
 }
 
 /// A plan as a store has it.
-fn plan_on(site: &Site, plan: RunId) -> (String, PruneRecord) {
+pub(super) fn plan_on(site: &Site, plan: RunId) -> (String, PruneRecord) {
     let key = format!("sources/ledger/{}", layout::prune_object(plan, Stage::Planned));
     let text = String::from_utf8(site.get(0, &key).unwrap().to_vec()).unwrap();
     let record = prune_format::parse(text.as_bytes()).unwrap();
@@ -112,7 +112,9 @@ fn an_executed_record_takes_no_more_than_a_plan_may() {
     let (_, mut record) = plan_on(&elsewhere.history.site, elsewhere.prune(1).plan.unwrap());
     record.condemned = Condemned { log: vec![part], ..Condemned::default() };
     put(&logged, &record);
-    put(&logged, &PruneRecord { stage: Stage::Executed, condemned: record.condemned.clone().unlisted(), ..record });
+    let plan_sha256 = Some(sha256(&prune_format::to_bytes(&record)));
+    let condemned = record.condemned.clone().unlisted();
+    put(&logged, &PruneRecord { stage: Stage::Executed, condemned, plan_sha256, ..record });
     assert_eq!(logged.on_stores(), all);
     logged.expect_moments(1);
     // A snapshot that goes now needs it; then none does.

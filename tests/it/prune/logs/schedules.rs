@@ -86,7 +86,8 @@ impl Simulation {
         self.machines.iter().for_each(|machine| machine.clock.advance_seconds(600));
         let host = self.rng.below(2) as usize;
         match self.rng.below(100) {
-            0..40 => self.archive(),
+            0..34 => self.archive(),
+            34..40 => self.archive_again(),
             40..58 => self.back_up(host),
             58..72 => {
                 let (process, request) = (self.process(host), self.request());
@@ -131,6 +132,17 @@ impl Simulation {
             self.server.next - 1,
             self.standby_at
         ));
+    }
+
+    /// A server asks once more for what it was told is archived, as it does when it was cut short before it had noted that.
+    fn archive_again(&mut self) {
+        if self.server.next == 1 {
+            return;
+        }
+        let number = 1 + self.rng.below(self.server.next - 1);
+        let pushed = self.server.push_again(&self.process(0), number);
+        self.note(format!("segment {number} is archived again: {pushed:?}"));
+        assert!(pushed.is_ok() || !self.is_quiet());
     }
 
     /// The segment that a snapshot of a host begins in.

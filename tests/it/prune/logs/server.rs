@@ -68,9 +68,23 @@ impl Server {
 
     /// The server that takes its place after initdb; the change is on record.
     pub(super) fn made_anew(&self, process: &Process) -> Self {
-        let request = archive::OpenRequest { source: source_name(), system: Some(self.system + 1) };
+        let server = Server::new(self.system + 1);
+        server.is_opened(process);
+        server
+    }
+
+    /// From now on the log is that of this server.
+    pub(super) fn is_opened(&self, process: &Process) {
+        let request = archive::OpenRequest { source: source_name(), system: Some(self.system) };
         run(archive::open(&process.host, &process.recorder(), &request)).unwrap();
-        Server::new(self.system + 1)
+    }
+
+    /// Archives a segment that it has archived before.
+    pub(super) fn push_again(&self, process: &Process, number: u64) -> Result<Pushed, Failure> {
+        let name = self.write(number);
+        let pushed = self.push(process, &name);
+        fs::remove_file(self.wal().join(&name)).unwrap();
+        pushed
     }
 
     /// It goes on from an earlier place and writes something else.
@@ -158,11 +172,17 @@ impl Server {
     }
 
     fn lay_piece(&self, process: &Process, number: u64, run_id: RunId, span: Span) {
+        self.lay(process, LogFile::Piece(self.name(number), span), BYTES, run_id);
+    }
+
+    /// Lays a file on every store with a record of its own.
+    pub(super) fn lay(&self, process: &Process, file: LogFile, segment_bytes: u64, run_id: RunId) {
         let host = &process.host;
-        let (file, sealed) = (LogFile::Piece(self.name(number), span), b"sealed".to_vec());
+        let sealed = b"sealed".to_vec();
+        let bytes_raw = if let LogFile::Piece(_, span) = file { span.bytes() } else { segment_bytes };
         let entry = LogEntry {
             file,
-            bytes_raw: span.bytes(),
+            bytes_raw,
             size: sealed.len() as u64,
             sha256: sha256(&sealed),
             content_tag: None,
@@ -173,7 +193,7 @@ impl Server {
             repository: host.repository.id,
             source: source_name(),
             history: self.history_id(),
-            segment_bytes: BYTES,
+            segment_bytes,
             run: run_id,
             writer: host.key.fingerprint().to_string(),
             created_at: host.world.now(),

@@ -6,7 +6,7 @@ use recoup::{
     core::{
         failure::Failure,
         id::RunId,
-        log::{HistoryId, LogFile, Lsn},
+        log::{HistoryId, LogFile, LogRecordId, Lsn},
         prune::Stage,
         result::{Problem, Status},
     },
@@ -26,53 +26,46 @@ fn stored(history: HistoryId, file: LogFile, run: u8) -> String {
     format!("{FOLDER}{}", layout::log_file(history, file, RunId::from_random([run; 16])))
 }
 
-#[test]
-fn nothing_goes_behind_a_run_that_stays() {
-    let logged = Logged::new(4, 2);
+/// The key of the record of a segment, and the record.
+fn record_of(logged: &Logged, number: u64) -> (String, Vec<u8>) {
     let site = &logged.history.site;
-    // Somebody may be at work on it: it goes once it was seen.
-    let orphan = stored(logged.server.history_id(), LogFile::Segment(logged.server.name(4)), 9);
-    site.put(1, &orphan, b"rubbish".to_vec());
-    let planned = logged.prune(1);
-    let condemned = &planned.condemned_log[0];
-    assert_eq!((condemned.files, condemned.before), (3, Some(Lsn(4 * super::BYTES))), "{planned:?}");
-    let again = logged.prune(1);
-    assert_eq!(logged.on_stores()[0], (4..9).collect());
-    assert_eq!((again.condemned_log[0].files, again.condemned_log[0].before), (4, Some(logged.server.range(7).start)));
-    logged.prune(1);
-    assert_eq!(logged.on_stores()[0], [7, 8].into());
-    assert!(site.get(1, &orphan).is_none());
-    logged.expect_level();
+    let name = format!("{}-", LogFile::Segment(logged.server.name(number)).key());
+    let key = site.objects(0).into_keys().find(|key| key.contains(&name) && key.ends_with(".json")).unwrap();
+    let bytes = site.get(0, &key).unwrap().to_vec();
+    (key, bytes)
 }
 
-/// A record that nobody can read may name anything; that it keeps the rest is said.
+/// The same as a newer recoup would write it.
+fn newer(logged: &Logged, record: &[u8]) -> Vec<u8> {
+    let record = SignedRecord::parse(record).unwrap().record.replace("recoup-log/1", "recoup-log/2");
+    let signature = logged.process().host.key.sign(signature::LOG, record.as_bytes());
+    SignedRecord { record, signature }.to_bytes()
+}
+
+fn notes(logged: &Logged) -> Vec<String> {
+    let process = logged.process().keeping(1);
+    live(prune::prepare(&process.host, &process.protected, confirmed(), false)).unwrap().notes
+}
+
+/// A record that nobody here can read may name anything; that it keeps the rest is said.
 #[test]
-fn what_cannot_be_read_stays_and_is_named() {
+fn nothing_goes_behind_a_run_that_stays() {
     let mut logged = Logged::new(4, 2);
-    let site = &logged.history.site;
-    let name = format!("{}-", LogFile::Segment(logged.server.name(4)).key());
-    let mut keys = site.objects(0).into_keys();
-    let record = keys.find(|key| key.contains(&name) && key.ends_with(".json")).unwrap();
-    let right = site.get(0, &record).unwrap().to_vec();
-    // It is not damaged: somebody has signed it whom nobody here knows.
-    let mut other = SignedRecord::parse(&right).unwrap();
-    other.signature = HostKey::generate([9; 32], "").sign(signature::LOG, other.record.as_bytes());
-    (0..3).for_each(|store| site.put(store, &record, other.to_bytes()));
+    let (key, right) = record_of(&logged, 4);
+    let unreadable = newer(&logged, &right);
+    (0..3).for_each(|store| logged.history.site.put(store, &key, unreadable.clone()));
     let told = format!("ledger: the log of {} is kept from 0/400000 on", logged.server.history_id());
     for _ in 0..2 {
-        let process = logged.process().keeping(1);
-        let prepared = live(prune::prepare(&process.host, &process.protected, confirmed(), false));
-        let notes = prepared.unwrap().notes;
-        assert!(notes.iter().any(|note| note.starts_with(&told)), "{notes:?}");
+        assert!(notes(&logged).iter().any(|note| note.starts_with(&told)), "{:?}", notes(&logged));
         live(logged.process().keeping(1).prune(now())).unwrap();
         assert_eq!(logged.on_stores()[0], (4..9).collect());
     }
-    let site = &logged.history.site;
-    (0..3).for_each(|store| site.put(store, &record, right.clone()));
+    (0..3).for_each(|store| logged.history.site.put(store, &key, right.clone()));
     live(logged.process().keeping(1).prune(now())).unwrap();
     assert_eq!(logged.on_stores()[0], [7, 8].into());
     logged.take();
     logged.expect_moments(4);
+    logged.expect_level();
 }
 
 /// It stays on one timeline, and what a replay goes on with lies on another.
@@ -80,12 +73,29 @@ fn what_cannot_be_read_stays_and_is_named() {
 fn nor_does_it_on_another_timeline() {
     let logged = Logged::new(4, 2);
     let other = HistoryId { timeline: 2, ..logged.server.history_id() };
-    let name: LogFile = "000000020000000000000003".parse().unwrap();
-    logged.history.site.put(1, &stored(other, name, 9), b"rubbish".to_vec());
+    let first: LogFile = "000000020000000000000003".parse().unwrap();
+    let id = LogRecordId { history: other, first, run: RunId::from_random([9; 16]) };
+    let record = newer(&logged, &record_of(&logged, 3).1);
+    logged.history.site.put(1, &format!("{FOLDER}{}", layout::log_record(id)), record);
     let planned = logged.prune(1);
     let condemned = &planned.condemned_log[..];
     assert_eq!((condemned.len(), condemned[0].files), (1, 2), "{planned:?}");
     assert_eq!(condemned[0].before, Some(Lsn(3 * super::BYTES)));
+}
+
+/// What nobody who is trusted signed keeps nothing, and stays for somebody to look at.
+#[test]
+fn what_nobody_has_signed_is_named_and_keeps_nothing() {
+    let logged = Logged::new(4, 2);
+    let (key, right) = record_of(&logged, 4);
+    let mut other = SignedRecord::parse(&right).unwrap();
+    other.signature = HostKey::generate([9; 32], "").sign(signature::LOG, other.record.as_bytes());
+    (0..3).for_each(|store| logged.history.site.put(store, &key, other.to_bytes()));
+    let told = "ledger: nobody who is trusted signed what run ";
+    assert!(notes(&logged).iter().any(|note| note.starts_with(told)), "{:?}", notes(&logged));
+    live(logged.process().keeping(1).prune(now())).unwrap();
+    assert_eq!(logged.on_stores(), [(); 3].map(|()| [4, 7, 8].into()));
+    logged.expect_moments(3);
 }
 
 /// A source beside which something happens whenever it is opened.
@@ -114,41 +124,45 @@ impl Source for Meanwhile {
 }
 
 /// A plan may be published while a backup runs, and looked at for the last time before that commits: then it takes what
-/// leads on from the snapshot, though not what lies where it begins.
+/// leads on from the snapshot.
 #[test]
-fn a_plan_that_came_meanwhile_and_reaches_further_is_heeded() {
-    let mut logged = Logged::new(3, 2);
-    // What a prune would publish now.
-    let elsewhere = logged.fork("elsewhere");
-    let plan = layout::prune_object(elsewhere.prune(1).plan.unwrap(), Stage::Planned);
-    let objects = [format!("{FOLDER}{plan}.sig"), format!("{FOLDER}{plan}")].map(|key| {
-        let bytes = elsewhere.history.site.get(0, &key).unwrap().to_vec();
-        (key, bytes)
-    });
-    // A server on another timeline, of which the plan says nothing, begins before all that is kept.
-    let mut behind = logged.server.fork();
-    behind.history(2);
-    (behind.timeline, behind.next) = (2, 2);
-    behind.push(&logged.process(), "00000002.history").unwrap();
-    behind.push_next(&logged.process()).unwrap();
-    logged.history.database.source.set_log(behind.range(2));
-    let stores = Site::over(logged.history.site.backends.clone());
-    let happens = move || {
-        for store in 0..3 {
-            objects.iter().for_each(|(key, bytes)| stores.put(store, key, bytes.clone()));
+fn a_plan_that_came_meanwhile_is_heeded() {
+    // A server on a timeline that is condemned, and one that has left it before: nothing of its own is.
+    for timeline in [1, 2] {
+        let mut logged = Logged::new(3, 2);
+        // What a prune would publish now.
+        let elsewhere = logged.fork("elsewhere");
+        let plan = layout::prune_object(elsewhere.prune(1).plan.unwrap(), Stage::Planned);
+        let objects = [format!("{FOLDER}{plan}.sig"), format!("{FOLDER}{plan}")].map(|key| {
+            let bytes = elsewhere.history.site.get(0, &key).unwrap().to_vec();
+            (key, bytes)
+        });
+        let mut behind = logged.server.fork();
+        if timeline == 2 {
+            behind.history(2);
+            (behind.timeline, behind.next) = (2, 2);
+            behind.push(&logged.process(), "00000002.history").unwrap();
+            behind.push_next(&logged.process()).unwrap();
         }
-    };
-    let source = Meanwhile { source: logged.history.database.source.clone(), happens: Box::new(happens) };
-    let process = Process::protecting(&logged.history.site, &logged.history.machine, Arc::new(source));
-    let snapshot = live(process.backup(false)).unwrap();
-    assert!(snapshot.notes.iter().any(|note| note.contains("it was taken again")), "{:?}", snapshot.notes);
-    // It knows the plan now, and that looks at what is committed before it is executed.
-    assert!(snapshot.durable, "{:?}", snapshot.behind);
-    logged.begins.push((snapshot.head.id, 2));
-    let before = logged.on_stores();
-    let pruned = logged.prune(2);
-    assert_eq!((pruned.pruned_log.len(), pruned.dropped_log.len()), (0, 1), "{}", pruned.message);
-    assert_eq!(logged.on_stores(), before);
+        logged.history.database.source.set_log(behind.range(2));
+        let stores = Site::over(logged.history.site.backends.clone());
+        let happens = move || {
+            for store in 0..3 {
+                objects.iter().for_each(|(key, bytes)| stores.put(store, key, bytes.clone()));
+            }
+        };
+        let source = Meanwhile { source: logged.history.database.source.clone(), happens: Box::new(happens) };
+        let process = Process::protecting(&logged.history.site, &logged.history.machine, Arc::new(source));
+        let snapshot = live(process.backup(false)).unwrap();
+        let is_again = snapshot.notes.iter().any(|note| note.contains("it was taken again"));
+        assert_eq!((snapshot.durable, is_again), (timeline == 2, timeline == 1), "{:?}", snapshot.behind);
+        logged.begins.push((snapshot.head.id, 2));
+        let before = logged.on_stores();
+        // It was committed before the last look.
+        let pruned = logged.prune(2);
+        assert_eq!((pruned.pruned_log.len(), pruned.dropped_log.len()), (0, 1), "{}", pruned.message);
+        assert_eq!(logged.on_stores(), before);
+    }
 }
 
 /// Whoever can write to a store can put any names there.

@@ -87,15 +87,18 @@ fn going(bound: Option<LogBound>, timeline: u32, runs: &str) -> String {
     runs.split_whitespace().filter(goes).collect::<Vec<_>>().join(" ")
 }
 
-/// Which go of runs that are all there, by their numbers, and up to where; `+` is one that stays whatever it is, `2/`
-/// is of the second timeline.
+/// Which go of runs that are all there, by their numbers, and up to where; `+` is one that stays whatever it is, `?`
+/// what no record vouches for, `2/` is of the second timeline.
 fn going_together(bound: LogBound, runs: &str) -> (String, Option<u64>) {
     let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
     for (at, short) in runs.split_whitespace().enumerate() {
         let (timeline, short) = short.split_once('/').map_or((1, short), |(of, short)| (of.parse().unwrap(), short));
         match short.strip_prefix('+') {
             Some(stays) => system.stays_from(start_of(file(stays, timeline), BYTES).unwrap()),
-            None => system.add(&stored(short, at as u64, timeline)),
+            None => match short.strip_prefix('?') {
+                Some(loose) => system.add_loose(&stored(loose, at as u64, timeline)),
+                None => system.add(&stored(short, at as u64, timeline)),
+            },
         }
     }
     system.condemn(bound, &mut condemned);
@@ -103,11 +106,7 @@ fn going_together(bound: LogBound, runs: &str) -> (String, Option<u64>) {
     let number = |wanted: &RunId| (0..32).find(|number| run(*number) == *wanted).unwrap();
     let mut gone: Vec<u64> = parts.iter().flat_map(|part| part.runs.iter().map(number)).collect();
     gone.sort_unstable();
-    let before = parts.iter().filter_map(|part| match part.bound {
-        LogBound::Before(at) => Some(at.0 / BYTES),
-        LogBound::Everything => None,
-    });
-    let before: BTreeSet<u64> = before.collect();
+    let before: BTreeSet<u64> = parts.iter().map(|part| part.bound.place().0 / BYTES).collect();
     assert!(before.len() <= 1, "one place for all timelines");
     (gone.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), before.first().copied())
 }
@@ -139,7 +138,7 @@ fn what_lies_before_the_first_replay_goes() {
 
 #[test]
 fn all_of_a_system_goes_with_its_last_snapshot() {
-    let all = "s1 s9 h2 s3,s4 p9 c9";
+    let all = "s1 s9 s3,s4 p9 c9";
     let gone: BTreeSet<u64> = [7].into();
     for (kept, newest, expected) in [
         ("8/1:5", "8/1:5", all),
@@ -151,7 +150,7 @@ fn all_of_a_system_goes_with_its_last_snapshot() {
         ("8/1:5 7/1:2", "8/1:5", "s1"),
     ] {
         let bound = needs(kept, newest).bound(7, &gone);
-        assert_eq!(going(bound, 2, all), expected, "{kept:?}, {newest:?}");
+        assert_eq!(going(bound, 2, &format!("{all} h2")), expected, "{kept:?}, {newest:?}");
     }
 }
 
@@ -165,7 +164,8 @@ fn the_second_look_spares_what_is_needed_now() {
         bytes: 1,
         runs: vec![run(1)],
     };
-    let before = LogBound::Before(Lsn(5 * BYTES + 40));
+    let place = Lsn(5 * BYTES + 40);
+    let (before, all) = (LogBound::Before(place), LogBound::Everything(place));
     for (bound, kept, newest, goes) in [
         (before, "7/1:5", "7/1:5", true),
         (before, "7/1:6 7/2:5", "7/1:6", true),
@@ -173,10 +173,15 @@ fn the_second_look_spares_what_is_needed_now() {
         (before, "7/1:5 7/1:4", "7/1:5", false),
         (before, "7/1:5 7/9:4", "7/1:5", false),
         (before, "8/1:1", "8/1:1", true),
-        (LogBound::Everything, "8/1:1", "8/1:1", true),
-        (LogBound::Everything, "8/1:1 7/1:9", "8/1:1", false),
-        (LogBound::Everything, "8/1:1", "", false),
-        (LogBound::Everything, "", "7/1:1", false),
+        // Of a system without a snapshot nothing goes before another has the newest durable one.
+        (before, "", "", false),
+        (before, "8/1:1", "7/1:1", false),
+        (all, "8/1:1", "8/1:1", true),
+        (all, "8/1:1", "", false),
+        (all, "", "7/1:1", false),
+        // It came back, behind all that there was, or before that.
+        (all, "8/1:1 7/1:9", "8/1:1", true),
+        (all, "8/1:1 7/1:4", "8/1:1", false),
     ] {
         assert_eq!(needs(kept, newest).spare(&part(bound)), goes, "{bound:?}, {kept:?}, {newest:?}");
     }
@@ -201,11 +206,20 @@ fn nothing_goes_behind_what_stays() {
         // Copies of one segment, pieces, what lies beside it.
         ("s1 c1 p1 n1 s1 s2", "0 1 2 3 4 5", Some(9)),
         ("s1 s2 +c2 c2 s3", "0", Some(2)),
+        // What no record vouches for goes with the rest, and keeps nothing, wherever it is said to lie.
+        ("?s1 s2 ?s3,s9 s4 ?h1 s8", "0 1 3 5", Some(9)),
+        ("s1 +s3 ?s2 ?s4", "0 2", Some(3)),
     ] {
         assert_eq!(going_together(before, runs), (gone.to_owned(), limit), "{runs}");
     }
-    for (runs, gone) in [("s1 h2 2/s9", "0 1 2"), ("s1 h2 +s2 2/s9", "0"), ("s1,h1 s2 +s9", "")] {
-        assert_eq!(going_together(LogBound::Everything, runs), (gone.to_owned(), None), "{runs}");
+    let all = LogBound::Everything(NOWHERE);
+    for (runs, gone, limit) in [
+        ("s1 h2 2/s9", "0 2", Some(10)),
+        ("s1 h2 +s2 2/s9", "0", Some(2)),
+        ("s1,h1 s2 s3", "", None),
+        ("s1 ?s7", "0 1", Some(8)),
+    ] {
+        assert_eq!(going_together(all, runs), (gone.to_owned(), limit), "{runs}");
     }
 }
 
@@ -221,6 +235,12 @@ fn runs_are_put_together_by_history_and_bound() {
     let short = |part: &CondemnedLog| (part.history.timeline, part.runs.len(), part.files, part.bytes);
     assert_eq!(parts.iter().map(short).collect::<Vec<_>>(), [(1, 2, 4, 20), (2, 1, 2, 10)]);
     assert!(parts.iter().all(|part| part.bound == bound));
+    // A run with pieces of several segments is listed once.
+    let (mut system, mut condemned) = (RunsOfSystem::default(), CondemnedRuns::default());
+    ["c1", "c2", "c7"].into_iter().for_each(|pieces| system.add(&stored(pieces, 1, 1)));
+    system.condemn(bound, &mut condemned);
+    let parts = condemned.into_parts();
+    assert_eq!((parts.len(), parts[0].files, &parts[0].runs[..]), (1, 2, &[run(1)][..]));
 }
 
 /// Whoever can write to a store can put any names there: a plan that nobody would read ends every later one.
@@ -247,7 +267,7 @@ fn a_plan_takes_no_more_than_a_reader_accepts() {
         system.add(&stored(if number % 2 == 0 { "s1" } else { "s3" }, number, 1));
     }
     system.condemn(bound, &mut condemned);
+    assert_eq!(condemned.runs, MAX_LOG_RUNS);
     let parts = condemned.into_parts();
-    assert_eq!(parts.iter().map(|part| part.runs.len()).sum::<usize>(), MAX_LOG_RUNS);
     assert_eq!(parts[0].bound, LogBound::Before(Lsn(4 * BYTES)));
 }
