@@ -139,7 +139,7 @@ impl Pruning<'_> {
         self.publish(plan).await?;
         let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
         let (condemned, dropped) = self.judge(plan, &mut look).await;
-        let deletes = self.record(plan, condemned, dropped).await?;
+        let deletes = self.record(plan, &look, condemned, dropped).await?;
         self.executed.push(plan.record.plan);
         self.dropped.extend(plan.record.condemned.split(&deletes).1.snapshots.iter().map(|snapshot| snapshot.id));
         // A hold is on record before whoever adds it looks for this record: one of the two sees the other.
@@ -185,17 +185,26 @@ impl Pruning<'_> {
 
     /// Says on every store that a plan is executed, and gives what it deletes.
     ///
-    /// Another host may execute the same plan at this moment, or has begun to: what any look drops stays. Whoever reads
+    /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
     /// these records later may find only one of them, on a store that was lost and is made new from another. So every
     /// store gets the same, before anybody is told what stays, and before anything is deleted.
+    ///
+    /// Where every store had a record already, another host may be deleting by them: what this one would drop by the rule
+    /// does not come back. What is held does, as far as it is there.
     async fn record(
         &mut self,
         plan: &SignedPrune,
+        look: &Gathered,
         condemned: Condemned,
         dropped: Condemned,
     ) -> Result<CondemnedSet, Failure> {
         let (record, records) = self.vote(plan, condemned, dropped).await?;
-        let deletes = deleted_by(&records).intersection(&CondemnedSet::of(&record.condemned));
+        let mut deletes = deleted_by(&records);
+        if look.spoiled_by(&deletes).is_some()
+            && let Ok(stays) = look.stays(self.host, &deletes).await
+        {
+            deletes = CondemnedSet::of(&look.spare(&plan.record.condemned.split(&deletes).0, &stays).0);
+        }
         let (condemned, dropped) = plan.record.condemned.split(&deletes);
         let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
         self.settle(&records, &settled, &deletes).await?;

@@ -175,3 +175,20 @@ fn what_this_host_merely_cannot_read_is_not_given_up() {
     assert!(refused.next_step.as_ref().unwrap().contains("recoup doctor"), "{refused}");
     history.restore_all(&[id]);
 }
+
+#[test]
+fn what_every_store_says_is_deleted_comes_back_only_where_it_is_held() {
+    let (history, plan) = cut_short(&[0, 1, 2]);
+    let ids = history.ids();
+    let refused = live(history.process().keeping(10).prune(cancel(plan))).unwrap_err();
+    assert_eq!(refused.code, Code::Refused, "{refused}");
+    let late = live(history.process().hold(ids[1])).unwrap_err();
+    assert!(late.message.contains("came too late for snapshot"), "{late}");
+    // Nothing of it was deleted yet, and another host might be about to.
+    let pruned = history.prune(10);
+    assert_eq!((pruned.dropped, pruned.pruned), (vec![ids[1]], vec![ids[0], ids[2], ids[3]]));
+    assert_eq!(history.listed(), [ids[1], ids[4], ids[5]]);
+    history.restore_all(&history.listed());
+    assert_eq!(leftovers(&history.site), Vec::<String>::new());
+    history.verify_is(Status::Ok);
+}
