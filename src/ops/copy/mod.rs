@@ -12,6 +12,7 @@ mod seed;
 mod vouches;
 
 use super::{
+    evidence::read_control,
     findings::{Findings, Losses},
     list,
     progress::Progress,
@@ -102,6 +103,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             }
         }
         copy.note_snapshots(&catalogue);
+        copy.goes = copy.find_going(&catalogue).await;
         let log = repository.survey_log(&source, &catalogue.listings).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first: a store that has one is never brought what it names.
@@ -126,6 +128,8 @@ struct Copying<'a> {
     completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
     /// Stores that a dry run takes for founded, by position.
     founded: BTreeSet<usize>,
+    /// Snapshots of the source at hand that a prune is about to delete.
+    goes: BTreeSet<SnapshotId>,
     /// Stores that had a snapshot before this run, by position.
     had_snapshots: BTreeSet<usize>,
     /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
@@ -159,10 +163,23 @@ impl<'a> Copying<'a> {
             notes: Vec::new(),
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
+            goes: BTreeSet::new(),
             had_snapshots: BTreeSet::new(),
             evidence_was_removed: false,
             stopped: BTreeMap::new(),
         }
+    }
+
+    /// What pending plans condemn, but for what is held: the next prune drops that.
+    async fn find_going(&self, catalogue: &Catalogue) -> BTreeSet<SnapshotId> {
+        let mut goes = catalogue.prunes.condemned().snapshots().clone();
+        if !goes.is_empty() {
+            let control = read_control(self.repository, None).await.state;
+            for (_, hold) in control.holds_of(&catalogue.source) {
+                goes.retain(|id| !hold.snapshots.is_empty() && !hold.snapshots.contains(id));
+            }
+        }
+        goes
     }
 
     fn note_snapshots(&mut self, catalogue: &Catalogue) {

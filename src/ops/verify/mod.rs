@@ -331,17 +331,21 @@ fn wanted_on(
     store: usize,
     examination: &mut Examination,
 ) -> BTreeMap<Needed, BTreeSet<SnapshotId>> {
-    let Judged { catalogue, log, known, durable, .. } = judged;
+    let Judged { catalogue, log, known, durable, held } = judged;
     let listing = &catalogue.listings[store];
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
+    let condemned = catalogue.prunes.condemned();
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
     logs::wanted_on(catalogue, log, store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));
-        if !is_committed && !was_completed {
-            if durable.contains(id) {
+        let goes = condemned.has_snapshot(*id) && !held.contains_key(id);
+        if !is_committed && (goes || !was_completed) {
+            if goes {
+                // It goes soon: no store gets it any more.
+            } else if durable.contains(id) {
                 examination.findings.add(&listing.store, None, Problem::Behind, [*id], None);
             } else {
                 examination

@@ -15,18 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What was not accepted as a record of a prune.
 pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
     for (plan, records) in &catalogue.prunes.unconfirmed {
-        if catalogue.prunes.pending.contains_key(plan) {
-            examination.note(format!(
-                "a prune of {} was cut short before it deleted anything of plan {plan}: the next one goes on",
-                catalogue.source
-            ));
-            continue;
-        }
         let name = full_name(catalogue, &layout::prune_object(*plan, Stage::Executed));
-        let cause = "no other store knows of it, and all of them show what it deletes: it hides nothing";
+        let (problem, cause) = if catalogue.prunes.pending.contains_key(plan) {
+            (Problem::Behind, "a prune was cut short here; the next one finishes it")
+        } else {
+            (Problem::Foreign, "no other store knows of it, and all of them show what it deletes: it hides nothing")
+        };
         for at in holders(records) {
             let store = &catalogue.listings[at].store;
-            examination.findings.add(store, Some(name.clone()), Problem::Foreign, [], Some(cause.to_owned()));
+            examination.findings.add(store, Some(name.clone()), problem, [], Some(cause.to_owned()));
         }
     }
     for refused in &catalogue.prunes.refused {
