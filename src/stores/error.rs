@@ -115,7 +115,7 @@ pub(super) enum Trouble {
     Gone(String),
     /// There was no answer in time; it may have been done.
     Hung(String),
-    /// Nobody answers at its address, or what was asked got lost; it may pass, and it may have been done.
+    /// Nobody answers at its address; it may pass.
     Silent(String),
     /// Anything else: it may pass, and it may have been done.
     Passing(String),

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use object_store::{
     ClientOptions, Result,
     client::{
-        HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
         ReqwestConnector,
     },
 };
@@ -74,7 +74,11 @@ fn unanswered(authority: &str, error: &HttpError) -> Trouble {
         let advice = "SSL_CERT_FILE names other certificates to trust";
         return Trouble::Gone(format!("{authority} cannot be trusted: {why}; {advice}"));
     }
-    Trouble::Silent(format!("{authority} does not answer: {why}"))
+    let why = format!("{authority} does not answer: {why}");
+    match error.kind() {
+        HttpErrorKind::Connect => Trouble::Silent(why),
+        _ => Trouble::Passing(why),
+    }
 }
 
 impl Service {

@@ -154,22 +154,21 @@ async fn a_server_that_hangs_costs_its_patience_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_answers_for_costs_its_patience_once() {
-    let server = Server::start();
-    let store = server.store("a", "a");
-    create(&store, "a", b"x").await.unwrap();
-    verbs(&server);
-    server.go_wrong(repeat_n(Fault::LostRequest, 6));
-    store.get("a", 1).await.unwrap_err();
-    assert_eq!(verbs(&server), ["GET"; 4]);
-    store.clone().get("a", 1).await.unwrap_err();
-    assert_eq!(verbs(&server), ["GET"], "one attempt");
-    // It comes back, and is as good as before.
-    assert_eq!(create(&store, "b", b"x").await, Ok(Created::Created));
-    assert_eq!(verbs(&server), ["PUT", "GET", "PUT"]);
-    server.go_wrong(repeat_n(Fault::LostRequest, 3));
-    store.get("a", 1).await.unwrap();
-    assert_eq!(verbs(&server), ["GET"; 4]);
+async fn an_address_where_nobody_answers_costs_its_patience_once() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let patience = Patience { pause: Duration::from_millis(50), ..super::super::PATIENCE };
+    let store = open_at(nobody, "far", BUCKET, ("id", "secret")).with_patience(patience);
+    let ask = async || {
+        let since = crate::world::Stopwatch::start();
+        store.clone().size("a").await.unwrap_err();
+        since.elapsed()
+    };
+    let first = ask().await;
+    assert!(first >= Duration::from_millis(50 + 200 + 800), "{first:?}");
+    for _ in 0..3 {
+        let next = ask().await;
+        assert!(next < first / 3, "{next:?} after {first:?}");
+    }
 }
 
 #[tokio::test]
