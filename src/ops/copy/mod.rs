@@ -111,6 +111,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             copy.level(&catalogue, store, &damaged, progress).await;
             copy.level_log(&catalogue, &log, store, &damaged).await;
         }
+        copy.note_pruned(&source).await;
     }
     if request.sources.is_empty() {
         copy.level_evidence().await;
@@ -130,6 +131,8 @@ struct Copying<'a> {
     founded: BTreeSet<usize>,
     /// Snapshots of the source at hand that a prune is about to delete.
     goes: BTreeSet<SnapshotId>,
+    /// Snapshots that a prune has deleted since they were looked at: nobody misses them.
+    pruned: BTreeSet<SnapshotId>,
     /// Stores that had a snapshot before this run, by position.
     had_snapshots: BTreeSet<usize>,
     /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
@@ -164,6 +167,7 @@ impl<'a> Copying<'a> {
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
             goes: BTreeSet::new(),
+            pruned: BTreeSet::new(),
             had_snapshots: BTreeSet::new(),
             evidence_was_removed: false,
             stopped: BTreeMap::new(),
@@ -180,6 +184,17 @@ impl<'a> Copying<'a> {
             }
         }
         goes
+    }
+
+    /// What is missing may have been deleted meanwhile by a prune on another host.
+    async fn note_pruned(&mut self, source: &SourceName) {
+        let findings = self.findings.list();
+        let concerned: BTreeSet<SnapshotId> =
+            findings.iter().flat_map(|found| found.snapshots.iter().copied()).collect();
+        if !concerned.is_empty() {
+            let catalogue = self.repository.inventories(source, &BTreeSet::new()).await;
+            self.pruned.extend(concerned.into_iter().filter(|id| catalogue.is_settled(*id)));
+        }
     }
 
     fn note_snapshots(&mut self, catalogue: &Catalogue) {
@@ -263,7 +278,9 @@ impl<'a> Copying<'a> {
             });
             self.findings.add(&store, None, stopped.problem, stopped.lacks, Some(stopped.cause));
         }
-        let findings = self.findings.list();
+        let mut findings = self.findings.list();
+        let is_pruned = |found: &StoreFinding| found.snapshots.iter().all(|id| self.pruned.contains(id));
+        findings.retain(|found| found.snapshots.is_empty() || !is_pruned(found));
         let result = CopyResult {
             schema: CopySchema,
             status: self.judge(&findings),
