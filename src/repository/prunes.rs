@@ -171,13 +171,15 @@ pub(super) struct ShownPlan {
 /// answer. `is_whole` says of a position whether that store still shows all of what the plan deletes, as far as can be
 /// told.
 ///
-/// Nothing is deleted before every store has the plan, and after it the record of its execution. A store in the place of
-/// one that was lost is brought the plan of no execution: that it shows nothing proves nothing, and only one that has both
-/// counts. Where the plan is nowhere any more, the word of one store alone is not believed against all others.
+/// Nothing is deleted before every store has the plan, and after it the record of its execution. So nothing was while a
+/// store has the plan alone, or may have, unless one that has both shows that something is gone. A store in the place of
+/// one that was lost is brought the plan of no execution: that it shows nothing proves nothing. Where the plan is nowhere
+/// any more, the word of one store alone is not believed against all others.
 pub(super) fn was_begun(stores: &[Option<ShownPlan>], is_whole: impl Fn(usize) -> bool) -> bool {
     let has_both = |at: &usize| stores[*at].is_some_and(|shown| shown.planned && shown.executed);
     if stores.iter().flatten().any(|shown| shown.planned) {
-        return (0..stores.len()).filter(has_both).any(|at| !is_whole(at));
+        let may_lack = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.planned && !shown.executed);
+        return !stores.iter().any(may_lack) || (0..stores.len()).filter(has_both).any(|at| !is_whole(at));
     }
     let (executed, others): (Vec<usize>, Vec<usize>) =
         (0..stores.len()).partition(|at| stores[*at].is_some_and(|shown| shown.executed));
@@ -410,7 +412,7 @@ mod tests {
         };
         for (stores, expected) in [
             // Everywhere, and nothing is deleted yet; or all of it; or on some.
-            (&["pxd", "pxd", "pxd"][..], false),
+            (&["pxd", "pxd", "pxd"][..], true),
             (&["px", "px", "px"], true),
             (&["px", "pxd", "pd"], true),
             (&["px", "silent", "pxd"], true),
@@ -420,7 +422,7 @@ mod tests {
             (&["pxd", "silent", "pxd"], false),
             // The third has a new disk: that it shows nothing says nothing.
             (&["pxd", "pd", ""], false),
-            (&["pxd", "pxd", ""], false),
+            (&["pxd", "pxd", ""], true),
             (&["pxd", "pd", "x"], false),
             // Set back to before there was a plan; or everybody else has a new disk.
             (&["px", "d"], true),
