@@ -19,7 +19,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -514,12 +514,10 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
             .safe("nothing was read or changed")
             .next_step("put a readable text file there, or name another one with --config")
     };
-    let opened = files::open_regular(file).map_err(|error| match error.kind() {
+    let bytes = files::read_start(file, FILE_BYTES_MAX + 1).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => failed(&error).next_step(as_its_owner(file)),
         _ => failed(&error),
     })?;
-    let mut bytes = Vec::new();
-    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(failed(&"it is larger than 1 MiB"));
     }

@@ -82,6 +82,14 @@ impl Condemned {
         self.snapshots.is_empty() && self.roots.is_empty() && self.runs.is_empty() && self.folders.is_empty()
     }
 
+    /// Adds what another one names.
+    pub fn extend(&mut self, other: Condemned) {
+        self.snapshots.extend(other.snapshots);
+        self.roots.extend(other.roots);
+        self.runs.extend(other.runs);
+        self.folders.extend(other.folders);
+    }
+
     /// What of it is in a set, and what is not; a run of which only some is in both.
     pub fn split(&self, set: &CondemnedSet) -> (Condemned, Condemned) {
         let (mut within, mut beyond) = (Condemned::default(), Condemned::default());

@@ -105,8 +105,7 @@ pub async fn list(
         return Err(repository.none_usable().await);
     }
     let mut result = HoldsResult { schema: HoldsSchema, holds: Vec::new(), notes: Vec::new() };
-    let silent = repository.stores.iter().map(|store| store.name()).filter(|name| !view.answered.contains(*name));
-    let silent: Vec<&str> = silent.collect();
+    let silent = view.silent(repository);
     if !silent.is_empty() {
         result.notes.push(format!(
             "no answer from {}: a hold that no other store shows is missing here, and prune refuses to delete until every \
@@ -243,13 +242,11 @@ async fn in_time(
     hold: HoldId,
     meant: &BTreeSet<SnapshotId>,
 ) -> Result<(), Failure> {
-    let catalogue = repository.inventories(source, &BTreeSet::new()).await;
-    let ready: BTreeSet<usize> = catalogue.ready().collect();
-    let prunes = &catalogue.prunes;
-    for (plan, records) in prunes.executed.iter().chain(&prunes.unconfirmed) {
+    let (ready, prunes) = repository.prunes(source).await;
+    let executed = prunes.executed.iter().chain(&prunes.unconfirmed);
+    for (plan, records) in executed.filter(|(_, records)| ready.is_subset(&holders(records))) {
         let deletes = deleted_by(records);
-        let mut late = meant.iter().filter(|id| deletes.leaves_nothing_of(**id));
-        if let Some(id) = late.next().filter(|_| ready.is_subset(&holders(records))) {
+        if let Some(id) = meant.iter().find(|id| deletes.leaves_nothing_of(**id)) {
             return Err(Failure::new(
                 Code::Refused,
                 format!("hold {hold} came too late for snapshot {id} of {source}"),

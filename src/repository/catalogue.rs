@@ -199,9 +199,15 @@ impl Repository {
         self.look(source, founded).await.0
     }
 
-    /// One look, and whether something was gone before it was read.
-    async fn look(&self, source: &SourceName, founded: &BTreeSet<usize>) -> (Catalogue, bool) {
-        let listings = futures_util::future::join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
+    /// The stores that answer, by position, and the plans and tombstones that they show of a source.
+    pub async fn prunes(&self, source: &SourceName) -> (BTreeSet<usize>, Prunes) {
+        let listings = self.listings(source, &BTreeSet::new()).await;
+        let ready = (0..listings.len()).filter(|at| listings[*at].status == StoreStatus::Ready).collect();
+        (ready, self.read_prunes(source, &listings).await)
+    }
+
+    async fn listings(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Vec<StoreListing> {
+        futures_util::future::join_all(self.stores.iter().enumerate().map(|(at, store)| async move {
             let mut listing =
                 StoreListing { store: store.name().to_owned(), status: StoreStatus::Ready, objects: HashMap::new() };
             if !founded.contains(&at) {
@@ -219,7 +225,12 @@ impl Repository {
             }
             listing
         }))
-        .await;
+        .await
+    }
+
+    /// One look, and whether something was gone before it was read.
+    async fn look(&self, source: &SourceName, founded: &BTreeSet<usize>) -> (Catalogue, bool) {
+        let listings = self.listings(source, founded).await;
         let prunes = self.read_prunes(source, &listings).await;
         let mut catalogue = Catalogue {
             source: source.clone(),

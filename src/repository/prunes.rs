@@ -132,10 +132,12 @@ impl Prunes {
     pub fn kept_on(&self, store: usize) -> impl Iterator<Item = (Stage, &SignedPrune)> {
         let pending = self.pending.values().map(|signed| (Stage::Planned, signed));
         let own = move |records: &&Vec<SignedPrune>| -> usize {
-            let least = deleted_by(records);
-            let deletes_least = |signed: &SignedPrune| CondemnedSet::of(&signed.record.condemned) == least;
             let own = records.iter().position(|signed| signed.stores.contains(&store));
-            own.or_else(|| records.iter().position(deletes_least)).unwrap_or(0)
+            let least = || {
+                let least = deleted_by(records);
+                records.iter().position(|signed| CondemnedSet::of(&signed.record.condemned) == least)
+            };
+            own.or_else(least).unwrap_or(0)
         };
         let executed = self.executed.values().filter_map(move |records| records.get(own(&records)));
         pending.chain(executed.map(|signed| (Stage::Executed, signed)))

@@ -14,8 +14,14 @@ pub fn open_regular(path: impl AsRef<Path>) -> io::Result<File> {
     regular(opened, |_| false)
 }
 
-/// The same, or what the caller's shell has opened for it (process substitution): a pipe that lies in no directory, and
-/// that a program writes to which may have to ask for a password first.
+/// The same, and never through a link.
+pub fn open_unlinked(path: impl AsRef<Path>) -> io::Result<File> {
+    let flags = nonblocking() | rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    regular(OpenOptions::new().read(true).custom_flags(flags).open(path), |_| false)
+}
+
+/// The same as [`open_regular`], or what the caller's shell has opened for it (process substitution): a pipe that lies
+/// in no directory, and that a program writes to which may have to ask for a password first.
 pub fn open_given(path: impl AsRef<Path>) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path);
     let file = regular(opened, is_nameless_pipe)?;
@@ -26,8 +32,13 @@ pub fn open_given(path: impl AsRef<Path>) -> io::Result<File> {
 
 /// All of a regular file.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    read_start(path, u64::MAX)
+}
+
+/// The beginning of a regular file, so many bytes at most.
+pub fn read_start(path: impl AsRef<Path>, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_regular(path)?.read_to_end(&mut bytes)?;
+    open_regular(path)?.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -71,9 +71,7 @@ pub fn read_plan(path: &Path) -> Result<LogPlan, Failure> {
             .safe("nothing was fetched; the server asks again")
             .next_step("restore again: it writes a new plan")
     };
-    let mut bytes = Vec::new();
-    let opened = files::open_regular(path).map_err(|error| failed(&error))?;
-    opened.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    let bytes = files::read_start(path, BYTES_MAX).map_err(|error| failed(&error))?;
     let plan: LogPlan = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
     match plan.contradiction() {
         Some(why) => Err(failed(&why)),

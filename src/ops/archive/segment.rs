@@ -83,8 +83,8 @@ fn opened(path: &Path, file: LogFile) -> Result<(File, u64), Failure> {
     };
     let opened = files::open_regular(path).map_err(|error| unreadable(path, error))?;
     let metadata = opened.metadata().map_err(|error| unreadable(path, error))?;
-    if !metadata.is_file() || metadata.len() > most {
-        return Err(unreadable(path, "it is no regular file, or larger than any of its kind"));
+    if metadata.len() > most {
+        return Err(unreadable(path, "it is larger than any of its kind"));
     }
     Ok((opened, metadata.len()))
 }
@@ -284,9 +284,7 @@ fn header_beside(path: &Path) -> Result<SegmentHeader, Failure> {
             let name = entry.file_name().into_string().ok()?;
             // One that is being received says as well whose it is.
             name.strip_suffix(".partial").unwrap_or(&name).parse::<SegmentName>().ok()?;
-            let mut start = Vec::new();
-            files::open_regular(entry.path()).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
-            SegmentHeader::read(&start).ok()
+            SegmentHeader::read(&files::read_start(entry.path(), HEADER_BYTES).ok()?).ok()
         })
     });
     found.ok_or_else(|| {

@@ -16,7 +16,7 @@ use super::{
     findings::{Findings, Losses},
     list,
     progress::Progress,
-    verify::{VerifyRequest, examine},
+    verify::{VerifyRequest, examine, prunes::going},
 };
 use crate::{
     core::{
@@ -174,16 +174,11 @@ impl<'a> Copying<'a> {
         }
     }
 
-    /// What pending plans condemn, but for what is held: the next prune drops that.
     async fn find_going(&self, catalogue: &Catalogue) -> BTreeSet<SnapshotId> {
-        let mut goes = catalogue.prunes.condemned().snapshots().clone();
-        if !goes.is_empty() {
-            let control = read_control(self.repository, None).await.state;
-            for (_, hold) in control.holds_of(&catalogue.source) {
-                goes.retain(|id| !hold.snapshots.is_empty() && !hold.snapshots.contains(id));
-            }
+        if catalogue.prunes.pending.is_empty() {
+            return BTreeSet::new();
         }
-        goes
+        going(catalogue, &read_control(self.repository, None).await.state)
     }
 
     /// What is missing may have been deleted meanwhile by a prune on another host.

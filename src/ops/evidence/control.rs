@@ -44,6 +44,12 @@ pub struct ControlView {
 }
 
 impl ControlView {
+    /// The stores that did not give the control log.
+    pub fn silent<'r>(&self, repository: &'r Repository) -> Vec<&'r str> {
+        let names = repository.stores.iter().map(|store| store.name());
+        names.filter(|name| !self.answered.contains(*name)).collect()
+    }
+
     /// Records that were on more than half of the stores, as others have recorded or this host knows, and that lie beyond
     /// what was read; but for those that were acknowledged as lost.
     pub fn unshown(&self) -> Vec<Lost> {
@@ -59,14 +65,14 @@ impl ControlView {
     /// Records that were on stores, as this host knows, and that none shows any more, but for those that were acknowledged
     /// as lost. None as long as a store is silent: it may have them.
     pub fn missing(&self, repository: &Repository, own: Option<&Chain>) -> Vec<Lost> {
-        let names = || repository.stores.iter().map(|store| store.name());
-        if names().any(|name| !self.answered.contains(name)) {
+        if !self.silent(repository).is_empty() {
             return Vec::new();
         }
         let mut newest: BTreeMap<WriterId, u64> =
             self.state.heads.iter().map(|(writer, head)| (*writer, head.number)).collect();
         if let Some(own) = own {
-            let acknowledged = names().filter_map(|name| own.acknowledged.get(name).copied()).max();
+            let names = repository.stores.iter().map(|store| store.name());
+            let acknowledged = names.filter_map(|name| own.acknowledged.get(name).copied()).max();
             newest.insert(own.writer, acknowledged.unwrap_or(0).min(own.number()));
         }
         for (writer, seen) in &self.state.seen {

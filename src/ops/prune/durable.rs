@@ -1,4 +1,5 @@
-//! Which snapshots are whole, on enough stores or on any: what they need of packs, and of the log.
+//! Which snapshots are whole, on enough stores or on any: what they need of packs, and of the log. Every store has
+//! answered: see [`super::gather`].
 
 use crate::{
     core::{
@@ -14,7 +15,6 @@ use crate::{
     repository::{
         Repository,
         catalogue::{Catalogue, Committed, Needed, StoreListing},
-        head::StoreStatus,
         layout,
         log::{HeldLog, committed},
     },
@@ -22,16 +22,15 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The stores that hold each file of a log.
-pub(super) type LogHolders = BTreeMap<LogFile, BTreeSet<String>>;
+type LogHolders = BTreeMap<LogFile, BTreeSet<String>>;
 
-/// Where the parts of a snapshot are.
+/// What a snapshot needs, and who has what of it, as far as is known.
 pub(super) struct Whereabouts {
-    /// What it needs, but for the log.
-    pub(super) needed: Vec<Needed>,
-    /// Who has what it needs of the log.
-    pub(super) log: LogHolders,
-    /// The stores that have all of it, as far as is known.
-    pub(super) whole: BTreeSet<usize>,
+    /// What it needs, but for the log; nothing where no store says what that is.
+    needed: Vec<Needed>,
+    log: LogHolders,
+    /// The stores that have all of it, but for the log.
+    complete: BTreeSet<String>,
 }
 
 impl Whereabouts {
@@ -39,29 +38,41 @@ impl Whereabouts {
         host.repository.read_runs(catalogue, &committed.inventory.uses).await;
         let needed = catalogue.needed(committed).unwrap_or_default();
         let log = log_holders(&host.repository, known, catalogue, committed.inventory.log.as_ref()).await;
-        let is_whole = |at: &usize| {
-            let store = &catalogue.listings[*at].store;
-            !needed.iter().any(|object| is_damaged(known, store, &object.name))
-                && log.values().all(|holders| holders.contains(store))
+        let mut complete = catalogue.names(&catalogue.complete_on(committed));
+        // What was found damaged is of the right size all the same.
+        complete.retain(|store| !needed.iter().any(|object| is_damaged(known, store, &object.name)));
+        Whereabouts { needed, log, complete }
+    }
+
+    /// The stores that have each part.
+    fn holders(&self) -> impl Iterator<Item = &BTreeSet<String>> {
+        self.log.values().chain([&self.complete])
+    }
+
+    /// The stores that have all of it.
+    pub(super) fn whole(&self) -> BTreeSet<String> {
+        let has_all = |store: &&String| self.holders().all(|holders| holders.contains(*store));
+        self.complete.iter().filter(has_all).cloned().collect()
+    }
+
+    /// Whether the stores together have all of it; that too which none has alone.
+    pub(super) fn is_anywhere(&self, catalogue: &Catalogue, known: &Known) -> bool {
+        let has = |listing: &StoreListing, object: &Needed| {
+            let held = listing.objects.get(&object.name);
+            held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
+                && !is_damaged(known, &listing.store, &object.name)
         };
-        let whole = catalogue.complete_on(committed).into_iter().filter(is_whole).collect();
-        Whereabouts { needed, log, whole }
+        !self.needed.is_empty()
+            && self.needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
+            && self.log.values().all(|holders| !holders.is_empty())
     }
 }
 
-/// The stores that have committed a snapshot, and those that may have.
-pub(super) fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
+/// The stores that have committed a snapshot.
+fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
     let name = layout::snapshot_object(id, layout::INVENTORY);
-    let holds = |status: &StoreStatus, shows: bool| match status {
-        StoreStatus::Ready => shows,
-        StoreStatus::Foreign(_) => false,
-        _ => true,
-    };
-    let listings = catalogue.listings.iter();
-    listings
-        .filter(|listing| holds(&listing.status, listing.objects.contains_key(&name)))
-        .map(|listing| listing.store.clone())
-        .collect()
+    let holding = catalogue.listings.iter().filter(|listing| listing.objects.contains_key(&name));
+    holding.map(|listing| listing.store.clone()).collect()
 }
 
 pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
@@ -74,57 +85,27 @@ pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -
     catalogue.snapshots.iter().map(of).collect()
 }
 
-/// The newest snapshot that enough stores hold all of, and every newer one that they may hold all of.
+/// The newest snapshot that enough stores hold all of.
 pub(super) async fn newest_durable(
     host: &Host,
     protected: &Protected,
     known: &Known,
     catalogue: &mut Catalogue,
-) -> (Option<SnapshotId>, BTreeSet<SnapshotId>) {
+) -> Option<SnapshotId> {
     let places = host.repository.places();
-    let unasked: BTreeSet<String> = catalogue
-        .listings
-        .iter()
-        .filter(|listing| !matches!(listing.status, StoreStatus::Ready | StoreStatus::Foreign(_)))
-        .map(|listing| listing.store.clone())
-        .collect();
-    let mut perhaps = BTreeSet::new();
     let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
     for id in ids {
-        let inventory = catalogue.snapshots[&id].inventory.clone();
-        host.repository.read_runs(catalogue, &inventory.uses).await;
-        let mut complete = catalogue.names(&catalogue.complete_on(&catalogue.snapshots[&id]));
-        // What was found damaged is of the right size all the same.
-        let needed = catalogue.needed(&catalogue.snapshots[&id]).unwrap_or_default();
-        complete.retain(|store| !needed.iter().any(|object| is_damaged(known, store, &object.name)));
-        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
-        let is_enough = |also: &BTreeSet<String>| {
-            let mut parts = log.values().chain([&complete]).map(|holders| holders.union(also).cloned().collect());
-            parts.all(|holders| is_durable(&protected.policy.copies, &places, &holders))
-        };
-        if is_enough(&BTreeSet::new()) {
-            return (Some(id), perhaps);
-        }
-        if perhaps.is_empty() && is_enough(&unasked) {
-            perhaps.insert(id);
+        let committed = catalogue.snapshots[&id].clone();
+        let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
+        if whereabouts.holders().all(|holders| is_durable(&protected.policy.copies, &places, holders)) {
+            return Some(id);
         }
     }
-    (None, perhaps)
+    None
 }
 
-/// Whether the stores together have all that a snapshot needs, as far as is known; that too which none has alone.
-pub(super) fn have_together(catalogue: &Catalogue, known: &Known, needed: &[Needed], log: &LogHolders) -> bool {
-    let has = |listing: &StoreListing, object: &Needed| {
-        let held = listing.objects.get(&object.name);
-        held.is_some_and(|held| object.size.is_none_or(|size| size == *held))
-            && !is_damaged(known, &listing.store, &object.name)
-    };
-    needed.iter().all(|object| catalogue.listings.iter().any(|listing| has(listing, object)))
-        && log.values().all(|holders| !holders.is_empty())
-}
-
-/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. While a
-/// store is silent, it may have what the others lack. Looks no further back than the rule counts.
+/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. Looks no
+/// further back than the rule counts.
 pub(super) async fn discount_ruined(
     host: &Host,
     known: &Known,
@@ -133,29 +114,24 @@ pub(super) async fn discount_ruined(
     keep_last: Option<u64>,
 ) {
     let mut wanted = keep_last.unwrap_or(0);
-    if catalogue.ready().count() < catalogue.listings.len() {
-        return;
-    }
     for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
         if wanted == 0 {
             return;
         }
-        let inventory = catalogue.snapshots[id].inventory.clone();
-        host.repository.read_runs(catalogue, &inventory.uses).await;
-        let needed = catalogue.needed(&catalogue.snapshots[id]);
-        let log = log_holders(&host.repository, known, catalogue, inventory.log.as_ref()).await;
-        dated.durable = needed.is_some_and(|needed| have_together(catalogue, known, &needed, &log));
+        let committed = catalogue.snapshots[id].clone();
+        let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
+        dated.durable = whereabouts.is_anywhere(catalogue, known);
         wanted -= u64::from(dated.durable);
     }
 }
 
-pub(super) fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
+fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
     known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
 }
 
 /// The stores that hold each file of a snapshot's own part of the log, from where its copy began to where it ended: as a
 /// record says that is believed, of the right size, and not known to be damaged. Without it no restore begins.
-pub(super) async fn log_holders(
+async fn log_holders(
     repository: &Repository,
     known: &Known,
     catalogue: &Catalogue,

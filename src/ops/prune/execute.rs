@@ -139,9 +139,9 @@ impl Pruning<'_> {
         self.publish(plan).await?;
         let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
         let (condemned, dropped) = self.judge(plan, &mut look).await;
-        let deletes = self.record(plan, &look, condemned, dropped).await?;
+        let (deletes, dropped) = self.record(plan, &look, condemned, dropped).await?;
         self.executed.push(plan.record.plan);
-        self.dropped.extend(plan.record.condemned.split(&deletes).1.snapshots.iter().map(|snapshot| snapshot.id));
+        self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
         // A hold is on record before whoever adds it looks for this record: one of the two sees the other.
         if let Err(failure) = look.read_vetoes(self.host, self.protected).await {
             let plan = plan.record.plan;
@@ -180,10 +180,10 @@ impl Pruning<'_> {
     async fn is_whole(&self, look: &mut Gathered, id: SnapshotId) -> bool {
         let Some(committed) = look.catalogue.snapshots.get(&id).cloned() else { return false };
         let known = self.state.known();
-        !Whereabouts::of(self.host, &known, &mut look.catalogue, &committed).await.whole.is_empty()
+        !Whereabouts::of(self.host, &known, &mut look.catalogue, &committed).await.whole().is_empty()
     }
 
-    /// Says on every store that a plan is executed, and gives what it deletes.
+    /// Says on every store that a plan is executed, and gives what it deletes, and what is dropped from it.
     ///
     /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
     /// these records later may find only one of them, on a store that was lost and is made new from another. So every
@@ -197,18 +197,18 @@ impl Pruning<'_> {
         look: &Gathered,
         condemned: Condemned,
         dropped: Condemned,
-    ) -> Result<CondemnedSet, Failure> {
+    ) -> Result<(CondemnedSet, Condemned), Failure> {
         let (record, records) = self.vote(plan, condemned, dropped).await?;
         let mut deletes = deleted_by(&records);
         if look.spoiled_by(&deletes).is_some()
-            && let Ok(stays) = look.stays(self.host, &deletes).await
+            && let Ok(fewer) = look.but_what_stays(self.host, &plan.record.condemned, &deletes).await
         {
-            deletes = CondemnedSet::of(&look.spare(&plan.record.condemned.split(&deletes).0, &stays).0);
+            deletes = fewer;
         }
         let (condemned, dropped) = plan.record.condemned.split(&deletes);
-        let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
+        let settled = self.sign(PruneRecord { condemned, dropped: dropped.clone(), ..record })?;
         self.settle(&records, &settled, &deletes).await?;
-        Ok(deletes)
+        Ok((deletes, dropped))
     }
 
     /// Puts a record of a plan's execution on every store that has none yet, and gives it with those that stand there.
@@ -343,15 +343,9 @@ impl Pruning<'_> {
     /// Takes out of an executed plan what must stay and is still there.
     async fn spare(&self, gathered: &Gathered, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<(), String> {
         let first = records.first().ok_or("it has no record")?;
-        let stays = gathered.stays(self.host, deletes).await?;
-        let (condemned, _) = first.record.condemned.split(deletes);
-        let (condemned, more) = gathered.spare(&condemned, &stays);
-        let mut dropped = first.record.dropped.clone();
-        dropped.snapshots.extend(more.snapshots);
-        dropped.roots.extend(more.roots);
-        dropped.runs.extend(more.runs);
-        dropped.folders.extend(more.folders);
-        let rest = CondemnedSet::of(&condemned);
+        let rest = gathered.but_what_stays(self.host, &first.record.condemned, deletes).await?;
+        let (condemned, mut dropped) = first.record.condemned.split(&rest);
+        dropped.extend(first.record.dropped.clone());
         let settled = PruneRecord {
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),

@@ -39,7 +39,7 @@ pub(super) struct Gathered {
     /// Snapshots from the future that the operator has confirmed with this command, and not before.
     pub(super) confirmed: Vec<Parent>,
     pub(super) writers: Vec<WriterSeen>,
-    /// What is held and nowhere committed, as far as the stores answer.
+    /// What is held and nowhere committed.
     pub(super) remains: Remains,
     /// The newest snapshot that is whole on enough stores.
     pub(super) newest_durable: Option<SnapshotId>,
@@ -50,9 +50,9 @@ pub(super) struct Gathered {
     noted: BTreeSet<SnapshotId>,
 }
 
-/// How a prune gets on that needs an answer.
-pub(super) const EVERY_STORE: &str = "bring the stores back, or have recoup copy found an empty one again, then run the same command again; what is gone for \
-     good: take it out of recoup.toml";
+/// How a prune gets on that needs every store.
+pub(super) const EVERY_STORE: &str = "bring the stores back, or have recoup copy found an empty one again, then run the \
+     same command again; what is gone for good: take it out of recoup.toml";
 
 /// Gathers, and refuses what must not be acted upon.
 pub(super) async fn gather(
@@ -76,11 +76,11 @@ pub(super) async fn gather(
         known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
     noted.extend(held::unanswered(&catalogue, &vetoes));
     let remains = held::remains(&catalogue, &vetoes, &noted);
-    let newest = newest_durable(host, protected, &known, &mut catalogue).await;
+    let newest_durable = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
     let mut dated = dated(host, protected, &catalogue);
     let proven = newest_proven(&catalogue, &vetoes);
-    let mut keep = protections(&catalogue, proven, &newest, state);
+    let mut keep = protections(&catalogue, proven, newest_durable, state);
     keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
     discount_ruined(host, &state.known(), &mut catalogue, &mut dated, rule.keep_last).await;
@@ -105,7 +105,6 @@ pub(super) async fn gather(
     let durable = |id: SnapshotId| dated.get(&id).is_some_and(|dated| dated.durable);
     let inventories = all_committed(&catalogue).map(|(id, committed)| (&committed.inventory, durable(id)));
     let writers = writers(inventories);
-    let (newest_durable, _) = newest;
     Ok(Gathered {
         writers,
         now,
@@ -167,44 +166,45 @@ impl Gathered {
     }
 
     /// The snapshots that an executed plan deletes, and that must stay; each is still shown.
-    pub(super) async fn stays(
-        &self,
-        host: &Host,
-        deletes: &CondemnedSet,
-    ) -> Result<BTreeMap<SnapshotId, Committed>, String> {
+    async fn stays(&self, host: &Host, deletes: &CondemnedSet) -> Result<BTreeMap<SnapshotId, Committed>, String> {
         let mut stays = BTreeMap::new();
         for id in deletes.snapshots().iter().chain(deletes.folders()).copied().filter(|id| self.veto(*id).is_some()) {
             let name = layout::snapshot_object(id, layout::INVENTORY);
             let shows = |at: &usize| self.catalogue.listings[*at].objects.contains_key(&name);
-            let mut why = None;
+            let mut refused = None;
             for at in self.catalogue.ready().filter(shows) {
                 match host.repository.read_snapshot(at, &self.catalogue.source, id).await {
                     Ok(committed) => {
-                        why = None;
+                        refused = None;
                         stays.insert(id, committed);
                         break;
                     }
-                    Err(refusal) => why = Some(format!("the inventory of {id} cannot be read: {refusal}")),
+                    Err(refusal) => refused = Some(refusal),
                 }
             }
-            why.map_or(Ok(()), Err)?;
+            if let Some(refusal) = refused {
+                return Err(format!("the inventory of {id} cannot be read: {refusal}"));
+            }
         }
         Ok(stays)
     }
 
-    /// What of an executed plan goes all the same, and what is dropped, where these snapshots stay.
-    pub(super) fn spare(
+    /// What of an executed plan goes all the same, once what must stay is taken out of it.
+    pub(super) async fn but_what_stays(
         &self,
+        host: &Host,
         condemned: &Condemned,
-        stays: &BTreeMap<SnapshotId, Committed>,
-    ) -> (Condemned, Condemned) {
+        deletes: &CondemnedSet,
+    ) -> Result<CondemnedSet, String> {
+        let stays = &self.stays(host, deletes).await?;
         // What was spoilt by the plan was never acknowledged, and keeps nothing, unless it is held.
         let spoilt = self.catalogue.spoilt.iter().map(|(id, (committed, _))| (id, committed));
         let held: BTreeMap<&SnapshotId, &Committed> = spoilt.filter(|(id, _)| self.held(**id).is_some()).collect();
         let keep = stays.keys().chain(held.keys().copied()).copied().collect();
         let all = self.catalogue.snapshots.iter().chain(stays).chain(held);
         let snapshots: Snapshots<'_> = all.map(|(id, committed)| (*id, known(committed))).collect();
-        self.remains.spared(second_look(condemned, &snapshots, &keep))
+        let (goes, _) = self.remains.spared(second_look(&condemned.split(deletes).0, &snapshots, &keep));
+        Ok(CondemnedSet::of(&goes))
     }
 
     /// Whether a key was revoked: whoever has it commits nothing any more that counts.
@@ -334,17 +334,16 @@ fn newest_proven(catalogue: &Catalogue, vetoes: &Vetoes) -> Option<SnapshotId> {
 fn protections(
     catalogue: &Catalogue,
     proven: Option<SnapshotId>,
-    (newest, perhaps): &(Option<SnapshotId>, BTreeSet<SnapshotId>),
+    newest: Option<SnapshotId>,
     state: &SourceState,
 ) -> BTreeMap<SnapshotId, String> {
     let mut keep = BTreeMap::new();
     // Of what was condemned by mistake the base would come back in full.
     keep.extend(state.base().ok().map(|record| (record.snapshot, "this host's next snapshot builds on it".to_owned())));
     keep.extend(proven.map(|id| (id, "it is the newest that a drill has proven".to_owned())));
-    keep.extend(perhaps.iter().map(|id| (*id, "it may be the newest durable one".to_owned())));
     keep.extend(newest.map(|id| (id, "it is the newest durable one".to_owned())));
     // With nothing whole on enough stores, nothing is known to be dispensable.
-    if newest.is_none() && perhaps.is_empty() {
+    if newest.is_none() {
         keep.extend(catalogue.snapshots.keys().map(|id| (*id, "no newer one is durable".to_owned())));
     }
     keep.retain(|id, _| !catalogue.spoilt.contains_key(id));

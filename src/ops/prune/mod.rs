@@ -34,7 +34,7 @@ use crate::{
     },
     world::files::Lock,
 };
-use durable::{Whereabouts, have_together};
+use durable::Whereabouts;
 use execute::Pruning;
 use gather::Gathered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,8 +174,8 @@ async fn check_forgotten(
     let known = state.known();
     let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {
         // One that is there, and that this host cannot read, may be whole.
-        let refused = gathered.catalogue.refused.iter().filter(|refused| refused.id == id);
-        if let Some(refused) = refused.clone().find(|refused| !matches!(refused.why, Refusal::Damaged(_))) {
+        let mut refused = gathered.catalogue.refused.iter().filter(|refused| refused.id == id);
+        if let Some(refused) = refused.find(|refused| !matches!(refused.why, Refusal::Damaged(_))) {
             let (code, next_step) = match refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "recoup doctor, then run the same command again"),
                 Refusal::Newer(_) => (Code::Refused, "give it up with the newer recoup that wrote it"),
@@ -193,9 +193,10 @@ async fn check_forgotten(
         gathered.protected.remove(&id);
         return Ok(());
     };
-    let Whereabouts { needed, log, whole } = Whereabouts::of(host, &known, &mut gathered.catalogue, &committed).await;
+    let whereabouts = Whereabouts::of(host, &known, &mut gathered.catalogue, &committed).await;
+    let whole: Vec<String> = whereabouts.whole().into_iter().collect();
     if !whole.is_empty() {
-        let stores = gathered.catalogue.names(&whole).into_iter().collect::<Vec<_>>().join(", ");
+        let stores = whole.join(", ");
         let cause = format!("it is whole on {stores}, as far as is known");
         return Err(refuse(
             Code::Refused,
@@ -204,7 +205,7 @@ async fn check_forgotten(
         ));
     }
     // The stores together may have what none has alone.
-    if !needed.is_empty() && have_together(&gathered.catalogue, &known, &needed, &log) {
+    if whereabouts.is_anywhere(&gathered.catalogue, &known) {
         let cause = "the stores together have all of it, as far as is known".to_owned();
         return Err(refuse(
             Code::Refused,

@@ -32,8 +32,8 @@ pub struct Vetoes {
 /// then.
 pub(super) async fn read(host: &Host, source: &SourceName) -> Result<Vetoes, Failure> {
     let view = read_control(&host.repository, Some(&host.state_dir)).await;
-    let stores = host.repository.stores.len();
-    if view.answered.len() < stores {
+    if !view.silent(&host.repository).is_empty() {
+        let stores = host.repository.stores.len();
         return Err(Failure::new(Code::Store, format!("nobody can say what of {source} is held"))
             .cause(format!(
                 "{} of {stores} stores gave the control log: another one may be the only one that shows a hold",

@@ -23,7 +23,6 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -289,8 +288,6 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-    let file = files::open_regular(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let bytes = files::read_start(path, max_bytes + 1).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > max_bytes { Err(format!("it has more than {max_bytes} bytes")) } else { Ok(bytes) }
 }

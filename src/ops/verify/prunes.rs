@@ -2,7 +2,7 @@
 
 use super::{Examination, full_name};
 use crate::{
-    core::{id::SnapshotId, prune::Stage, result::Problem},
+    core::{control::ControlState, id::SnapshotId, prune::Stage, result::Problem},
     format,
     repository::{
         catalogue::{Catalogue, Needed, Refusal},
@@ -70,6 +70,14 @@ pub(super) fn wanted_on(
             None => {}
         }
     }
+}
+
+/// The snapshots that go soon, and that no store gets any more: what pending plans condemn, but for what is held, which
+/// the next prune drops.
+pub(in crate::ops) fn going(catalogue: &Catalogue, control: &ControlState) -> BTreeSet<SnapshotId> {
+    let condemned = catalogue.prunes.condemned();
+    let ids = condemned.snapshots().iter().copied();
+    ids.filter(|id| !control.is_held(&catalogue.source, *id)).collect()
 }
 
 /// A record and its signature, as objects; the signature comes first.

@@ -8,7 +8,6 @@ use crate::world::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -97,9 +96,7 @@ pub(super) fn libc() -> Option<String> {
 
 /// The version of the ICU library that a program needs, if it needs one.
 pub(super) fn icu_of(program: &Path) -> Option<u32> {
-    let mut bytes = Vec::new();
-    files::open_regular(program).ok()?.take(PROGRAM_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    icu_in(&bytes)
+    icu_in(&files::read_start(program, PROGRAM_BYTES_MAX).ok()?)
 }
 
 fn icu_in(bytes: &[u8]) -> Option<u32> {

@@ -10,7 +10,7 @@ use crate::{
     format::crc32c::crc32c,
     world::files,
 };
-use std::{io::Read, path::Path, thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 /// Where it is in a data directory.
 pub const PATH: &str = "global/pg_control";
@@ -105,9 +105,8 @@ impl Control {
             if attempt > 0 {
                 thread::sleep(PAUSE);
             }
-            let mut bytes = Vec::new();
-            let read = files::open_regular(&path).and_then(|file| file.take(BYTES as u64 + 1).read_to_end(&mut bytes));
-            read.map_err(|error| failures::unreadable(&path, &error))?;
+            let read = files::read_start(&path, BYTES as u64 + 1);
+            let bytes = read.map_err(|error| failures::unreadable(&path, &error))?;
             if bytes.len() != BYTES {
                 last = format!("it has {} bytes", bytes.len());
                 continue;

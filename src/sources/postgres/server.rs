@@ -459,9 +459,8 @@ fn refuse_standby(data: &Path) -> Result<(), Failure> {
 
 /// The beginning of a small file; empty where it cannot be read.
 fn read_start(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    let read = files::open_regular(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
-    if read.is_err() { String::new() } else { String::from_utf8_lossy(&bytes).into_owned() }
+    let bytes = files::read_start(path, 4096).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The end of a file, at most so many bytes of it; empty where it cannot be read.

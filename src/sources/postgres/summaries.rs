@@ -9,7 +9,6 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
-    io::Read,
     path::Path,
     thread,
     time::Duration,
@@ -71,9 +70,8 @@ impl Touched {
         };
         let mut touched = Touched::default();
         for (_, _, name) in names {
-            let mut bytes = Vec::new();
-            let file = files::open_regular(folder.join(&name)).map_err(|error| format!("{name}: {error}"))?;
-            file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
+            let read = files::read_start(folder.join(&name), FILE_BYTES_MAX + 1);
+            let bytes = read.map_err(|error| format!("{name}: {error}"))?;
             touched.add(&bytes).ok_or_else(|| format!("{name} is damaged, or too large"))?;
         }
         Ok(touched)

@@ -193,7 +193,7 @@ fn end_of_records(at: Lsn, segment_bytes: u64) -> Lsn {
 /// The pages of a segment up to an offset: segments may be large, and what is written of one may be little.
 fn read(path: &Path, segment_bytes: u64, until: u64) -> Option<Vec<u8>> {
     let file = files::open_regular(path).ok()?;
-    let is_whole = file.metadata().is_ok_and(|found| found.is_file() && found.len() == segment_bytes);
+    let is_whole = file.metadata().is_ok_and(|found| found.len() == segment_bytes);
     let most = until.next_multiple_of(PAGE_BYTES_MAX).min(segment_bytes);
     let mut content = Vec::new();
     file.take(most).read_to_end(&mut content).ok()?;

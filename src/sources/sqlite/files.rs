@@ -4,13 +4,16 @@
 //! a file drops every POSIX lock that this process holds on it, those of SQLite included.
 
 use super::failures;
-use crate::core::{failure::Failure, time::Timestamp};
+use crate::{
+    core::{failure::Failure, time::Timestamp},
+    world::files,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsString,
     fs,
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -212,25 +215,17 @@ impl Fingerprint {
     }
 }
 
-/// Opens a log or a journal, never through a link or waiting for a pipe.
-pub(super) fn open_sidecar(path: &Path) -> io::Result<fs::File> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
-}
-
 /// The salts in the header of a write-ahead log, in hex. (No locks stand on this file.)
 pub(super) fn wal_salts(path: &Path) -> Option<String> {
     let mut header = [0; 32];
-    open_sidecar(path).ok()?.read_exact(&mut header).ok()?;
+    files::open_unlinked(path).ok()?.read_exact(&mut header).ok()?;
     Some(header[16..24].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether a journal's header was zeroed: its transaction is over. (No locks stand on this file.)
 pub(super) fn journal_is_over(path: &Path) -> bool {
     let mut first = [0xff];
-    match open_sidecar(path).and_then(|mut file| file.read(&mut first)) {
+    match files::open_unlinked(path).and_then(|mut file| file.read(&mut first)) {
         Ok(0) => true,
         Ok(_) => first[0] == 0,
         Err(_) => false,

@@ -32,7 +32,7 @@ const OWN_TO_A_COPY: [Range<usize>; 2] = [24..28, 92..100];
 ///
 /// `false` whenever in doubt. Says nothing if the log was written meanwhile: look at its stamp again afterwards.
 pub(super) fn is_all_in_view(view: &mut SqliteView) -> bool {
-    let Ok(file) = super::files::open_sidecar(&view.files.wal) else { return false };
+    let Ok(file) = crate::world::files::open_unlinked(&view.files.wal) else { return false };
     let Ok(Some(committed)) = Committed::read(&file, view.page_size) else { return false };
     if view.facts.entries.first().map(|entry| entry.blocks()) != Some(committed.page_count) {
         return false;

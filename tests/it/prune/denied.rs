@@ -1,58 +1,23 @@
 //! A store that refuses to delete: planned state, told and tried again.
 
 use super::{History, confirmed, leftovers};
-use crate::simulation::live;
-use async_trait::async_trait;
-use futures_util::stream::{BoxStream, StreamExt};
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+use crate::simulation::{
+    asking::{Verb, make_ask},
+    live,
 };
+use futures_util::FutureExt;
+use object_store::{Error, Result, path::Path};
 use recoup::core::{failure::Code, result::Status};
-use std::{fmt, sync::Arc};
+use std::{future::ready, sync::Arc};
 
-/// A backend with an object lock.
-#[derive(Debug)]
-struct Locked(Arc<dyn ObjectStore>);
-
-impl fmt::Display for Locked {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Locked({})", self.0)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Locked {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.0.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(&self, to: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(to, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let denied = |location: Result<Path>| {
-            let path = location?.to_string();
+/// An object lock.
+fn locked(verb: Verb, location: &Path) -> Result<()> {
+    match verb {
+        Verb::Put => Ok(()),
+        Verb::Delete => {
+            let path = location.to_string();
             Err(Error::PermissionDenied { path, source: "the object is locked until 2031".into() })
-        };
-        locations.map(denied).boxed()
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
+        }
     }
 }
 
@@ -62,8 +27,8 @@ fn a_denied_delete_is_told_and_tried_again() {
     let ids = history.ids();
     history.prune(2);
     let mut process = history.process().keeping(2);
-    let stores = &mut process.host.repository.stores;
-    stores[1] = stores[1].clone().wrapped(|inner| Arc::new(Locked(inner)));
+    let lock = |verb, location: Path| ready(locked(verb, &location)).boxed();
+    make_ask(&mut process.host.repository.stores[1], Arc::new(lock));
     for _ in 0..2 {
         let pruned = live(process.prune(confirmed())).unwrap();
         assert_eq!(pruned.exit_code, Code::Warning, "{}", pruned.message);

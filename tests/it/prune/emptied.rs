@@ -13,11 +13,6 @@ fn without(history: &History, machine: &Machine, down: &[usize]) -> Process {
     process
 }
 
-/// Somebody, or a new disk, empties a store.
-fn empty(history: &History, store: usize) {
-    history.site.objects(store).into_keys().for_each(|name| history.site.remove(store, &name));
-}
-
 #[test]
 fn a_hold_on_a_silent_store_and_an_emptied_one_is_not_missed() {
     let mut history = History::new(1);
@@ -25,7 +20,7 @@ fn a_hold_on_a_silent_store_and_an_emptied_one_is_not_missed() {
     history.take(true);
     let other = Machine::new(1, "other");
     let hold = live(without(&history, &other, &[2]).hold(held)).unwrap();
-    empty(&history, 1);
+    history.site.empty(1);
     // It is founded again from the one that never had the hold.
     let process = without(&history, &history.machine, &[0]);
     live(process.copy()).unwrap();

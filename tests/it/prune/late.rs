@@ -1,25 +1,10 @@
 //! Holds and backups that come while a prune executes a plan: one of the two sees the other.
 
 use super::*;
-use async_trait::async_trait;
-use futures_util::{future::join, stream::BoxStream};
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, path::Path,
-};
-use std::{fmt, sync::Arc};
+use crate::simulation::asking::make_ask;
+use futures_util::{FutureExt, future::join};
+use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
-
-/// Says that a gate is reached, and waits until the other side is done.
-type Passage = (oneshot::Sender<()>, oneshot::Receiver<()>);
-
-/// A backend that lets somebody go first before an object of such a name is written.
-#[derive(Debug)]
-struct Gate {
-    inner: Arc<dyn ObjectStore>,
-    name: &'static str,
-    go: Arc<Mutex<Option<Passage>>>,
-}
 
 /// The other side of a gate.
 struct Turn {
@@ -37,68 +22,31 @@ impl Turn {
     }
 }
 
-/// Puts a gate before stores of a process.
+/// Lets somebody go first before a process writes the first object of such a name to some stores.
 fn gate(process: &mut Process, stores: &[usize], name: &'static str) -> Turn {
     let (begin, begun) = oneshot::channel();
     let (done, finish) = oneshot::channel();
-    let go = Arc::new(Mutex::new(Some((begin, finish))));
+    let passage = Arc::new(Mutex::new(Some((begin, finish))));
     for at in stores {
-        let store = &mut process.host.repository.stores[*at];
-        *store = store.clone().wrapped(|inner| Arc::new(Gate { inner, name, go: go.clone() }));
+        let passage = passage.clone();
+        let pass = move |_, location: object_store::path::Path| {
+            let passage = passage.clone();
+            async move {
+                if location.as_ref().contains(name) {
+                    // Whoever comes next waits, too.
+                    let mut passage = passage.lock().await;
+                    if let Some((begin, finish)) = passage.take() {
+                        begin.send(()).unwrap();
+                        finish.await.unwrap();
+                    }
+                }
+                Ok(())
+            }
+            .boxed()
+        };
+        make_ask(&mut process.host.repository.stores[*at], Arc::new(pass));
     }
     Turn { begun, done }
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Gate({})", self.inner)
-    }
-}
-
-impl Gate {
-    async fn pass(&self, location: &Path) {
-        if !location.as_ref().contains(self.name) {
-            return;
-        }
-        // Whoever comes next waits, too.
-        let mut go = self.go.lock().await;
-        if let Some((begin, finish)) = go.take() {
-            begin.send(()).unwrap();
-            finish.await.unwrap();
-        }
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Gate {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.pass(location).await;
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(&self, to: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(to, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
 }
 
 #[test]

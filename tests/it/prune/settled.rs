@@ -29,7 +29,7 @@ fn cancel(plan: RunId) -> PruneRequest {
 
 /// A new disk in the place of a store, brought level.
 fn replace(history: &History, store: usize) {
-    history.site.objects(store).into_keys().for_each(|name| history.site.remove(store, &name));
+    history.site.empty(store);
     live(history.process().copy()).unwrap();
 }
 
@@ -117,7 +117,7 @@ fn a_store_that_is_set_back_brings_nothing_back_though_the_others_are_new() {
     live(history.process().keeping(2).prune(now())).unwrap();
     replace(&history, 1);
     replace(&history, 2);
-    history.site.objects(0).into_keys().for_each(|name| history.site.remove(0, &name));
+    history.site.empty(0);
     old.into_iter().for_each(|(name, bytes)| history.site.put(0, &name, bytes.to_vec()));
     assert_eq!(history.listed(), ids[4..]);
     live(history.process().copy()).unwrap();

@@ -40,6 +40,11 @@ impl Site {
         self.backends[store].delete(&Path::from(key)).now_or_never().unwrap().unwrap();
     }
 
+    /// Removes everything, as a new disk does.
+    pub(crate) fn empty(&self, store: usize) {
+        self.keys(store).iter().for_each(|key| self.remove(store, key));
+    }
+
     /// Removes a record of evidence.
     pub(crate) fn remove_record(&self, store: usize, writer: WriterId, number: u64) {
         let names = ["json", "sig", "age"].map(|ending| format!("evidence/{writer}/{number:010}.{ending}"));

@@ -3,6 +3,7 @@
 //! Everything runs the use cases of the library. What a store holds is also read behind the library's back
 //! ([`audit`]), so that a mistake in its own catalogue cannot hide itself.
 
+pub(crate) mod asking;
 pub(crate) mod audit;
 pub(crate) mod bucket;
 pub(crate) mod content;
