@@ -3,6 +3,7 @@
 use super::*;
 use crate::simulation::asking::{Verb, make_ask};
 use futures_util::{FutureExt, future::join};
+use recoup::core::target::Target;
 use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
 
@@ -158,4 +159,22 @@ fn what_a_prune_deletes_while_it_is_verified_or_copied_is_not_missed() {
         live(history.process().copy()).unwrap();
         history.verify_is(Status::Ok);
     }
+}
+
+#[test]
+fn what_a_prune_deletes_while_it_is_restored_is_not_called_damaged() {
+    let history = History::new(6);
+    let ids = history.ids();
+    history.prune(2);
+    let mut restorer = history.process();
+    let turn = gate(&mut restorer, &[0, 1, 2], Verb::Get, "manifest.age");
+    let other = Machine::new(1, "other");
+    let pruner = Process::new(&history.site, &other, &history.database).keeping(2);
+    let restore = restorer.restore(Target::SnapshotId(ids[1]));
+    let (pruned, restored) = live(join(turn.take(pruner.prune(confirmed())), restore));
+    assert_eq!(pruned.unwrap().pruned, ids[..4]);
+    let failure = restored.unwrap_err();
+    assert_eq!(failure.code, Code::NoRecoveryPoint, "{failure}");
+    let cause = failure.cause.unwrap();
+    assert!(cause.contains("was pruned at") && cause.contains("while it was being restored"), "{cause}");
 }
