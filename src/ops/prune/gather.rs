@@ -73,7 +73,7 @@ pub(super) async fn gather(
     let vetoes = vetoes?;
     let known = state.known();
     let mut noted: BTreeSet<SnapshotId> =
-        known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+        known.altered.iter().filter(|altered| altered.hold.is_none()).flat_map(|of| [of.since, of.found_in]).collect();
     noted.extend(held::unanswered(&catalogue, &vetoes));
     let remains = held::remains(&catalogue, &vetoes, &noted);
     let newest_durable = newest_durable(host, protected, &known, &mut catalogue).await;
