@@ -5,14 +5,14 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
-    prunes::{Pruned, Prunes},
+    prunes::{Pruned, Prunes, SignedPrune, deleted_by},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
         policy::{Copies, is_durable},
-        prune::CondemnedSet,
+        prune::{CondemnedSet, Stage},
     },
     format::{
         self, FormatError, inventory as inventory_format,
@@ -78,7 +78,8 @@ pub enum Refusal {
     Untrusted(String),
     /// It is damaged, or signed but not what its path says.
     Damaged(String),
-    /// It is a good record of evidence that was written for another place: a copy, which no fault of a disk makes.
+    /// It is a good record of evidence, or inventory, that was written for another place: a copy, which no fault of a disk
+    /// makes.
     Misplaced(String),
     /// It is of a newer format.
     Newer(String),
@@ -199,11 +200,11 @@ impl Repository {
         self.look(source, founded).await.0
     }
 
-    /// The stores that answer, by position, and the plans and tombstones that they show of a source.
-    pub async fn prunes(&self, source: &SourceName) -> (BTreeSet<usize>, Prunes) {
+    /// What the stores list of a source, and the plans and tombstones that they show.
+    pub async fn prunes(&self, source: &SourceName) -> (Vec<StoreListing>, Prunes) {
         let listings = self.listings(source, &BTreeSet::new()).await;
-        let ready = (0..listings.len()).filter(|at| listings[*at].status == StoreStatus::Ready).collect();
-        (ready, self.read_prunes(source, &listings).await)
+        let prunes = self.read_prunes(source, &listings).await;
+        (listings, prunes)
     }
 
     async fn listings(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Vec<StoreListing> {
@@ -338,7 +339,7 @@ impl Repository {
             self.verify_signed(&name, &bytes, text, signature::INVENTORY, &principal).map_err(Refusal::untrusted)?;
         let inventory = inventory_format::parse(&bytes)?;
         if inventory.repository != self.id || inventory.source != *source || inventory.id() != id {
-            return Err(Refusal::Damaged(format!(
+            return Err(Refusal::Misplaced(format!(
                 "it is the inventory of {} of {} in repository {}, not of what its path says",
                 inventory.id(),
                 inventory.source,
@@ -411,19 +412,33 @@ impl Budget {
 }
 
 impl Catalogue {
-    /// Takes out what cannot be whole any more because an executed plan has deleted a part of it.
+    /// Takes out what cannot be whole any more because an executed plan has deleted a part of it: nobody acknowledged that,
+    /// for whoever takes a snapshot heeds the plans on every store that counts. But a store that was set back to before a
+    /// plan shows none, and what was taken with it alone stays.
     fn set_spoilt_aside(&mut self) {
         if self.tombstones.is_empty() {
             return;
         }
         let tombstones = &self.tombstones;
         let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
-        let spoilt: BTreeMap<SnapshotId, String> =
+        let mut spoilt: BTreeMap<SnapshotId, String> =
             self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
+        spoilt.retain(|id, _| !self.was_taken_without_the_plan(&self.snapshots[id]));
         for (id, part) in spoilt {
             let committed = self.snapshots.remove(&id).expect("it was just looked at");
             self.spoilt.insert(id, (committed, part));
         }
+    }
+
+    /// Whether a store shows a snapshot and not the plan that has deleted a part of it. Such a store may have been brought
+    /// the record of the execution since, never the plan.
+    fn was_taken_without_the_plan(&self, committed: &Committed) -> bool {
+        let inventory = layout::snapshot_object(committed.inventory.id(), layout::INVENTORY);
+        let deletes_of_it = |records: &[SignedPrune]| deleted_by(records).used_by(&committed.inventory).is_some();
+        let plans = self.prunes.executed.iter().filter(|(_, records)| deletes_of_it(records));
+        let plans: Vec<String> = plans.map(|(plan, _)| layout::prune_object(*plan, Stage::Planned)).collect();
+        let shows = |at: &usize, name: &String| self.listings[*at].objects.contains_key(name);
+        self.ready().any(|at| shows(&at, &inventory) && !plans.iter().any(|plan| shows(&at, plan)))
     }
 
     /// When a snapshot was pruned, if it was.

@@ -38,6 +38,12 @@ const CONCURRENT_DELETES: usize = 8;
 /// Names and sizes of what goes from a store, in three steps.
 type Phases = [Vec<(String, u64)>; 3];
 
+/// Why a record is not on a store.
+struct Unpublished {
+    why: String,
+    is_full: bool,
+}
+
 /// One source that is being pruned.
 pub(super) struct Pruning<'a> {
     pub(super) host: &'a Host,
@@ -68,20 +74,34 @@ impl Pruning<'_> {
     /// Writes a record on every store. What is not published everywhere is not acted upon.
     pub(super) async fn publish(&self, signed: &SignedPrune) -> Result<(), Failure> {
         let stores = &self.host.repository.stores;
-        let publishing = stores.iter().enumerate().map(|(at, store)| async move {
-            self.publish_on(at, signed).await.err().map(|why| format!("store {}: {why}", store.name()))
-        });
-        let reasons: Vec<String> = join_all(publishing).await.into_iter().flatten().collect();
-        if reasons.is_empty() {
+        let publishing = (0..stores.len()).map(|at| self.publish_on(at, signed));
+        let failed: Vec<(&str, Unpublished)> = stores
+            .iter()
+            .map(|store| store.name())
+            .zip(join_all(publishing).await)
+            .filter_map(|(store, published)| Some((store, published.err()?)))
+            .collect();
+        if failed.is_empty() {
             return Ok(());
         }
-        let message = format!("prune plan {} of {} is not on every store", signed.record.plan, self.protected.name);
-        Err(Failure::new(Code::Store, message)
+        let (plan, name) = (signed.record.plan, &self.protected.name);
+        let full: Vec<&str> = failed.iter().filter(|(_, failed)| failed.is_full).map(|(store, _)| *store).collect();
+        let reasons: Vec<String> =
+            failed.iter().map(|(store, failed)| format!("store {store}: {}", failed.why)).collect();
+        let way_on = if full.is_empty() {
+            EVERY_STORE.to_owned()
+        } else {
+            format!(
+                "make room for a few kilobytes on {} (what lies in its folder quarantine may go once nobody needs to look \
+                 at it), then run the same command again: it frees what it deletes",
+                full.join(" and ")
+            )
+        };
+        Err(Failure::new(Code::Store, format!("prune plan {plan} of {name} is not on every store"))
             .cause(reasons.join("; "))
             .safe("nothing of it was deleted")
             .next_step(format!(
-                "{EVERY_STORE}; it goes on where this one stopped, and recoup prune {} --cancel {} still drops the plan",
-                self.protected.name, signed.record.plan
+                "{way_on}; it goes on where this one stopped, and recoup prune {name} --cancel {plan} still drops the plan"
             )))
     }
 
@@ -91,15 +111,18 @@ impl Pruning<'_> {
         format!("{}{name}", layout::source_folder(&self.protected.name))
     }
 
-    async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), String> {
+    async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), Unpublished> {
         let (repository, store) = (&self.host.repository, &self.host.repository.stores[at]);
         let status = head::status(store, repository.id).await;
-        if let Some(problem) = status.problem() {
-            return Err(problem);
+        if let Some(why) = status.problem() {
+            return Err(Unpublished { why, is_full: false });
         }
         let (plan, stage) = (signed.record.plan, signed.record.stage);
         let key = self.key(signed);
-        let told = |error: StoreError| head::reason(&error);
+        let told = |error: StoreError| Unpublished {
+            is_full: matches!(error.problem, Problem::Full(_)),
+            why: head::reason(&error),
+        };
         let is_taken = |error: &StoreError| error.problem == Problem::Exists;
         let name = &self.protected.name;
         let (sig_key, sig_sha256) = (format!("{key}.sig"), format::sha256(&signed.signature));
@@ -112,7 +135,7 @@ impl Pruning<'_> {
             }
             // It died before it had, or what lies there is damaged.
             Err(error) if is_taken(&error) => {
-                other = store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.ok();
+                other = Some(store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.map_err(told)?);
                 store.replace(&sig_key, signed.signature.clone(), &sig_sha256).await.map_err(told)?;
             }
             Err(error) => return Err(told(error)),
@@ -138,6 +161,9 @@ impl Pruning<'_> {
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
         let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        if self.spare_what_stays(&look).await? {
+            look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        }
         let (condemned, dropped) = self.judge(plan, &mut look).await;
         let (deletes, dropped) = self.record(plan, &look, condemned, dropped).await?;
         self.executed.push(plan.record.plan);
@@ -150,15 +176,33 @@ impl Pruning<'_> {
         }
         if let Some((id, why)) = look.spoiled_by(&deletes) {
             self.warnings.insert(format!(
-                "plan {} is executed, and nothing of it is deleted now: snapshot {id} of {} stays, as {why}; the next \
-                 prune takes it out of the plan",
+                "plan {} is executed, and nothing of it is deleted now: snapshot {id} of {} stays, as {why}",
                 plan.record.plan, self.protected.name
             ));
-            return Ok(());
+            // What it uses is in use from now on, also for the next plan.
+            return self.spare(&look, plan.record.plan, &deletes).await;
         }
         self.pruned.extend(deletes.snapshots());
         self.delete(&look.catalogue, &deletes).await;
         Ok(())
+    }
+
+    /// Takes what must stay now out of every executed plan, so that it comes back, and what it uses counts as used before
+    /// any other plan is looked at. Says whether there was anything to take out.
+    pub(super) async fn spare_what_stays(&mut self, gathered: &Gathered) -> Result<bool, Failure> {
+        let mut spared = false;
+        for (plan, records) in &gathered.catalogue.prunes.executed {
+            let deletes = deleted_by(records);
+            let Some((id, why)) = gathered.spoiled_by(&deletes) else { continue };
+            self.spare(gathered, *plan, &deletes).await?;
+            self.warnings.insert(format!(
+                "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses; it stays, as {why}, and is no \
+                 longer in the plan",
+                self.protected.name
+            ));
+            spared = true;
+        }
+        Ok(spared)
     }
 
     /// What still goes, and what is dropped.
@@ -227,42 +271,56 @@ impl Pruning<'_> {
             ..plan.record.clone()
         };
         self.publish(&self.sign(record.clone())?).await?;
-        Ok((record, self.records_of(plan.record.plan).await?))
+        // One on every store, for good.
+        let stores = (0..self.host.repository.stores.len()).collect();
+        Ok((record, self.records_on(plan.record.plan, &stores).await?))
     }
 
-    /// The records of a plan's execution: one on every store, for good.
-    async fn records_of(&self, plan: RunId) -> Result<Vec<SignedPrune>, Failure> {
-        let stores = (0..self.host.repository.stores.len()).collect();
-        let records = self.host.repository.executed_records(&self.protected.name, plan, &stores).await;
-        records.filter(|records| holders(records) == stores).ok_or_else(|| {
+    /// The records of a plan's execution that stand on these stores now.
+    async fn records_on(&self, plan: RunId, stores: &BTreeSet<usize>) -> Result<Vec<SignedPrune>, Failure> {
+        let records = self.host.repository.executed_records_on_each(&self.protected.name, plan, stores).await;
+        records.ok_or_else(|| {
             Failure::new(Code::Store, format!("what prune plan {plan} of {} deletes is not known", self.protected.name))
                 .cause("its record cannot be read back from every store")
-                .safe("nothing of it was deleted")
+                .safe("nothing more of it was deleted")
                 .next_step("recoup verify, then run the same command again")
         })
     }
 
-    /// Puts a record in the place of those that delete more.
+    /// Puts a record in the place of those that delete more, and makes sure that no other is left.
     async fn settle(
         &self,
         records: &[SignedPrune],
         settled: &SignedPrune,
         deletes: &CondemnedSet,
     ) -> Result<(), Failure> {
-        let deletes_more = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
-        for at in records.iter().filter(deletes_more).flat_map(|signed| signed.stores.iter().copied()) {
-            let store = &self.host.repository.stores[at];
+        let differs = |signed: &SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
+        let (plan, name) = (settled.record.plan, &self.protected.name);
+        let unsettled = |cause: String| {
+            let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
+            Failure::new(Code::Store, message)
+                .cause(cause)
+                .safe("nothing more of it was deleted")
+                .next_step(format!("{EVERY_STORE}; it goes on where this one stopped"))
+        };
+        let stores = holders(records);
+        let differing = records.iter().filter(|signed| differs(signed));
+        let differing: BTreeSet<usize> = differing.flat_map(|signed| signed.stores.iter().copied()).collect();
+        for at in &differing {
+            let store = &self.host.repository.stores[*at];
             let key = self.key(settled);
             let signature = (format!("{key}.sig"), settled.signature.clone(), format::sha256(&settled.signature));
             for (key, bytes, sha256) in [signature, (key, settled.bytes.clone(), settled.sha256)] {
                 if let Err(error) = store.replace(&key, bytes, &sha256).await {
-                    let (plan, name) = (settled.record.plan, &self.protected.name);
-                    let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
-                    return Err(Failure::new(Code::Store, message)
-                        .cause(format!("store {}: {}", store.name(), head::reason(&error)))
-                        .safe("nothing of it was deleted")
-                        .next_step(format!("{EVERY_STORE}; it goes on where this one stopped")));
+                    return Err(unsettled(format!("store {}: {}", store.name(), head::reason(&error))));
                 }
+            }
+        }
+        if !differing.is_empty() {
+            // Another host may have written there at the same time.
+            let now = self.host.repository.executed_records_on_each(name, plan, &stores).await;
+            if now.is_none_or(|now| now.iter().any(differs)) {
+                return Err(unsettled("another host has written its record meanwhile".to_owned()));
             }
         }
         Ok(())
@@ -288,8 +346,8 @@ impl Pruning<'_> {
         Ok(())
     }
 
-    /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What must stay now
-    /// is taken out of its plan, and comes back with the next look.
+    /// Finishes executed plans on stores that lagged: their records first, the same on all of them, then what they still
+    /// hold. Nothing must stay of them any more: see [`Pruning::spare_what_stays`].
     pub(super) async fn finish_lagging(&mut self, gathered: &Gathered) {
         let catalogue = &gathered.catalogue;
         for plan in catalogue.prunes.unconfirmed.keys().filter(|plan| !catalogue.prunes.pending.contains_key(plan)) {
@@ -299,62 +357,89 @@ impl Pruning<'_> {
                 self.protected.name
             ));
         }
-        let mut finished: Vec<&Vec<SignedPrune>> = Vec::new();
+        let mut tombstones = CondemnedSet::default();
         for (plan, records) in &catalogue.prunes.executed {
             let deletes = deleted_by(records);
-            let Some((id, why)) = gathered.spoiled_by(&deletes) else {
-                finished.push(records);
-                continue;
+            let lags = |at: usize| {
+                let shown = &catalogue.listings[at].objects;
+                !holders(records).contains(&at) || shown.keys().any(|name| deletes.has_object(name))
             };
-            let what = format!(
-                "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses",
-                self.protected.name
-            );
-            self.warnings.insert(match self.spare(gathered, records, &deletes).await {
-                Ok(()) => format!("{what}; it stays, as {why}, and is no longer in the plan"),
-                Err(reason) => format!("{what}; it stays, as {why}; {reason}; recoup verify"),
-            });
-        }
-        let records: Vec<SignedPrune> = finished
-            .iter()
-            .filter_map(|records| records.first())
-            .filter(|signed| {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
-                catalogue.ready().any(|at| !catalogue.listings[at].objects.contains_key(&name))
-            })
-            .cloned()
-            .collect();
-        for signed in records {
-            for at in catalogue.ready().collect::<Vec<_>>() {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
-                if !catalogue.listings[at].objects.contains_key(&name)
-                    && let Err(why) = self.publish_on(at, &signed).await
-                {
-                    let store = catalogue.listings[at].store.clone();
-                    self.lags(&store, &why);
+            if records.len() == 1 && !catalogue.ready().any(lags) {
+                continue;
+            }
+            match self.finish_record(catalogue, *plan, records).await {
+                Ok(deletes) => tombstones.extend(deletes),
+                Err(failure) => {
+                    self.warnings.insert(failure.to_string());
                 }
             }
         }
-        let mut tombstones = CondemnedSet::default();
-        finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
         self.delete(catalogue, &tombstones).await;
     }
 
-    /// Takes out of an executed plan what must stay and is still there.
-    async fn spare(&self, gathered: &Gathered, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<(), String> {
-        let first = records.first().ok_or("it has no record")?;
-        let rest = gathered.but_what_stays(self.host, &first.record.condemned, deletes).await?;
-        let (condemned, mut dropped) = first.record.condemned.split(&rest);
-        dropped.extend(first.record.dropped.clone());
-        let settled = PruneRecord {
+    /// Puts the record of an executed plan on the stores that have none, and the same on all of them; gives what it
+    /// deletes.
+    async fn finish_record(
+        &mut self,
+        catalogue: &Catalogue,
+        plan: RunId,
+        records: &[SignedPrune],
+    ) -> Result<CondemnedSet, Failure> {
+        let least = deleted_by(records);
+        let deletes_least = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) == least;
+        let mut stores = holders(records);
+        if let Some(signed) = records.iter().find(deletes_least).or(records.first()) {
+            for at in catalogue.ready().filter(|at| !stores.contains(at)).collect::<Vec<_>>() {
+                match self.publish_on(at, signed).await {
+                    Ok(()) => drop(stores.insert(at)),
+                    Err(Unpublished { why, .. }) => {
+                        let store = catalogue.listings[at].store.clone();
+                        self.lags(&store, &why);
+                    }
+                }
+            }
+        }
+        let records = self.records_on(plan, &stores).await?;
+        let deletes = deleted_by(&records);
+        let settled = self.settled(&records, &deletes)?;
+        self.settle(&records, &settled, &deletes).await?;
+        Ok(deletes)
+    }
+
+    /// A record of a plan's execution that deletes what these all delete, or less.
+    fn settled(&self, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<SignedPrune, Failure> {
+        let first = &records.first().ok_or_else(|| Failure::internal("an executed plan has no record"))?.record;
+        let (condemned, mut dropped) = first.condemned.split(deletes);
+        dropped.extend(first.dropped.clone());
+        self.sign(PruneRecord {
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),
             condemned,
             dropped,
-            ..first.record.clone()
+            ..first.clone()
+        })
+    }
+
+    /// Takes out of an executed plan what must stay and is still there.
+    async fn spare(&self, gathered: &Gathered, plan: RunId, deletes: &CondemnedSet) -> Result<(), Failure> {
+        let stores = match gathered.catalogue.prunes.executed.get(&plan) {
+            Some(records) => holders(records),
+            None => (0..self.host.repository.stores.len()).collect(),
         };
-        let settled = self.sign(settled).map_err(|failure| failure.to_string())?;
-        self.settle(records, &settled, &rest).await.map_err(|failure| failure.to_string())
+        let records = self.records_on(plan, &stores).await?;
+        let condemned = records.first().map(|first| first.record.condemned.clone()).unwrap_or_default();
+        // What another host has taken out meanwhile stays out.
+        let deletes = deleted_by(&records).intersection(deletes);
+        let rest = gathered.but_what_stays(self.host, &condemned, &deletes).await.map_err(|cause| {
+            let name = &self.protected.name;
+            Failure::new(Code::Store, format!("what must stay of {name} is not taken out of prune plan {plan}"))
+                .cause(cause)
+                .safe("nothing of the plan is deleted")
+                .next_step(format!(
+                    "recoup verify {name}, recoup copy; what is lost for good need not be held any longer"
+                ))
+        })?;
+        self.settle(&records, &self.settled(&records, &rest)?, &rest).await
     }
 
     /// Deletes what is condemned from every store that shows it.
