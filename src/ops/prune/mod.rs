@@ -9,6 +9,7 @@ mod execute;
 mod gather;
 mod held;
 mod orphans;
+mod records;
 mod sources;
 mod steps;
 mod vetoes;
