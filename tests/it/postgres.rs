@@ -12,6 +12,7 @@ mod follower;
 mod gaps;
 mod kills;
 mod moments;
+mod moved;
 mod outside;
 mod restores;
 mod room;

@@ -142,9 +142,9 @@ impl Pruning<'_> {
         {
             deletes = fewer;
         }
-        let (condemned, dropped) = plan.record.condemned.split(&deletes);
-        let settled = self.sign(PruneRecord { condemned, dropped: dropped.clone(), ..record })?;
-        self.settle(&records, &settled, &deletes).await?;
+        let base = PruneRecord { condemned: plan.record.condemned.clone(), dropped: Condemned::default(), ..record };
+        let deletes = self.settle(&base, records, deletes).await?;
+        let (_, dropped) = plan.record.condemned.split(&deletes);
         Ok((deletes, dropped))
     }
 
@@ -162,7 +162,7 @@ impl Pruning<'_> {
                 .safe("this command deleted nothing")
                 .next_step(format!("recoup list {name}")));
         }
-        self.settle(&records, &self.sign(record)?, &CondemnedSet::default()).await?;
+        self.settle(&record, records, CondemnedSet::default()).await?;
         self.dropped.extend(plan.record.condemned.snapshots.iter().map(|snapshot| snapshot.id));
         self.executed.push(plan.record.plan);
         Ok(())

@@ -23,7 +23,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+/// How often a record is looked at or written again that two hosts write at once.
+const TRIES: u32 = 6;
 
 /// Why a record is not on a store.
 struct Unpublished {
@@ -143,32 +146,57 @@ impl Pruning<'_> {
             dropped,
             ..plan.record.clone()
         };
-        self.publish(&self.sign(record.clone())?).await?;
+        let vote = self.sign(record.clone())?;
+        self.publish(&vote).await?;
         // One on every store, for good.
         let stores = (0..self.host.repository.stores.len()).collect();
-        Ok((record, self.records_on(plan.record.plan, &stores).await?))
+        Ok((record, self.records_on(plan.record.plan, &stores, Some(&vote)).await?))
     }
 
-    /// The records of a plan's execution that stand on these stores now.
-    async fn records_on(&self, plan: RunId, stores: &BTreeSet<usize>) -> Result<Vec<SignedPrune>, Failure> {
-        let records = self.host.repository.executed_records_on_each(&self.protected.name, plan, stores).await;
-        records.ok_or_else(|| {
-            Failure::new(Code::Store, format!("what prune plan {plan} of {} deletes is not known", self.protected.name))
-                .cause("its record cannot be read back from every store")
-                .safe("nothing more of it was deleted")
-                .next_step("recoup verify, then run the same command again")
-        })
+    /// The records of a plan's execution that stand on these stores now. Where two hosts have written at once, and one has
+    /// the signature and the other the record, `own` takes their place.
+    async fn records_on(
+        &self,
+        plan: RunId,
+        stores: &BTreeSet<usize>,
+        own: Option<&SignedPrune>,
+    ) -> Result<Vec<SignedPrune>, Failure> {
+        let (repository, name) = (&self.host.repository, &self.protected.name);
+        for attempt in 0..TRIES {
+            if let Some(records) = repository.executed_records_on_each(name, plan, stores).await {
+                return Ok(records);
+            }
+            self.pause(attempt).await;
+            for at in stores {
+                if let Some(own) = own
+                    && repository.read_prune(*at, name, plan, Stage::Executed).await.is_err()
+                {
+                    // If it is not taken, the next look says so.
+                    let _ = self.publish_on(*at, own).await;
+                }
+            }
+        }
+        Err(Failure::new(Code::Store, format!("what prune plan {plan} of {name} deletes is not known"))
+            .cause("its record cannot be read back from every store")
+            .safe("nothing more of it was deleted")
+            .next_step("recoup verify, then run the same command again"))
     }
 
-    /// Puts a record in the place of those that delete more, and makes sure that no other is left.
+    /// Gives another host, which writes the same at this moment, its turn.
+    async fn pause(&self, attempt: u32) {
+        let [chance] = self.host.world.random::<1>();
+        tokio::time::sleep(Duration::from_millis((50 << attempt) + 4 * u64::from(chance))).await;
+    }
+
+    /// Makes every store that has a record of a plan's execution say that so much is deleted, or less, where another host
+    /// drops more meanwhile; gives what that is. `base` says what is condemned and dropped in all.
     pub(super) async fn settle(
         &self,
-        records: &[SignedPrune],
-        settled: &SignedPrune,
-        deletes: &CondemnedSet,
-    ) -> Result<(), Failure> {
-        let differs = |signed: &SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
-        let (plan, name) = (settled.record.plan, &self.protected.name);
+        base: &PruneRecord,
+        mut records: Vec<SignedPrune>,
+        mut deletes: CondemnedSet,
+    ) -> Result<CondemnedSet, Failure> {
+        let (plan, name) = (base.plan, &self.protected.name);
         let unsettled = |cause: String| {
             let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
             Failure::new(Code::Store, message)
@@ -176,27 +204,53 @@ impl Pruning<'_> {
                 .safe("nothing more of it was deleted")
                 .next_step(format!("{EVERY_STORE}; it goes on where this one stopped"))
         };
-        let stores = holders(records);
-        let differing = records.iter().filter(|signed| differs(signed));
-        let differing: BTreeSet<usize> = differing.flat_map(|signed| signed.stores.iter().copied()).collect();
-        for at in &differing {
-            let store = &self.host.repository.stores[*at];
-            let key = self.key(settled);
-            let signature = (format!("{key}.sig"), settled.signature.clone(), format::sha256(&settled.signature));
-            for (key, bytes, sha256) in [signature, (key, settled.bytes.clone(), settled.sha256)] {
-                if let Err(error) = store.replace(&key, bytes, &sha256).await {
-                    return Err(unsettled(format!("store {}: {}", store.name(), head::reason(&error))));
+        let stores = holders(&records);
+        for attempt in 0..TRIES {
+            deletes = deleted_by(&records).intersection(&deletes);
+            let differs = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) != deletes;
+            let differing: BTreeSet<usize> =
+                records.iter().filter(differs).flat_map(|signed| signed.stores.iter().copied()).collect();
+            if differing.is_empty() {
+                return Ok(deletes);
+            }
+            if attempt > 0 {
+                self.pause(attempt).await;
+            }
+            let settled = self.settled(base, &deletes)?;
+            for at in differing {
+                match self.replace_on(at, &settled).await {
+                    Ok(()) => {}
+                    // Another host writes there at this moment.
+                    Err(error) if matches!(error.problem, Problem::Damaged(_)) => {}
+                    Err(error) => {
+                        let store = self.host.repository.stores[at].name();
+                        return Err(unsettled(format!("store {store}: {}", head::reason(&error))));
+                    }
                 }
             }
+            records = self.records_on(plan, &stores, Some(&settled)).await?;
         }
-        if !differing.is_empty() {
-            // Another host may have written there at the same time.
-            let now = self.host.repository.executed_records_on_each(name, plan, &stores).await;
-            if now.is_none_or(|now| now.iter().any(differs)) {
-                return Err(unsettled("another host has written its record meanwhile".to_owned()));
-            }
-        }
-        Ok(())
+        Err(unsettled("another host writes its record again and again".to_owned()))
+    }
+
+    /// Puts a record in the place of another one; the signature first, as always.
+    async fn replace_on(&self, at: usize, signed: &SignedPrune) -> Result<(), StoreError> {
+        let (store, key) = (&self.host.repository.stores[at], self.key(signed));
+        store.replace(&format!("{key}.sig"), signed.signature.clone(), &format::sha256(&signed.signature)).await?;
+        store.replace(&key, signed.bytes.clone(), &signed.sha256).await.map(drop)
+    }
+
+    /// A record that deletes so much, of what a record condemns.
+    fn settled(&self, base: &PruneRecord, deletes: &CondemnedSet) -> Result<SignedPrune, Failure> {
+        let (condemned, mut dropped) = base.condemned.split(deletes);
+        dropped.extend(base.dropped.clone());
+        self.sign(PruneRecord {
+            writer: self.host.key.fingerprint().to_string(),
+            created_at: self.host.world.now(),
+            condemned,
+            dropped,
+            ..base.clone()
+        })
     }
 
     /// Puts the record of an executed plan on the stores that have none, and the same on all of them; gives what it
@@ -221,25 +275,9 @@ impl Pruning<'_> {
                 }
             }
         }
-        let records = self.records_on(plan, &stores).await?;
-        let deletes = deleted_by(&records);
-        let settled = self.settled(&records, &deletes)?;
-        self.settle(&records, &settled, &deletes).await?;
-        Ok(deletes)
-    }
-
-    /// A record of a plan's execution that deletes what these all delete, or less.
-    fn settled(&self, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<SignedPrune, Failure> {
-        let first = &records.first().ok_or_else(|| Failure::internal("an executed plan has no record"))?.record;
-        let (condemned, mut dropped) = first.condemned.split(deletes);
-        dropped.extend(first.dropped.clone());
-        self.sign(PruneRecord {
-            writer: self.host.key.fingerprint().to_string(),
-            created_at: self.host.world.now(),
-            condemned,
-            dropped,
-            ..first.clone()
-        })
+        let records = self.records_on(plan, &stores, None).await?;
+        let (base, deletes) = (base_of(&records)?, deleted_by(&records));
+        self.settle(&base, records, deletes).await
     }
 
     /// Takes out of an executed plan what must stay and is still there.
@@ -248,11 +286,11 @@ impl Pruning<'_> {
             Some(records) => holders(records),
             None => (0..self.host.repository.stores.len()).collect(),
         };
-        let records = self.records_on(plan, &stores).await?;
-        let condemned = records.first().map(|first| first.record.condemned.clone()).unwrap_or_default();
+        let records = self.records_on(plan, &stores, None).await?;
+        let base = base_of(&records)?;
         // What another host has taken out meanwhile stays out.
         let deletes = deleted_by(&records).intersection(deletes);
-        let rest = gathered.but_what_stays(self.host, &condemned, &deletes).await.map_err(|cause| {
+        let rest = gathered.but_what_stays(self.host, &base.condemned, &deletes).await.map_err(|cause| {
             let name = &self.protected.name;
             Failure::new(Code::Store, format!("what must stay of {name} is not taken out of prune plan {plan}"))
                 .cause(cause)
@@ -261,6 +299,11 @@ impl Pruning<'_> {
                     "recoup verify {name}, recoup copy; what is lost for good need not be held any longer"
                 ))
         })?;
-        self.settle(&records, &self.settled(&records, &rest)?, &rest).await
+        self.settle(&base, records, rest).await.map(drop)
     }
+}
+
+fn base_of(records: &[SignedPrune]) -> Result<PruneRecord, Failure> {
+    let first = records.first().ok_or_else(|| Failure::internal("an executed plan has no record"))?;
+    Ok(first.record.clone())
 }

@@ -2,14 +2,18 @@
 
 use super::{Examination, full_name};
 use crate::{
-    core::{id::SnapshotId, prune::Stage, result::Problem},
+    core::{
+        id::SnapshotId,
+        prune::{CondemnedSet, Stage},
+        result::Problem,
+    },
     format,
     ops::findings::Findings,
     repository::{
         Repository,
         catalogue::{Catalogue, Needed, Refusal},
         layout,
-        prunes::{SignedPrune, holders},
+        prunes::{SignedPrune, deleted_by, holders},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +33,16 @@ pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examinati
         for at in holders(records) {
             let store = &catalogue.listings[at].store;
             examination.findings.add(store, Some(name.clone()), Problem::Foreign, [], Some(cause.to_owned()));
+        }
+    }
+    for (plan, records) in &catalogue.prunes.executed {
+        let least = deleted_by(records);
+        if records.iter().any(|signed| CondemnedSet::of(&signed.record.condemned) != least) {
+            examination.note(format!(
+                "what plan {plan} of {} deletes is not the same on every store: what all of them say; the next prune \
+                 makes it so",
+                catalogue.source
+            ));
         }
     }
     for refused in &catalogue.prunes.refused {

@@ -60,6 +60,9 @@ pub fn system_of(control: &[u8]) -> Result<u64, String> {
 /// The word in configuration and inventories.
 pub const KIND: &str = "postgres";
 
+/// How often a copy is begun again because a database was moved meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// Servers from this version on summarise their log, where they are told to.
 const FIRST_WITH_SUMMARIES: i32 = 170_000;
 
@@ -129,6 +132,7 @@ impl Postgres {
         }
         let (session, before, server) = self.examine()?;
         let read_started_at = self.world.now();
+        let places = session.places()?;
         let start = session.start()?;
         let (control, _) = Control::read(&self.data_dir)?;
         if control.system != before.system || control.redo < start {
@@ -167,6 +171,7 @@ impl Postgres {
             data_dir: self.data_dir.clone(),
             server: self.server.clone(),
             session,
+            places,
             control,
             in_recovery: server.in_recovery,
             start,
@@ -185,6 +190,10 @@ impl Postgres {
 impl Source for Postgres {
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    fn attempts(&self) -> u32 {
+        ATTEMPTS
     }
 
     fn is_unchanged(&self, _: &serde_json::Value) -> bool {

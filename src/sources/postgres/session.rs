@@ -14,6 +14,7 @@ use crate::core::{
 };
 use chrono::DateTime;
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -43,6 +44,31 @@ pub(super) struct Facts {
     pub(super) in_recovery: bool,
     /// Configuration files by the names that they have at the top of a data directory.
     pub(super) files: Vec<(&'static str, PathBuf)>,
+}
+
+/// Where a database lies, by its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    name: String,
+    tablespace: u32,
+    /// The transaction that wrote its row: whoever moves it there and back writes it anew.
+    written_by: String,
+}
+
+/// All databases of a server, by their numbers.
+pub(super) type Places = BTreeMap<u32, Place>;
+
+/// Which database was moved between two looks, if any was; or removed, while another one came that may have been made of it.
+///
+/// The log says of both to copy the old directory, and then to remove it. Replay does so from the beginning of a backup on,
+/// and has of the old directory what the backup has: nothing, or a part, once the server had removed it.
+pub(super) fn moved(before: &Places, after: &Places) -> Option<String> {
+    let has_new = after.keys().any(|number| !before.contains_key(number));
+    let gone = |number: &u32, place: &Place| match after.get(number) {
+        Some(now) => now.tablespace != place.tablespace || now.written_by != place.written_by,
+        None => has_new,
+    };
+    before.iter().find(|(number, place)| gone(number, place)).map(|(_, place)| place.name.clone())
 }
 
 /// What `pg_backup_stop` gives.
@@ -220,6 +246,16 @@ impl Session {
         self.row("finish a segment of its log", "SELECT pg_switch_wal()::text", &[]).map(drop)
     }
 
+    /// Where each database lies.
+    pub(super) fn places(&self) -> Result<Places, Failure> {
+        let sql = "SELECT oid::bigint, datname::text, dattablespace::bigint, xmin::text FROM pg_database";
+        let rows = self.rows(sql).map_err(|error| self.failed("tell where its databases lie", &error))?;
+        let number = |row: &Row, at: usize| row.try_get::<_, i64>(at).unwrap_or_default() as u32;
+        let text = |row: &Row, at: usize| row.try_get::<_, String>(at).unwrap_or_default();
+        let place = |row: &Row| Place { name: text(row, 1), tablespace: number(row, 2), written_by: text(row, 3) };
+        Ok(rows.iter().map(|row| (number(row, 0), place(row))).collect())
+    }
+
     /// Begins the copy. Gives where replay begins.
     pub(super) fn start(&self) -> Result<Lsn, Failure> {
         let row = self.row("begin a backup", "SELECT pg_backup_start('recoup', true)::text", &[])?;
@@ -329,4 +365,35 @@ pub(super) fn said(error: &tokio_postgres::Error) -> String {
     }
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     format!("{error}{source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_that_are_moved() {
+        let place = |tablespace, written_by: u32| Place {
+            name: format!("in {tablespace}"),
+            tablespace,
+            written_by: written_by.to_string(),
+        };
+        let before = Places::from([(1, place(10, 1)), (2, place(10, 1))]);
+        let after = |change: &dyn Fn(&mut Places)| {
+            let mut after = before.clone();
+            change(&mut after);
+            moved(&before, &after).is_some()
+        };
+        assert!(!after(&|_| {}));
+        assert!(!after(&|places| drop(places.insert(3, place(10, 7)))));
+        assert!(!after(&|places| drop(places.remove(&2))));
+        assert!(after(&|places| drop(places.insert(2, place(11, 7)))));
+        // There and back.
+        assert!(after(&|places| drop(places.insert(2, place(10, 7)))));
+        // The new one may be a copy of it.
+        assert!(after(&|places| {
+            places.remove(&2);
+            places.insert(3, place(10, 7));
+        }));
+    }
 }

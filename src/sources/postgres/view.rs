@@ -10,7 +10,7 @@ use super::{
     files::{Content, Files, copy_up_to, item},
     fingerprint::Taking,
     past::Past,
-    session::Session,
+    session::{self, Places, Session},
     summaries::Touched,
     walk::Found,
 };
@@ -48,6 +48,8 @@ pub(super) struct Beginning {
     pub(super) data_dir: PathBuf,
     pub(super) server: Server,
     pub(super) session: Session,
+    /// Where the databases lay before the copy began.
+    pub(super) places: Places,
     pub(super) control: Control,
     pub(super) in_recovery: bool,
     pub(super) start: Lsn,
@@ -67,6 +69,7 @@ pub(super) struct PostgresView {
     data_dir: PathBuf,
     server: Server,
     session: Option<Session>,
+    places: Places,
     control: Control,
     in_recovery: bool,
     start: Lsn,
@@ -110,6 +113,7 @@ impl PostgresView {
             data_dir,
             server,
             session: Some(session),
+            places: beginning.places,
             control,
             in_recovery,
             start,
@@ -178,6 +182,13 @@ impl PostgresView {
                     self.control.system, self.control.timeline, control.system, control.timeline
                 ))
                 .next_step("run the same command again"));
+        }
+        if let Some(database) = session::moved(&self.places, &session.places()?) {
+            return Err(failures::unfit(format!("{} {}", self.data_dir.display(), crate::sources::CHANGED_WHILE_READ))
+                .cause(format!(
+                    "the database {database} was moved, or removed after another was made, during the backup"
+                ))
+                .next_step("run the same command again when no database is moved or made"));
         }
         let stopped = session.stop()?;
         let timeline = label_timeline(&stopped.label).unwrap_or(control.timeline);

@@ -69,6 +69,8 @@ fn records_that_differ_are_settled_by_the_next_prune() {
         let (history, _) = two_executions(first);
         let ids = history.ids();
         assert_eq!(history.listed(), ids[3..]);
+        let notes = live(history.process().verify()).unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("is not the same on every store")), "{notes:?}");
         live(history.process().keeping(3).prune(confirmed())).unwrap();
         assert_eq!(records(&history).len(), 1);
         assert_eq!(leftovers(&history.site), Vec::<String>::new());
