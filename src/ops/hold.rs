@@ -9,8 +9,8 @@ use crate::{
         control::Hold,
         evidence::{Action, Control, Draft, HoldCause, HoldId, Subject, Verdict, WriterId},
         failure::{Code, Failure},
-        id::{SnapshotId, SourceName},
-        prune::Stage,
+        id::{RunId, SnapshotId, SourceName},
+        prune::{CondemnedSet, Stage},
         result::{HoldEntry, HoldsResult, HoldsSchema},
         target::SnapshotName,
     },
@@ -253,15 +253,23 @@ async fn in_time(
             .safe("the hold is on record, and what is still there of it stays: the next prune takes it out of the plan")
             .next_step(format!("recoup prune {source}, then recoup verify {source}"))
     };
-    for (plan, records) in prunes.executed.iter().chain(&prunes.unconfirmed) {
-        let mut recorded = holders(records);
-        let refused = prunes.refused.iter().filter(|refused| refused.plan == *plan && refused.stage == Stage::Executed);
-        let refused: BTreeSet<&str> = refused.map(|refused| refused.store.as_str()).collect();
+    let executions = || prunes.refused.iter().filter(|refused| refused.stage == Stage::Executed);
+    let unread: BTreeSet<RunId> = executions().map(|refused| refused.plan).collect();
+    let plans: BTreeSet<RunId> =
+        prunes.executed.keys().chain(prunes.unconfirmed.keys()).chain(&unread).copied().collect();
+    for plan in plans {
+        let records = prunes.executed.get(&plan).or_else(|| prunes.unconfirmed.get(&plan));
+        let mut recorded = records.map(|records| holders(records)).unwrap_or_default();
+        let refused: BTreeSet<&str> =
+            executions().filter(|refused| refused.plan == plan).map(|refused| refused.store.as_str()).collect();
         recorded.extend(ready.iter().filter(|at| refused.contains(listings[**at].store.as_str())));
-        let deletes = deleted_by(records);
-        if let Some(id) = meant.iter().find(|id| deletes.leaves_nothing_of(**id))
-            && ready.is_subset(&recorded)
-        {
+        if !ready.is_subset(&recorded) {
+            continue;
+        }
+        // Of one that no store shows as it should be, all that is known is what was planned.
+        let planned = || prunes.pending.get(&plan).map(|signed| CondemnedSet::of(&signed.record.condemned));
+        let deletes = records.map(|records| deleted_by(records)).or_else(planned).unwrap_or_default();
+        if let Some(id) = meant.iter().find(|id| deletes.leaves_nothing_of(**id)) {
             return Err(too_late(id, format!("prune plan {plan} was executed meanwhile, and deletes it")));
         }
     }

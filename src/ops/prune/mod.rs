@@ -181,7 +181,9 @@ async fn check_forgotten(
     let Some(committed) = gathered.catalogue.snapshots.get(&id).cloned() else {
         // One that is there, and that this host cannot read, may be whole.
         let mut refused = gathered.catalogue.refused.iter().filter(|refused| refused.id == id);
-        if let Some(refused) = refused.find(|refused| !matches!(refused.why, Refusal::Damaged(_))) {
+        if let Some(refused) =
+            refused.find(|refused| !matches!(refused.why, Refusal::Damaged(_) | Refusal::Misplaced(_)))
+        {
             let (code, next_step) = match refused.why {
                 Refusal::Unreadable(_) => (Code::Store, "recoup doctor, then run the same command again"),
                 Refusal::Newer(_) => (Code::Refused, "give it up with the newer recoup that wrote it"),

@@ -31,6 +31,8 @@ fn a_backlog_is_drained_while_a_store_is_dead() {
     cluster.sql("data", "ledger", LEDGER);
     cluster.sql("data", "ledger", &["CREATE TABLE numbered (n int PRIMARY KEY)"]);
     cluster.backup(&[]).expect_code(0);
+    // Files come and go while any is on its way.
+    cluster.drained("data");
     let (before, _) = stored(&cluster, "a");
     fs::write(cluster.path("broken"), "").unwrap();
     let waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";

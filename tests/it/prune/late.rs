@@ -188,3 +188,21 @@ fn what_a_prune_deletes_while_it_is_restored_is_not_called_damaged() {
     let cause = failure.cause.unwrap();
     assert!(cause.contains("was pruned at") && cause.contains("while it was being restored"), "{cause}");
 }
+
+/// Nobody can read what stands there, and nothing is deleted yet.
+#[test]
+fn a_hold_is_refused_where_no_record_of_the_execution_can_be_read() {
+    let history = History::new(6);
+    let (ids, plan) = (history.ids(), history.prune(2).plan.unwrap());
+    for store in 0..3 {
+        for ending in ["", ".sig"] {
+            history.site.put(store, &format!("{FOLDER}prunes/{plan}/executed.json{ending}"), b"{}".to_vec());
+        }
+    }
+    let refused = live(history.process().hold(ids[1])).unwrap_err();
+    assert!(refused.code == Code::Refused && refused.message.contains("came too late"), "{refused}");
+    live(history.process().hold(ids[5])).unwrap();
+    // It is on record all the same.
+    live(history.process().keeping(2).prune(confirmed())).unwrap();
+    history.restore_all(&[ids[1], ids[4], ids[5]]);
+}
