@@ -5,12 +5,14 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
+    log::committed,
     prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
+        log::{LogFile, LogRecordId},
         policy::{Copies, is_durable},
         prune::CondemnedSet,
     },
@@ -417,13 +419,33 @@ impl Catalogue {
             return;
         }
         let tombstones = &self.tombstones;
-        let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
+        let part = |committed: &Committed| {
+            tombstones.used_by(&committed.inventory).or_else(|| self.deleted_log_of(&committed.inventory))
+        };
         let spoilt: BTreeMap<SnapshotId, String> =
             self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
         for (id, part) in spoilt {
             let committed = self.snapshots.remove(&id).expect("it was just looked at");
             self.spoilt.insert(id, (committed, part));
         }
+    }
+
+    /// What of a snapshot's own part of the log an executed plan has deleted, if anything: the first file of it of which no
+    /// store shows a copy that was not pruned. A store that does not answer may have what others lack: then nothing is
+    /// said to be gone.
+    fn deleted_log_of(&self, inventory: &Inventory) -> Option<String> {
+        let range = inventory.log.as_ref().filter(|range| self.tombstones.logs.reach(range).is_some())?;
+        if self.ready().count() < self.listings.len() {
+            return None;
+        }
+        let folder = layout::log_folder(range.history);
+        let names = self.listings.iter().flat_map(|listing| listing.objects.keys().map(String::as_str));
+        let shown = committed(names.filter(|name| name.starts_with(&folder)));
+        let gone = &self.tombstones.logs;
+        let is_safe = |(file, id): &(LogFile, LogRecordId)| !gone.has(id.history, *file, id.run);
+        let safe: BTreeSet<LogFile> = shown.into_iter().filter(is_safe).map(|(file, _)| file).collect();
+        let file = range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))?;
+        Some(format!("{file} of the log"))
     }
 
     /// When a snapshot was pruned, if it was.

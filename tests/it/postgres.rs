@@ -13,6 +13,7 @@ mod gaps;
 mod kills;
 mod moments;
 mod outside;
+mod pruned;
 mod restores;
 mod room;
 mod server;

@@ -104,9 +104,10 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
         }
         copy.note_snapshots(&catalogue);
         copy.goes = copy.find_going(&catalogue).await;
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
-            // Tombstones first: a store that has one is never brought what it names.
+            // Tombstones first, and before them what lists their runs: a store that has one is never brought what it names.
+            copy.carry_lists(&catalogue, store).await;
             copy.carry_prunes(&catalogue, store).await;
             copy.level(&catalogue, store, &damaged, progress).await;
             copy.level_log(&catalogue, &log, store, &damaged).await;

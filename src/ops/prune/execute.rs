@@ -9,7 +9,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        prune::{Because, Condemned, CondemnedSet, PruneRecord, Stage},
+        prune::{Because, Condemned, CondemnedLog, CondemnedSet, PruneRecord, Stage},
         result::PrunedStore,
     },
     format::{
@@ -24,7 +24,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{SignedPrune, deleted_by, holders},
+        prunes::{PruneList, SignedPrune, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -50,6 +50,9 @@ pub(super) struct Pruning<'a> {
     pub(super) executed: Vec<RunId>,
     pub(super) pruned: BTreeSet<SnapshotId>,
     pub(super) dropped: BTreeSet<SnapshotId>,
+    /// What they deleted of the log, and what they kept of it after all.
+    pub(super) pruned_log: Vec<CondemnedLog>,
+    pub(super) dropped_log: Vec<CondemnedLog>,
     pub(super) warnings: BTreeSet<String>,
 }
 
@@ -59,17 +62,26 @@ impl Pruning<'_> {
         if let Some(why) = record.contradiction() {
             return Err(Failure::internal(format!("the prune record cannot be right: {why}")));
         }
-        let bytes = Bytes::from(prune_format::to_bytes(&record));
+        // Which runs of a log it deletes, the list says that it names.
+        let bytes = Bytes::from(match record.stage {
+            Stage::Planned => prune_format::to_bytes(&record),
+            Stage::Executed => prune_format::to_bytes(&record.clone().unlisted()),
+        });
         let signature = self.host.key.sign(signature::PRUNE, &bytes);
         let (sha256, stores) = (format::sha256(&bytes), BTreeSet::new());
         Ok(SignedPrune { sha256, signature: signature.into_bytes().into(), bytes, record, stores })
     }
 
-    /// Writes a record on every store. What is not published everywhere is not acted upon.
+    /// Writes a plan on every store. What is not published everywhere is not acted upon.
     pub(super) async fn publish(&self, signed: &SignedPrune) -> Result<(), Failure> {
+        self.publish_with(signed, None).await
+    }
+
+    /// The same of a record, and before it what it names.
+    async fn publish_with(&self, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), Failure> {
         let stores = &self.host.repository.stores;
         let publishing = stores.iter().enumerate().map(|(at, store)| async move {
-            self.publish_on(at, signed).await.err().map(|why| format!("store {}: {why}", store.name()))
+            self.publish_on(at, signed, list).await.err().map(|why| format!("store {}: {why}", store.name()))
         });
         let reasons: Vec<String> = join_all(publishing).await.into_iter().flatten().collect();
         if reasons.is_empty() {
@@ -91,7 +103,7 @@ impl Pruning<'_> {
         format!("{}{name}", layout::source_folder(&self.protected.name))
     }
 
-    async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), String> {
+    async fn publish_on(&self, at: usize, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), String> {
         let (repository, store) = (&self.host.repository, &self.host.repository.stores[at]);
         let status = head::status(store, repository.id).await;
         if let Some(problem) = status.problem() {
@@ -102,6 +114,11 @@ impl Pruning<'_> {
         let told = |error: StoreError| head::reason(&error);
         let is_taken = |error: &StoreError| error.problem == Problem::Exists;
         let name = &self.protected.name;
+        // Where it is known that something was deleted, it is known what.
+        if let Some(list) = list {
+            let key = format!("{}{}", layout::source_folder(name), layout::prune_list(plan));
+            store.replace(&key, list.bytes.clone(), &list.sha256).await.map_err(told)?;
+        }
         let (sig_key, sig_sha256) = (format!("{key}.sig"), format::sha256(&signed.signature));
         let mut other = None;
         match store.create(&sig_key, signed.signature.clone(), &sig_sha256).await {
@@ -138,10 +155,13 @@ impl Pruning<'_> {
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
         let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
-        let (condemned, dropped) = self.judge(plan, &mut look).await;
-        let (deletes, dropped) = self.record(plan, &look, condemned, dropped).await?;
+        let (mut condemned, mut dropped) = self.judge(plan, &mut look).await;
+        look.look_into_records(self.host, &mut condemned, &mut dropped).await;
+        let deletes = self.record(plan, &look, condemned, dropped).await?;
+        let (goes, dropped) = plan.record.condemned.split(&deletes);
         self.executed.push(plan.record.plan);
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        self.dropped_log.extend(dropped.log);
         // A hold is on record before whoever adds it looks for this record: one of the two sees the other.
         if let Err(failure) = look.read_vetoes(self.host, self.protected).await {
             let plan = plan.record.plan;
@@ -157,6 +177,7 @@ impl Pruning<'_> {
             return Ok(());
         }
         self.pruned.extend(deletes.snapshots());
+        self.pruned_log.extend(goes.log);
         self.delete(&look.catalogue, &deletes).await;
         Ok(())
     }
@@ -183,21 +204,23 @@ impl Pruning<'_> {
         !Whereabouts::of(self.host, &known, &mut look.catalogue, &committed).await.whole().is_empty()
     }
 
-    /// Says on every store that a plan is executed, and gives what it deletes, and what is dropped from it.
+    /// Says on every store that a plan is executed, and gives what it deletes.
     ///
     /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
     /// these records later may find only one of them, on a store that was lost and is made new from another. So every
     /// store gets the same, before anybody is told what stays, and before anything is deleted.
     ///
     /// Where every store had a record already, another host may be deleting by them: what this one would drop by the rule
-    /// does not come back. What is held does, as far as it is there.
+    /// does not come back. What is held does, as far as it is there. Of the log nothing is deleted by the word of another
+    /// host's record alone: what this one would drop, it leaves to the next prune, which looks at it once more.
     async fn record(
-        &mut self,
+        &self,
         plan: &SignedPrune,
         look: &Gathered,
         condemned: Condemned,
         dropped: Condemned,
-    ) -> Result<(CondemnedSet, Condemned), Failure> {
+    ) -> Result<CondemnedSet, Failure> {
+        let judged = CondemnedSet::of(&condemned).logs;
         let (record, records) = self.vote(plan, condemned, dropped).await?;
         let mut deletes = deleted_by(&records);
         if look.spoiled_by(&deletes).is_some()
@@ -206,9 +229,10 @@ impl Pruning<'_> {
             deletes = fewer;
         }
         let (condemned, dropped) = plan.record.condemned.split(&deletes);
-        let settled = self.sign(PruneRecord { condemned, dropped: dropped.clone(), ..record })?;
+        let settled = self.sign(PruneRecord { condemned, dropped, ..record })?;
         self.settle(&records, &settled, &deletes).await?;
-        Ok((deletes, dropped))
+        deletes.logs = deletes.logs.intersection(&judged);
+        Ok(deletes)
     }
 
     /// Puts a record of a plan's execution on every store that has none yet, and gives it with those that stand there.
@@ -218,16 +242,22 @@ impl Pruning<'_> {
         condemned: Condemned,
         dropped: Condemned,
     ) -> Result<(PruneRecord, Vec<SignedPrune>), Failure> {
+        let list = PruneList::of(&plan.record);
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),
+            log_sha256: list.as_ref().map(|list| list.sha256),
             condemned,
             dropped,
             ..plan.record.clone()
         };
-        self.publish(&self.sign(record.clone())?).await?;
-        Ok((record, self.records_of(plan.record.plan).await?))
+        self.publish_with(&self.sign(record.clone())?, list.as_ref()).await?;
+        let mut records = self.records_of(plan.record.plan).await?;
+        for signed in &mut records {
+            list.iter().for_each(|list| list.complete(&mut signed.record));
+        }
+        Ok((record, records))
     }
 
     /// The records of a plan's execution: one on every store, for good.
@@ -284,6 +314,7 @@ impl Pruning<'_> {
         }
         self.settle(&records, &self.sign(record)?, &CondemnedSet::default()).await?;
         self.dropped.extend(plan.record.condemned.snapshots.iter().map(|snapshot| snapshot.id));
+        self.dropped_log.extend(plan.record.condemned.log);
         self.executed.push(plan.record.plan);
         Ok(())
     }
@@ -315,29 +346,48 @@ impl Pruning<'_> {
                 Err(reason) => format!("{what}; it stays, as {why}; {reason}; recoup verify"),
             });
         }
-        let records: Vec<SignedPrune> = finished
-            .iter()
-            .filter_map(|records| records.first())
-            .filter(|signed| {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
-                catalogue.ready().any(|at| !catalogue.listings[at].objects.contains_key(&name))
-            })
-            .cloned()
-            .collect();
-        for signed in records {
-            for at in catalogue.ready().collect::<Vec<_>>() {
-                let name = layout::prune_object(signed.record.plan, Stage::Executed);
-                if !catalogue.listings[at].objects.contains_key(&name)
-                    && let Err(why) = self.publish_on(at, &signed).await
-                {
-                    let store = catalogue.listings[at].store.clone();
-                    self.lags(&store, &why);
-                }
-            }
+        for signed in finished.iter().filter_map(|records| records.first()) {
+            self.finish_record(catalogue, signed).await;
         }
         let mut tombstones = CondemnedSet::default();
+        let executed = finished.iter().flat_map(|records| records.iter());
+        let parts = executed.flat_map(|of| of.record.condemned.log.iter().map(|part| (of.record.plan, part)));
+        let (plans, parts): (Vec<RunId>, Vec<&CondemnedLog>) = parts.unzip();
+        let stays = gathered.log_that_stays(self.host, &parts).await;
         finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
+        for (at, why) in stays {
+            tombstones.logs.spare(parts[at]);
+            if let Some(why) = why {
+                self.warnings.insert(format!(
+                    "plan {} is executed, and deletes files of log {} of {}, which stay where they still lie: {why}",
+                    plans[at], parts[at].history, self.protected.name
+                ));
+            }
+        }
         self.delete(catalogue, &tombstones).await;
+    }
+
+    /// Brings the record of an executed plan, and what lists its runs of a log, to the stores that lack it.
+    async fn finish_record(&mut self, catalogue: &Catalogue, signed: &SignedPrune) {
+        let (plan, sha256) = (signed.record.plan, signed.record.log_sha256);
+        let (name, list_name) = (layout::prune_object(plan, Stage::Executed), layout::prune_list(plan));
+        let has = |at: usize, name: &str| catalogue.listings[at].objects.contains_key(name);
+        let lacks = |at: &usize| !has(*at, &name) || sha256.is_some() && !has(*at, &list_name);
+        let lagging: Vec<usize> = catalogue.ready().filter(lacks).collect();
+        if lagging.is_empty() {
+            return;
+        }
+        let repository = &self.host.repository;
+        let list = match sha256 {
+            Some(sha256) => repository.find_list(&catalogue.source, (plan, sha256), &catalogue.listings).await,
+            None => None,
+        };
+        for at in lagging {
+            if let Err(why) = self.publish_on(at, signed, list.as_ref()).await {
+                let store = catalogue.listings[at].store.clone();
+                self.lags(&store, &why);
+            }
+        }
     }
 
     /// Takes out of an executed plan what must stay and is still there.
@@ -425,14 +475,16 @@ impl Pruning<'_> {
     }
 }
 
-/// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
-/// them. No store ever shows a committed inventory without what it uses.
+/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then
+/// packs and all that is with them, and the files of the log. No store ever shows a committed inventory without what it
+/// uses, nor a record of the log without the files that it commits.
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,
             (None, Some(_)) => 1,
+            (None, None) if layout::log_record_of(name).is_some() => 1,
             (None, None) => 2,
         };
         phases[phase].push((name.clone(), *size));

@@ -144,7 +144,7 @@ pub async fn examine(
         let catalogue = repository.catalogue(&source).await;
         let known = request.known.get(&source).cloned().unwrap_or_default();
         let copies = request.copies.get(&source).cloned().unwrap_or_default();
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         let held = held::of(control, &source);
         let mut durable = once_durable(repository, &catalogue, &known, &copies);
         durable.extend(held.keys().filter(|id| catalogue.snapshots.contains_key(id)));
@@ -222,6 +222,7 @@ async fn examine_source(
     }
     examine_head(judged, examination);
     held::examine(judged, examination);
+    logs::examine_own(catalogue, judged.log, &wrong, examination);
     settle_losses(catalogue, &wrong, examination);
 }
 
@@ -339,7 +340,7 @@ fn wanted_on(
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
-    logs::wanted_on(catalogue, log, store, examination, &mut wanted);
+    logs::wanted_on(catalogue, (log, goes), store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));

@@ -2,7 +2,13 @@
 
 use super::{Examination, full_name};
 use crate::{
-    core::{control::ControlState, id::SnapshotId, prune::Stage, result::Problem},
+    core::{
+        control::ControlState,
+        id::SnapshotId,
+        plan::prune::log::LogNeeds,
+        prune::{Condemned, CondemnedLogs, CondemnedSet, Stage},
+        result::Problem,
+    },
     format,
     repository::{
         catalogue::{Catalogue, Needed, Refusal},
@@ -52,6 +58,15 @@ pub(super) fn wanted_on(
     wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
 ) {
     let listing = &catalogue.listings[store];
+    for (plan, sha256) in catalogue.prunes.lists() {
+        let name = layout::prune_list(plan);
+        if listing.objects.contains_key(&name) {
+            wanted.insert(Needed { name, size: None, sha256 }, BTreeSet::new());
+        } else if catalogue.listings.iter().any(|other| other.objects.contains_key(&name)) {
+            let cause = Some("it does not know which files of the log were pruned".to_owned());
+            examination.findings.add(&listing.store, Some(full_name(catalogue, &name)), Problem::Behind, [], cause);
+        }
+    }
     for (stage, signed) in catalogue.prunes.kept_on(store) {
         let name = layout::prune_object(signed.record.plan, stage);
         let is_refused = |refused: &crate::repository::prunes::RefusedPrune| {
@@ -80,6 +95,15 @@ pub(in crate::ops) fn going(catalogue: &Catalogue, control: &ControlState) -> BT
     ids.filter(|id| !control.is_held(&catalogue.source, *id)).collect()
 }
 
+/// What goes soon of the log together with these snapshots: what the others need stays, which the next prune drops.
+pub(in crate::ops) fn going_log(catalogue: &Catalogue, goes: &BTreeSet<SnapshotId>) -> CondemnedLogs {
+    let stay = catalogue.snapshots.iter().filter(|(id, _)| !goes.contains(id));
+    let needs = LogNeeds::of(stay.map(|(_, committed)| &committed.inventory), None);
+    let parts = catalogue.prunes.pending.values().flat_map(|signed| &signed.record.condemned.log);
+    let log = parts.filter(|part| !needs.need(part)).cloned().collect();
+    CondemnedSet::of(&Condemned { log, ..Condemned::default() }).logs
+}
+
 /// A record and its signature, as objects; the signature comes first.
 pub(in crate::ops) fn objects(stage: Stage, signed: &SignedPrune) -> impl Iterator<Item = Needed> {
     let name = layout::prune_object(signed.record.plan, stage);
@@ -90,6 +114,16 @@ pub(in crate::ops) fn objects(stage: Stage, signed: &SignedPrune) -> impl Iterat
 
 /// Says what is no fault: leftovers of executed plans, and snapshots that a prune took away from an unlucky backup.
 pub(super) fn note_leftovers(catalogue: &Catalogue, examination: &mut Examination) {
+    for (plan, _) in catalogue.prunes.lists() {
+        let name = layout::prune_list(plan);
+        let is_clear = catalogue.ready().count() == catalogue.listings.len();
+        if is_clear && !catalogue.listings.iter().any(|listing| listing.objects.contains_key(&name)) {
+            // Nobody can bring it, and nothing is lost with it: a prune condemns again what is still there.
+            let object = full_name(catalogue, &name);
+            examination
+                .note(format!("{object} is on no store: nothing tells any more which files plan {plan} has deleted"));
+        }
+    }
     for store in catalogue.ready() {
         let listing = &catalogue.listings[store];
         let left = listing.objects.keys().filter(|name| catalogue.tombstones.has_object(name)).count();

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
 
 /// The other side of a gate.
-struct Turn {
+pub(super) struct Turn {
     begun: oneshot::Receiver<()>,
     done: oneshot::Sender<()>,
 }
 
 impl Turn {
     /// Does something while the other one waits.
-    async fn take<T>(self, act: impl Future<Output = T>) -> T {
+    pub(super) async fn take<T>(self, act: impl Future<Output = T>) -> T {
         self.begun.await.expect("the gate is reached");
         let acted = act.await;
         self.done.send(()).expect("the gate waits");
@@ -23,7 +23,7 @@ impl Turn {
 }
 
 /// Lets somebody go first before a process writes the first object of such a name to some stores.
-fn gate(process: &mut Process, stores: &[usize], name: &'static str) -> Turn {
+pub(super) fn gate(process: &mut Process, stores: &[usize], name: &'static str) -> Turn {
     let (begin, begun) = oneshot::channel();
     let (done, finish) = oneshot::channel();
     let passage = Arc::new(Mutex::new(Some((begin, finish))));

@@ -1,0 +1,191 @@
+//! What is taken out of a plan at the last moment keeps the log that leads on from it, whatever store is replaced.
+
+use super::super::late::gate;
+use super::{Logged, confirmed};
+use crate::simulation::{FOLDER, Machine, Process, live};
+use futures_util::future::join;
+use recoup::{
+    core::{
+        failure::Code,
+        id::{RunId, SnapshotId},
+        prune::Stage,
+        result::{Problem, Status},
+        target::Target,
+    },
+    ops::prune::PruneRequest,
+    repository::layout,
+};
+use std::collections::BTreeSet;
+
+/// What is left once the first snapshot that stays is the second of four.
+const FROM_SECOND: std::ops::Range<u64> = 3..9;
+const ALL: std::ops::Range<u64> = 1..9;
+
+/// Four snapshots, and a plan that keeps the last.
+fn planned() -> (Logged, RunId) {
+    let logged = Logged::new(4, 2);
+    let plan = logged.prune(1);
+    assert_eq!(plan.condemned_log[0].files, 6);
+    let id = plan.plan.unwrap();
+    (logged, id)
+}
+
+/// Puts what another host would record that executes the plan on these stores, before it has deleted anything.
+fn record_execution(logged: &Logged, plan: RunId, stores: &[usize]) {
+    let fork = logged.fork("executes");
+    let (site, database) = (&fork.history.site, &fork.history.database);
+    let pruned = live(Process::new(site, &Machine::new(1, "other"), database).keeping(1).prune(confirmed())).unwrap();
+    assert_eq!((pruned.pruned.len(), pruned.pruned_log[0].files), (3, 6));
+    let record = layout::prune_object(plan, Stage::Executed);
+    for name in [layout::prune_list(plan), format!("{record}.sig"), record] {
+        let key = format!("{FOLDER}{name}");
+        let bytes = site.get(0, &key).unwrap();
+        stores.iter().for_each(|store| logged.history.site.put(*store, &key, bytes.to_vec()));
+    }
+}
+
+/// A new disk in the place of a store, brought level.
+fn replace(logged: &Logged, store: usize) {
+    logged.history.site.empty(store);
+    live(logged.process().copy()).unwrap();
+}
+
+fn expect_on_stores(logged: &Logged, expected: std::ops::Range<u64>) {
+    assert_eq!(logged.on_stores(), [(); 3].map(|()| expected.clone().collect::<BTreeSet<u64>>()));
+}
+
+/// Every moment from the snapshot on that begins in segment 3 comes back.
+#[track_caller]
+fn expect_held(logged: &Logged, id: SnapshotId) {
+    for number in 3..7 {
+        let target = Target::Time(super::moment(number, 1));
+        let (result, _) = live(logged.process().restore(target)).unwrap();
+        assert_eq!(result.snapshot, id, "{number}");
+    }
+    logged.expect_moments(3);
+}
+
+#[test]
+fn the_log_of_a_snapshot_that_is_held_before_the_execution_is_on_every_store() {
+    let (logged, _) = planned();
+    let held = logged.ids()[1];
+    let other = Machine::new(1, "other");
+    let mut pruner = Process::new(&logged.history.site, &other, &logged.history.database).keeping(1);
+    let turn = gate(&mut pruner, &[2], "executed.json");
+    let holder = logged.process();
+    let (pruned, is_held) = live(join(pruner.prune(confirmed()), turn.take(holder.hold(held))));
+    is_held.unwrap();
+    let pruned = pruned.unwrap();
+    assert!(pruned.exit_code == Code::Warning && pruned.pruned.is_empty(), "{pruned:?}");
+    assert_eq!(pruned.pruned_log, []);
+    expect_on_stores(&logged, ALL);
+    // The next one takes it out of the plan, with all of the log that the plan condemns.
+    let next = live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    assert!(next.warnings.iter().any(|one| one.contains("is no longer in the plan")), "{next:?}");
+    expect_on_stores(&logged, ALL);
+    for store in 0..3 {
+        replace(&logged, store);
+    }
+    expect_held(&logged, held);
+    // The rest goes by plans of its own.
+    for _ in 0..3 {
+        live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    }
+    expect_on_stores(&logged, FROM_SECOND);
+    expect_held(&logged, held);
+    logged.expect_level();
+}
+
+#[test]
+fn an_execution_that_was_cut_short_takes_no_log_until_it_is_looked_at_again() {
+    for stores in [&[0][..], &[2], &[0, 1]] {
+        let (logged, plan) = planned();
+        record_execution(&logged, plan, stores);
+        for snapshot in 0..4 {
+            logged.expect_moments(snapshot);
+        }
+        let verified = live(logged.process().verify()).unwrap();
+        assert!(verified.findings.iter().all(|found| found.problem == Problem::Behind), "{:?}", verified.findings);
+        // It is dropped, and stays so.
+        let dropped = logged.fork("dropped");
+        let cancel = PruneRequest { cancel: Some(plan), ..PruneRequest::default() };
+        let cancelled = live(dropped.process().prune(cancel)).unwrap();
+        assert_eq!((cancelled.dropped.len(), cancelled.dropped_log[0].files), (3, 6), "{}", cancelled.message);
+        for store in 0..3 {
+            replace(&dropped, store);
+            live(dropped.process().keeping(10).prune(confirmed())).unwrap();
+        }
+        expect_on_stores(&dropped, ALL);
+        (0..4).for_each(|snapshot| dropped.expect_moments(snapshot));
+        dropped.expect_level();
+        // Something of it is held.
+        let held = logged.fork("held");
+        live(held.process().hold(held.ids()[1])).unwrap();
+        for store in 0..3 {
+            live(held.process().keeping(1).prune(confirmed())).unwrap();
+            replace(&held, store);
+            expect_held(&held, held.ids()[1]);
+        }
+        for _ in 0..2 {
+            live(held.process().keeping(1).prune(confirmed())).unwrap();
+        }
+        expect_on_stores(&held, FROM_SECOND);
+        held.expect_level();
+        // Or it goes on.
+        let pruned = logged.prune(1);
+        assert_eq!((pruned.pruned.len(), pruned.pruned_log[0].files), (3, 6), "{stores:?}");
+        expect_on_stores(&logged, 7..9);
+        logged.expect_moments(3);
+        logged.expect_level();
+    }
+}
+
+/// That a new store has the record, the list and no plan proves nothing: one that was cut short elsewhere still counts as
+/// pending.
+#[test]
+fn a_new_store_proves_no_deletion() {
+    let (logged, plan) = planned();
+    record_execution(&logged, plan, &[0]);
+    replace(&logged, 1);
+    replace(&logged, 2);
+    let record = layout::prune_object(plan, Stage::Executed);
+    for name in [layout::prune_list(plan), record] {
+        let key = format!("{FOLDER}{name}");
+        assert_eq!([1, 2].map(|store| logged.history.site.get(store, &key)), [None, None], "{name}");
+    }
+    (0..4).for_each(|snapshot| logged.expect_moments(snapshot));
+    live(logged.process().hold(logged.ids()[1])).unwrap();
+    for _ in 0..2 {
+        live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    }
+    expect_held(&logged, logged.ids()[1]);
+}
+
+/// Where every store says that it is executed it is, and is finished with as much of the log as it may take.
+#[test]
+fn what_every_store_says_is_deleted_takes_its_log() {
+    let (logged, plan) = planned();
+    record_execution(&logged, plan, &[0, 1, 2]);
+    let refused = live(logged.process().restore(Target::Time(super::moment(5, 1)))).unwrap_err();
+    assert_eq!(refused.code, Code::NoRecoveryPoint);
+    let pruned = logged.prune(1);
+    assert_eq!(pruned.plan, None, "{}", pruned.message);
+    expect_on_stores(&logged, 7..9);
+    logged.expect_level();
+}
+
+/// It is dropped from the plan with the next prune: a store that is made new until then gets its log, too.
+#[test]
+fn the_log_of_what_is_held_is_brought_to_a_new_store_though_a_plan_condemns_it() {
+    for is_held in [false, true] {
+        let (logged, _) = planned();
+        if is_held {
+            live(logged.process().hold(logged.ids()[1])).unwrap();
+        }
+        replace(&logged, 1);
+        let expected = if is_held { ALL } else { 7..9 };
+        assert_eq!(logged.on_stores()[1], expected.collect());
+        let verified = live(logged.process().verify()).unwrap();
+        assert_eq!((verified.status, &verified.findings[..]), (Status::Ok, &[][..]));
+    }
+}
