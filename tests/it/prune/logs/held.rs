@@ -32,9 +32,14 @@ fn planned() -> (Logged, RunId) {
 
 /// Puts what another host would record that executes the plan on these stores, before it has deleted anything.
 fn record_execution(logged: &Logged, plan: RunId, stores: &[usize]) {
-    let fork = logged.fork("executes");
-    let (site, database) = (&fork.history.site, &fork.history.database);
-    let pruned = live(Process::new(site, &Machine::new(1, "other"), database).keeping(1).prune(confirmed())).unwrap();
+    live(record_execution_of(&logged.fork("executes"), logged, plan, stores));
+}
+
+/// The same where that host has seen no more than this.
+async fn record_execution_of(seen: &Logged, logged: &Logged, plan: RunId, stores: &[usize]) {
+    let (site, database) = (&seen.history.site, &seen.history.database);
+    let other = Machine::new(1, "other");
+    let pruned = Process::new(site, &other, database).keeping(1).prune(confirmed()).await.unwrap();
     assert_eq!((pruned.pruned.len(), pruned.pruned_log[0].files), (3, 6));
     let record = layout::prune_object(plan, Stage::Executed);
     for name in [layout::prune_list(plan), format!("{record}.sig"), record] {
@@ -188,4 +193,42 @@ fn the_log_of_what_is_held_is_brought_to_a_new_store_though_a_plan_condemns_it()
         let verified = live(logged.process().verify()).unwrap();
         assert_eq!((verified.status, &verified.findings[..]), (Status::Ok, &[][..]));
     }
+}
+
+/// A standby has begun before all that is kept, and commits before the last look; another host had looked before that.
+#[test]
+fn by_the_record_of_another_host_alone_no_log_goes() {
+    let (logged, plan) = planned();
+    let looked_before = logged.fork("looked before");
+    logged.history.database.source.set_log(logged.server.range(3));
+    let taken = live(logged.process().backup(true)).unwrap();
+    assert!(!taken.durable, "what it needs is condemned");
+    let mut pruner = logged.process().keeping(1);
+    let turn = gate(&mut pruner, &[0, 1, 2], "executed.json");
+    let executes = async { record_execution_of(&looked_before, &logged, plan, &[0, 1, 2]).await };
+    let (pruned, ()) = live(join(pruner.prune(confirmed()), turn.take(executes)));
+    let pruned = pruned.unwrap();
+    assert_eq!((pruned.pruned_log.len(), pruned.dropped_log[0].files), (0, 6), "{}", pruned.message);
+    expect_on_stores(&logged, ALL);
+    // Nor does any that comes after it, as long as the snapshot is there.
+    live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    expect_on_stores(&logged, ALL);
+}
+
+/// The same, once it is on record everywhere what goes: what is held then is brought back with its log.
+#[test]
+fn what_came_too_late_and_is_held_gets_back_the_log_that_is_still_there() {
+    let (logged, plan) = planned();
+    let looked_before = logged.fork("looked before");
+    logged.history.database.source.set_log(logged.server.range(3));
+    let taken = live(logged.process().backup(true)).unwrap();
+    assert!(!taken.durable);
+    live(logged.process().hold(taken.head.id)).unwrap();
+    live(record_execution_of(&looked_before, &logged, plan, &[0, 1, 2]));
+    let target = || Target::SnapshotId(taken.head.id);
+    assert!(live(logged.process().restore(target())).is_err(), "its log is said to be deleted");
+    let pruned = live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    assert!(pruned.warnings.iter().any(|one| one.contains("is no longer in the plan")), "{pruned:?}");
+    expect_on_stores(&logged, ALL);
+    assert_eq!(live(logged.process().restore(target())).unwrap().0.snapshot, taken.head.id);
 }
