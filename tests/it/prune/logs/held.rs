@@ -145,6 +145,31 @@ fn an_execution_that_was_cut_short_takes_no_log_until_it_is_looked_at_again() {
     }
 }
 
+/// What of the log it deletes nothing tells, and so not whether anything of that is deleted.
+#[test]
+fn an_execution_whose_list_never_came_is_looked_at_again() {
+    let mut logged = Logged::new(0, 1);
+    logged.go_on(4);
+    logged.take();
+    let plan = logged.prune(1);
+    assert_eq!((plan.condemned.len(), plan.condemned_log[0].files), (0, 4));
+    let fork = logged.fork("executes");
+    fork.prune(1);
+    let record = layout::prune_object(plan.plan.unwrap(), Stage::Executed);
+    for key in [format!("{FOLDER}{record}.sig"), format!("{FOLDER}{record}")] {
+        logged.history.site.put(0, &key, fork.history.site.get(0, &key).unwrap().to_vec());
+    }
+    let pruned = logged.prune(1);
+    assert_eq!(
+        (&pruned.executed[..], pruned.pruned_log[0].files),
+        (&[plan.plan.unwrap()][..], 4),
+        "{}",
+        pruned.message
+    );
+    expect_on_stores(&logged, 5..6);
+    logged.expect_level();
+}
+
 /// That a new store has the record, the list and no plan proves nothing: one that was cut short elsewhere still counts as
 /// pending.
 #[test]

@@ -48,6 +48,10 @@ fn a_store_that_lacks_the_list_or_has_it_damaged_gets_it() {
     mend(Problem::Behind, Status::Warning);
     site.put(2, &list, b"rubbish".to_vec());
     mend(Problem::Damaged, Status::Critical);
+    // So does a prune, where it is missing.
+    site.remove(2, &list);
+    live(logged.process().keeping(1).prune(confirmed())).unwrap();
+    assert_eq!(site.get(2, &list), Some(right));
 }
 
 /// A store that was away knows nothing of the plan: it gets the list together with the record, and never the plan.
