@@ -229,11 +229,6 @@ impl ControlState {
         self.holds().filter(move |(_, hold)| hold.source == *source)
     }
 
-    /// Whether a snapshot of a source is held, by its name or with everything that the source has.
-    pub fn is_held(&self, source: &SourceName, snapshot: SnapshotId) -> bool {
-        self.holds_of(source).any(|(_, hold)| hold.snapshots.is_empty() || hold.snapshots.contains(&snapshot))
-    }
-
     /// Whether any hold has ever named a snapshot, released or not.
     pub fn was_held(&self, source: &SourceName, snapshot: SnapshotId) -> bool {
         self.added.values().any(|hold| hold.source == *source && hold.snapshots.contains(&snapshot))

@@ -57,6 +57,18 @@ pub struct CondemnedSnapshot {
     pub inventory_sha256: Option<Sha256>,
     /// Why.
     pub because: Because,
+    /// Whether every store showed its inventory when it was condemned: one that shows it no more has deleted it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub on_every_store: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What is condemned of one run.
@@ -421,7 +433,12 @@ mod tests {
         let mut set = CondemnedSet::default();
         assert!(set.is_empty());
         set.add(&Condemned {
-            snapshots: vec![CondemnedSnapshot { id: id(1), inventory_sha256: None, because: Because::Retention }],
+            snapshots: vec![CondemnedSnapshot {
+                id: id(1),
+                inventory_sha256: None,
+                because: Because::Retention,
+                on_every_store: true,
+            }],
             roots: vec![id(2)],
             runs: vec![
                 CondemnedRun { run: run(1), packs: "0-2".parse().unwrap(), whole: true },
@@ -480,7 +497,12 @@ mod tests {
 
     #[test]
     fn what_of_a_plan_is_in_a_set() {
-        let snapshot = |seq| CondemnedSnapshot { id: id(seq), inventory_sha256: None, because: Because::Retention };
+        let snapshot = |seq| CondemnedSnapshot {
+            id: id(seq),
+            inventory_sha256: None,
+            because: Because::Retention,
+            on_every_store: true,
+        };
         let part = |number, packs: &str, whole| CondemnedRun { run: run(number), packs: packs.parse().unwrap(), whole };
         // One that lists no runs is the record of an execution, of which no store shows anything any more.
         let log = |before, runs: &[u8]| CondemnedLog {

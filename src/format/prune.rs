@@ -65,6 +65,7 @@ mod tests {
                     id: id(number),
                     inventory_sha256: Some(Sha256([number as u8; 32])),
                     because: Because::Retention,
+                    on_every_store: number != 2,
                 })
                 .collect(),
             roots: (0..snapshots).map(id).collect(),

@@ -24,22 +24,27 @@ pub struct Answer {
     pub failure: Option<Failure>,
 }
 
-/// Holds both versions of an altered log, once for each change. A run that died before it came here has left its note:
-/// then this gives the alarm.
+/// Holds both versions of an altered log, once for each change. A run that died before it gave the alarm has left its
+/// note: then this gives it. The note stays until [`told`].
 pub fn answer(host: &Host, recorder: &Recorder, source: &SourceName) -> Answer {
     let mut answer = Answer::default();
     let directory = host.source_state_dir(source);
     let noted = SourceState::peek(&directory, host.repository.id).altered;
     for altered in noted {
-        match hold::keep_what_was(recorder, &host.world, source, &altered) {
+        let held = match altered.hold {
+            Some(hold) => Ok(hold),
+            None => hold::keep_what_was(recorder, &host.world, source, &altered),
+        };
+        match held {
             Ok(hold) => {
                 answer.notes.push(format!(
                     "{source}: snapshots {} and {} are held ({hold}) until recoup hold release says why not",
                     altered.since.seq, altered.found_in.seq
                 ));
-                let forget = |state: SourceState| state.update_known(|known| known.altered.retain(|of| *of != altered));
-                // Held twice, if this is not forgotten.
-                let _ = SourceState::open(directory.clone(), host.repository.id).and_then(forget);
+                // Held twice, if this is not noted.
+                let _ = update(host, source, |noted| {
+                    noted.iter_mut().filter(|of| **of == altered).for_each(|of| of.hold = Some(hold));
+                });
             }
             Err(failure) => answer.notes.push(format!(
                 "{source}: snapshots {} and {} could not be held: {failure}; the next backup tries again",
@@ -49,6 +54,20 @@ pub fn answer(host: &Host, recorder: &Recorder, source: &SourceName) -> Answer {
         answer.failure = Some(earlier(source, &altered));
     }
     answer
+}
+
+/// Forgets what is held, now that everything was done that could keep the alarm from being given.
+pub fn told(host: &Host, source: &SourceName) {
+    if SourceState::peek(&host.source_state_dir(source), host.repository.id).altered.is_empty() {
+        return;
+    }
+    // Told twice, if this is not forgotten.
+    let _ = update(host, source, |noted| noted.retain(|of| of.hold.is_none()));
+}
+
+fn update(host: &Host, source: &SourceName, change: impl FnOnce(&mut Vec<Altered>)) -> Result<(), Failure> {
+    let state = SourceState::open(host.source_state_dir(source), host.repository.id)?;
+    state.update_known(|known| change(&mut known.altered))
 }
 
 /// The alarm of a run that died.

@@ -68,6 +68,20 @@ impl Findings {
         }
     }
 
+    /// The snapshots that something is wrong with.
+    pub fn snapshots(&self) -> BTreeSet<SnapshotId> {
+        self.0.values().flat_map(|detail| detail.snapshots.iter().copied()).collect()
+    }
+
+    /// Forgets snapshots, and what concerns nothing else.
+    pub fn forget(&mut self, snapshots: &BTreeSet<SnapshotId>) {
+        self.0.retain(|_, detail| {
+            let concerned_any = !detail.snapshots.is_empty();
+            detail.snapshots.retain(|id| !snapshots.contains(id));
+            !(concerned_any && detail.snapshots.is_empty())
+        });
+    }
+
     /// Whether anything is known of the object on any store.
     pub fn names(&self, object: &str) -> bool {
         self.0.keys().any(|(_, name, _)| name.as_deref() == Some(object))

@@ -10,6 +10,7 @@ use crate::{
         evidence::{Action, Control, Draft, HoldCause, HoldId, Subject, Verdict, WriterId},
         failure::{Code, Failure},
         id::{SnapshotId, SourceName},
+        prune::Stage,
         result::{HoldEntry, HoldsResult, HoldsSchema},
         target::SnapshotName,
     },
@@ -17,6 +18,7 @@ use crate::{
     repository::{
         Repository,
         catalogue::Catalogue,
+        head::StoreStatus,
         layout,
         prunes::{deleted_by, holders},
     },
@@ -235,28 +237,42 @@ pub fn keep_what_was(
 }
 
 /// Fails if a prune deletes what a new hold is to keep. A prune records what it deletes on every store, and looks for
-/// holds after that: if a store that was listed when the hold stood had no such record, the prune finds the hold.
+/// holds after that: if a store that was listed when the hold stood had no such record, the prune finds the hold. A record
+/// that cannot be read is one all the same.
 async fn in_time(
     repository: &Repository,
     source: &SourceName,
     hold: HoldId,
     meant: &BTreeSet<SnapshotId>,
 ) -> Result<(), Failure> {
-    let (ready, prunes) = repository.prunes(source).await;
-    let executed = prunes.executed.iter().chain(&prunes.unconfirmed);
-    for (plan, records) in executed.filter(|(_, records)| ready.is_subset(&holders(records))) {
-        let deletes = deleted_by(records);
-        if let Some(id) = meant.iter().find(|id| deletes.leaves_nothing_of(**id)) {
-            return Err(Failure::new(
-                Code::Refused,
-                format!("hold {hold} came too late for snapshot {id} of {source}"),
-            )
-            .cause(format!("prune plan {plan} was executed meanwhile, and deletes it"))
+    let (listings, prunes) = repository.prunes(source).await;
+    let ready: BTreeSet<usize> = (0..listings.len()).filter(|at| listings[*at].status == StoreStatus::Ready).collect();
+    let too_late = |id: &SnapshotId, cause: String| {
+        Failure::new(Code::Refused, format!("hold {hold} came too late for snapshot {id} of {source}"))
+            .cause(cause)
             .safe("the hold is on record, and what is still there of it stays: the next prune takes it out of the plan")
-            .next_step(format!("recoup prune {source}, then recoup verify {source}")));
+            .next_step(format!("recoup prune {source}, then recoup verify {source}"))
+    };
+    for (plan, records) in prunes.executed.iter().chain(&prunes.unconfirmed) {
+        let mut recorded = holders(records);
+        let refused = prunes.refused.iter().filter(|refused| refused.plan == *plan && refused.stage == Stage::Executed);
+        let refused: BTreeSet<&str> = refused.map(|refused| refused.store.as_str()).collect();
+        recorded.extend(ready.iter().filter(|at| refused.contains(listings[**at].store.as_str())));
+        let deletes = deleted_by(records);
+        if let Some(id) = meant.iter().find(|id| deletes.leaves_nothing_of(**id))
+            && ready.is_subset(&recorded)
+        {
+            return Err(too_late(id, format!("prune plan {plan} was executed meanwhile, and deletes it")));
         }
     }
-    Ok(())
+    let is_shown = |id: &SnapshotId| {
+        let name = layout::snapshot_object(*id, layout::INVENTORY);
+        listings.iter().any(|listing| listing.objects.contains_key(&name))
+    };
+    match meant.iter().find(|id| !is_shown(id)) {
+        Some(id) => Err(too_late(id, "no store that answers shows it any more".to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// What a hold is about.

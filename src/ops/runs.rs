@@ -186,6 +186,7 @@ pub async fn backup_sources(
         }
     }
     result.notes.extend(deeds::leave(&recorder, deeds::backup(&result, started_at)).await);
+    sources.iter().for_each(|name| altered::told(&host, name));
     Ok(result)
 }
 

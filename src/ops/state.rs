@@ -6,6 +6,7 @@
 use super::host::state_failure;
 use crate::{
     core::{
+        evidence::HoldId,
         failure::{Code, Failure},
         id::{RepositoryId, RunId, Sha256, SnapshotId, SourceName, unhex},
         inventory::Parent,
@@ -98,6 +99,9 @@ pub struct Altered {
     pub found_in: SnapshotId,
     /// What happened to which file, for people; the first hundred.
     pub files: Vec<String>,
+    /// The hold on both, once it is on record; the alarm is still to be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldId>,
 }
 
 impl Known {

@@ -5,14 +5,12 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
-    log::committed,
     prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
-        log::{LogFile, LogRecordId},
         policy::{Copies, is_durable},
         prune::CondemnedSet,
     },
@@ -80,7 +78,8 @@ pub enum Refusal {
     Untrusted(String),
     /// It is damaged, or signed but not what its path says.
     Damaged(String),
-    /// It is a good record of evidence that was written for another place: a copy, which no fault of a disk makes.
+    /// It is a good record of evidence, or inventory, that was written for another place: a copy, which no fault of a disk
+    /// makes.
     Misplaced(String),
     /// It is of a newer format.
     Newer(String),
@@ -201,11 +200,11 @@ impl Repository {
         self.look(source, founded).await.0
     }
 
-    /// The stores that answer, by position, and the plans and tombstones that they show of a source.
-    pub async fn prunes(&self, source: &SourceName) -> (BTreeSet<usize>, Prunes) {
+    /// What the stores list of a source, and the plans and tombstones that they show.
+    pub async fn prunes(&self, source: &SourceName) -> (Vec<StoreListing>, Prunes) {
         let listings = self.listings(source, &BTreeSet::new()).await;
-        let ready = (0..listings.len()).filter(|at| listings[*at].status == StoreStatus::Ready).collect();
-        (ready, self.read_prunes(source, &listings).await)
+        let prunes = self.read_prunes(source, &listings).await;
+        (listings, prunes)
     }
 
     async fn listings(&self, source: &SourceName, founded: &BTreeSet<usize>) -> Vec<StoreListing> {
@@ -340,7 +339,7 @@ impl Repository {
             self.verify_signed(&name, &bytes, text, signature::INVENTORY, &principal).map_err(Refusal::untrusted)?;
         let inventory = inventory_format::parse(&bytes)?;
         if inventory.repository != self.id || inventory.source != *source || inventory.id() != id {
-            return Err(Refusal::Damaged(format!(
+            return Err(Refusal::Misplaced(format!(
                 "it is the inventory of {} of {} in repository {}, not of what its path says",
                 inventory.id(),
                 inventory.source,
@@ -413,41 +412,6 @@ impl Budget {
 }
 
 impl Catalogue {
-    /// Takes out what cannot be whole any more because an executed plan has deleted a part of it.
-    fn set_spoilt_aside(&mut self) {
-        if self.tombstones.is_empty() {
-            return;
-        }
-        let tombstones = &self.tombstones;
-        let part = |committed: &Committed| {
-            tombstones.used_by(&committed.inventory).or_else(|| self.deleted_log_of(&committed.inventory))
-        };
-        let spoilt: BTreeMap<SnapshotId, String> =
-            self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
-        for (id, part) in spoilt {
-            let committed = self.snapshots.remove(&id).expect("it was just looked at");
-            self.spoilt.insert(id, (committed, part));
-        }
-    }
-
-    /// What of a snapshot's own part of the log an executed plan has deleted, if anything: the first file of it of which no
-    /// store shows a copy that was not pruned. A store that does not answer may have what others lack: then nothing is
-    /// said to be gone.
-    fn deleted_log_of(&self, inventory: &Inventory) -> Option<String> {
-        let range = inventory.log.as_ref().filter(|range| self.tombstones.logs.reach(range).is_some())?;
-        if self.ready().count() < self.listings.len() {
-            return None;
-        }
-        let folder = layout::log_folder(range.history);
-        let names = self.listings.iter().flat_map(|listing| listing.objects.keys().map(String::as_str));
-        let shown = committed(names.filter(|name| name.starts_with(&folder)));
-        let gone = &self.tombstones.logs;
-        let is_safe = |(file, id): &(LogFile, LogRecordId)| !gone.has(id.history, *file, id.run);
-        let safe: BTreeSet<LogFile> = shown.into_iter().filter(is_safe).map(|(file, _)| file).collect();
-        let file = range.segments().map(LogFile::Segment).find(|file| !safe.contains(file))?;
-        Some(format!("{file} of the log"))
-    }
-
     /// When a snapshot was pruned, if it was.
     pub fn pruned(&self, id: SnapshotId) -> Option<Pruned> {
         self.deleted.get(&id).filter(|_| !self.snapshots.contains_key(&id)).copied()

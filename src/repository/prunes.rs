@@ -178,26 +178,56 @@ pub(super) struct ShownPlan {
     pub(super) planned: bool,
     /// Whether it has a record of the execution that is believed.
     pub(super) executed: bool,
+    /// Whether it shows any of what the plan deletes.
+    pub(super) shows_any: bool,
+    /// Whether it shows no more what every store had when the plan was made.
+    pub(super) has_lost: bool,
+}
+
+impl ShownPlan {
+    /// By the records of a plan's execution, the snapshots that a store shows, and whether it shows anything else of it.
+    pub(super) fn new(
+        planned: bool,
+        executed: bool,
+        records: &[SignedPrune],
+        shows: impl Fn(SnapshotId) -> bool,
+        shows_else: impl FnOnce() -> bool,
+    ) -> Self {
+        let deleted = deleted_by(records);
+        let named = records.first().map(|first| &first.record.condemned.snapshots);
+        let of_all = |id: SnapshotId| named.into_iter().flatten().any(|one| one.id == id && one.on_every_store);
+        let mut snapshots = deleted.snapshots().iter().copied().peekable();
+        if snapshots.peek().is_none() {
+            let shows_any = shows_else();
+            // Of a log nobody says which store had it.
+            let has_lost = !shows_any && !records.iter().any(|signed| signed.record.names_log());
+            return ShownPlan { planned, executed, shows_any, has_lost };
+        }
+        let (shown, lost): (Vec<SnapshotId>, Vec<SnapshotId>) = snapshots.partition(|id| shows(*id));
+        ShownPlan { planned, executed, shows_any: !shown.is_empty(), has_lost: lost.into_iter().any(of_all) }
+    }
 }
 
 /// Whether what a plan deletes is being deleted, or was, by what the stores show of it; `None` is a store that does not
-/// answer. `is_whole` says of a position whether that store still shows all of what the plan deletes, as far as can be
-/// told.
+/// answer.
 ///
 /// Nothing is deleted before every store has the plan, and after it the record of its execution. So nothing was while a
-/// store has the plan alone, or may have, unless one that has both shows that something is gone. A store in the place of
-/// one that was lost is brought the plan of no execution: that it shows nothing proves nothing. Where the plan is nowhere
-/// any more, the word of one store alone is not believed against all others.
-pub(super) fn was_begun(stores: &[Option<ShownPlan>], is_whole: impl Fn(usize) -> bool) -> bool {
-    let has_both = |at: &usize| stores[*at].is_some_and(|shown| shown.planned && shown.executed);
-    if stores.iter().flatten().any(|shown| shown.planned) {
+/// store has the plan alone, or may have, unless one that has both shows that something is gone: what every store had, or
+/// all of it, where no other shows any. A store in the place of one that was lost is brought the plan of no execution: that
+/// it shows nothing proves nothing. Where the plan is nowhere any more, the word of one store alone is not believed against
+/// all others.
+pub(super) fn was_begun(stores: &[Option<ShownPlan>]) -> bool {
+    let known = || stores.iter().flatten();
+    if known().any(|shown| shown.planned) {
         let may_lack = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.planned && !shown.executed);
-        return !stores.iter().any(may_lack) || (0..stores.len()).filter(has_both).any(|at| !is_whole(at));
+        let has_both = || known().filter(|shown| shown.planned && shown.executed);
+        return !stores.iter().any(may_lack)
+            || has_both().any(|shown| shown.has_lost)
+            || has_both().next().is_some() && known().filter(|shown| shown.planned).all(|shown| !shown.shows_any);
     }
-    let (executed, others): (Vec<usize>, Vec<usize>) =
-        (0..stores.len()).partition(|at| stores[*at].is_some_and(|shown| shown.executed));
-    let is_whole = |at: &usize| stores[*at].is_none() || is_whole(*at);
-    executed.len() > 1 || others.is_empty() || !others.iter().all(is_whole)
+    let executed = known().filter(|shown| shown.executed).count();
+    let is_whole = |shown: &Option<ShownPlan>| shown.is_none_or(|shown| shown.executed || !shown.has_lost);
+    executed > 1 || executed == stores.len() || !stores.iter().all(is_whole)
 }
 
 /// The stores that show a record, by position.
@@ -223,18 +253,18 @@ impl Repository {
             }
             let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
             let shown = |(at, listing): (usize, &StoreListing)| {
-                (listing.status == StoreStatus::Ready).then(|| ShownPlan {
-                    planned: listing.objects.contains_key(&layout::prune_object(plan, Stage::Planned)),
-                    executed: known_to.contains(&at),
+                let lists = |name: &str| listing.objects.contains_key(name);
+                (listing.status == StoreStatus::Ready).then(|| {
+                    ShownPlan::new(
+                        lists(&layout::prune_object(plan, Stage::Planned)),
+                        known_to.contains(&at),
+                        &found,
+                        |id| lists(&layout::snapshot_object(id, layout::INVENTORY)),
+                        || is_unknown || listing.objects.keys().any(|name| deleted.has_object(name)),
+                    )
                 })
             };
-            let is_whole = |at: usize| {
-                let shows = |name: &str| listings[at].objects.contains_key(name);
-                let mut snapshots = deleted.snapshots().iter();
-                snapshots.all(|id| shows(&layout::snapshot_object(*id, layout::INVENTORY)))
-                    && (is_unknown || listings[at].objects.keys().any(|name| deleted.has_object(name)))
-            };
-            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>(), is_whole);
+            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>());
             if begun { &mut prunes.executed } else { &mut prunes.unconfirmed }.insert(plan, found);
         }
         // A record that nobody trusted signed executes nothing, and nor does one of an execution that was cut short.
@@ -314,6 +344,27 @@ impl Repository {
         let stores = stores.iter().copied().collect();
         let (found, refused) = self.read_prune_record(source, plan, Stage::Executed, stores, &large).await;
         refused.is_empty().then_some(found)
+    }
+
+    /// The same, each read from every store that shows it.
+    ///
+    /// Whoever deletes by them must know what stands where: a store on which two hosts write at this moment may show the
+    /// signature of one and the record of the other.
+    pub async fn executed_records_on_each(
+        &self,
+        source: &SourceName,
+        plan: RunId,
+        stores: &BTreeSet<usize>,
+    ) -> Option<Vec<SignedPrune>> {
+        let mut records: Vec<SignedPrune> = Vec::new();
+        for at in stores {
+            let signed = self.read_prune(*at, source, plan, Stage::Executed).await.ok()?;
+            match records.iter_mut().find(|known| known.bytes == signed.bytes && known.signature == signed.signature) {
+                Some(known) => drop(known.stores.insert(*at)),
+                None => records.push(signed),
+            }
+        }
+        Some(records)
     }
 
     /// Reads one record from one store: signature first, then content, then whether it is where it belongs.
@@ -446,8 +497,11 @@ mod tests {
 
     #[test]
     fn when_a_plan_counts_as_executed() {
+        // p: has the plan; x: has the record; d: shows what it deletes; n: never had that.
         let store = |text: &&str| {
-            (*text != "silent").then(|| ShownPlan { planned: text.contains('p'), executed: text.contains('x') })
+            let (planned, executed, shows_any) = (text.contains('p'), text.contains('x'), text.contains('d'));
+            let has_lost = !shows_any && !text.contains('n');
+            (*text != "silent").then_some(ShownPlan { planned, executed, shows_any, has_lost })
         };
         for (stores, expected) in [
             // Everywhere, and nothing is deleted yet; or all of it; or on some.
@@ -455,10 +509,18 @@ mod tests {
             (&["px", "px", "px"], true),
             (&["px", "pxd", "pd"], true),
             (&["px", "silent", "pxd"], true),
+            (&["pxn", "silent", "pxn"], true),
+            // The record of the third is damaged.
+            (&["px", "px", "p"], true),
+            (&["pxn", "pxn", "pn"], true),
             // Cut short while it was written.
             (&["pxd", "pd", "pd"], false),
             (&["pxd", "pxd", "pd"], false),
             (&["pxd", "silent", "pxd"], false),
+            // It never had what the others still have.
+            (&["pxn", "pd", "pd"], false),
+            (&["pxn", "pxn", "pd"], false),
+            (&["pxn", "pn", "pd"], false),
             // The third has a new disk: that it shows nothing says nothing.
             (&["pxd", "pd", ""], false),
             (&["pxd", "pxd", ""], true),
@@ -475,7 +537,7 @@ mod tests {
             (&["x"], true),
         ] {
             let shown: Vec<Option<ShownPlan>> = stores.iter().map(store).collect();
-            assert_eq!(was_begun(&shown, |at| stores[at].contains('d')), expected, "{stores:?}");
+            assert_eq!(was_begun(&shown), expected, "{stores:?}");
         }
     }
 }

@@ -87,14 +87,10 @@ impl Survey<'_> {
             let records = self.repository.executed_records(source, plan, &stores).await.unwrap_or_default();
             let tombstones = deleted_by(&records);
             let shown = |(at, ids): (usize, &Option<BTreeSet<SnapshotId>>)| {
-                let shown = ShownPlan { planned: planned.contains(&(plan, at)), executed: stores.contains(&at) };
-                ids.as_ref().map(|_| shown)
+                let (ids, planned) = (ids.as_ref()?, planned.contains(&(plan, at)));
+                Some(ShownPlan::new(planned, stores.contains(&at), &records, |id| ids.contains(&id), || false))
             };
-            let is_whole = |at: usize| {
-                let mut snapshots = tombstones.snapshots().iter();
-                committed[at].as_ref().is_some_and(|ids| snapshots.all(|id| ids.contains(id)))
-            };
-            if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>(), is_whole) {
+            if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>()) {
                 continue;
             }
             deleted.extend(committed.iter().flatten().flatten().filter(|id| tombstones.leaves_nothing_of(**id)));

@@ -112,6 +112,30 @@ fn a_changed_configuration_is_recorded() {
     assert_eq!(actions[4..], ["configuration", "backup"]);
 }
 
+/// Only by its name it is known what a store had: an auditor who calls it something else is told so.
+#[test]
+fn an_auditor_is_told_what_the_records_call_the_stores() {
+    let house = recorded();
+    // The newest is named by no later one.
+    envelopes(&house, "b")[2..].iter().for_each(|envelope| remove_record(envelope));
+    let verify = |names: [&str; 3]| {
+        let mut command = crate::support::recoup(&house.path(""));
+        command.args(["evidence", "verify", "--json", "--signers", "R/custodian.age.signers"]);
+        for (name, store) in names.iter().zip(["a", "b", "c"]) {
+            command.arg(format!("--store={name}=file://{}", house.path(store).display()));
+        }
+        run(&mut command)
+    };
+    let named = verify(["a", "b", "c"]).expect_code(2).json();
+    let problems: Vec<&Value> = named["findings"].as_array().unwrap().iter().map(|found| &found["problem"]).collect();
+    assert_eq!(problems, ["behind", "removed"], "{named}");
+    let strange = verify(["x", "y", "z"]).expect_code(1).json();
+    let found: Vec<&Value> = strange["findings"].as_array().unwrap().iter().collect();
+    assert!(found.len() == 1 && found[0]["store"] == "y" && found[0]["problem"] == "behind", "{strange}");
+    let message = found[0]["message"].as_str().unwrap();
+    assert!(message.contains("the records call the stores a, b, c; with --store NAME=URL"), "{message}");
+}
+
 /// What may be done to the evidence, and the word for what is then found.
 type Tampering = (&'static str, fn(&House), &'static str);
 

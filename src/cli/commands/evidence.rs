@@ -84,7 +84,7 @@ pub const HELP_VERIFY: Help = Help {
         ("on the host", "recoup evidence verify"),
         (
             "anywhere, with what an auditor was given",
-            "recoup evidence verify --store file:///mnt/a --signers /media/key/custodian.age.signers",
+            "recoup evidence verify --store a=file:///mnt/a --signers /media/key/custodian.age.signers",
         ),
     ],
     exit_codes: &[

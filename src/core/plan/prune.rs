@@ -82,7 +82,7 @@ pub fn condemn(
             .into_iter()
             .map(|(id, because)| {
                 let inventory_sha256 = snapshots.get(&id).map(|known| known.sha256);
-                CondemnedSnapshot { id, inventory_sha256, because }
+                CondemnedSnapshot { id, inventory_sha256, because, on_every_store: true }
             })
             .collect(),
         roots: gone.roots.difference(&kept.roots).filter(is_new).copied().take(MAX_RUNS).collect(),

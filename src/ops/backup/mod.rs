@@ -314,6 +314,7 @@ async fn active(
         since,
         found_in: outcome.head.id,
         files: capture.alterations.iter().take(ALTERED_FILES_MAX).map(ToString::to_string).collect(),
+        hold: None,
     });
     gathered.warnings.extend(capture.facts.warnings.iter().cloned());
     if let Some(parent) = gathered.parents.first().filter(|_| !capture.facts.warnings.is_empty()) {

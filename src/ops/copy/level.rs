@@ -43,11 +43,7 @@ impl Copying<'_> {
         let read = read_already(catalogue, store);
         let mut task = Task { catalogue, store, damaged, read, settled: BTreeMap::new() };
         for (id, committed) in &catalogue.snapshots {
-            // What goes soon is mended where it is, and brought nowhere else.
-            if self.goes.contains(id) && !is_committed(catalogue, store, committed) {
-                progress.advance(1);
-                continue;
-            }
+            // What a plan condemns is a snapshot like every other until the plan is executed.
             if self.level_snapshot(&mut task, committed).await {
                 self.findings.caught_up(&name, *id);
                 let of_source = self.completed.entry(catalogue.source.clone()).or_default();

@@ -3,7 +3,7 @@
 use super::Copying;
 use crate::{
     core::{id::SnapshotId, result::Problem},
-    ops::verify::{logs::log_of, prunes::going_log},
+    ops::verify::logs::log_of,
     repository::{
         catalogue::{Catalogue, Needed},
         fetch::Detours,
@@ -25,13 +25,8 @@ impl Copying<'_> {
         damaged: &BTreeSet<(usize, Needed)>,
     ) {
         let mut complete = true;
-        let goes = going_log(catalogue, &self.goes);
         for held in survey.records.values() {
             let committed = held.stores.contains(&store);
-            // What goes soon is mended where it is, and brought nowhere else.
-            if !committed && goes.has_record(&held.signed.record) {
-                continue;
-            }
             complete &= self.level_record(catalogue, held, store, damaged).await || committed;
         }
         if complete {

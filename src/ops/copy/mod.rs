@@ -12,11 +12,10 @@ mod seed;
 mod vouches;
 
 use super::{
-    evidence::read_control,
     findings::{Findings, Losses},
     list,
     progress::Progress,
-    verify::{VerifyRequest, examine, prunes::going},
+    verify::{VerifyRequest, examine, prunes::forget_pruned},
 };
 use crate::{
     core::{
@@ -103,7 +102,6 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             }
         }
         copy.note_snapshots(&catalogue);
-        copy.goes = copy.find_going(&catalogue).await;
         let log = repository.survey_log(&catalogue).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
             // Tombstones first, and before them what lists their runs: a store that has one is never brought what it names.
@@ -112,7 +110,7 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             copy.level(&catalogue, store, &damaged, progress).await;
             copy.level_log(&catalogue, &log, store, &damaged).await;
         }
-        copy.note_pruned(&source).await;
+        forget_pruned(repository, &catalogue, &mut copy.findings).await;
     }
     if request.sources.is_empty() {
         copy.level_evidence().await;
@@ -130,10 +128,6 @@ struct Copying<'a> {
     completed: BTreeMap<SourceName, BTreeMap<String, BTreeSet<SnapshotId>>>,
     /// Stores that a dry run takes for founded, by position.
     founded: BTreeSet<usize>,
-    /// Snapshots of the source at hand that a prune is about to delete.
-    goes: BTreeSet<SnapshotId>,
-    /// Snapshots that a prune has deleted since they were looked at: nobody misses them.
-    pruned: BTreeSet<SnapshotId>,
     /// Stores that had a snapshot before this run, by position.
     had_snapshots: BTreeSet<usize>,
     /// A store had lost evidence that it had acknowledged. It is there again, and no less alarming.
@@ -167,29 +161,9 @@ impl<'a> Copying<'a> {
             notes: Vec::new(),
             completed: BTreeMap::new(),
             founded: BTreeSet::new(),
-            goes: BTreeSet::new(),
-            pruned: BTreeSet::new(),
             had_snapshots: BTreeSet::new(),
             evidence_was_removed: false,
             stopped: BTreeMap::new(),
-        }
-    }
-
-    async fn find_going(&self, catalogue: &Catalogue) -> BTreeSet<SnapshotId> {
-        if catalogue.prunes.pending.is_empty() {
-            return BTreeSet::new();
-        }
-        going(catalogue, &read_control(self.repository, None).await.state)
-    }
-
-    /// What is missing may have been deleted meanwhile by a prune on another host.
-    async fn note_pruned(&mut self, source: &SourceName) {
-        let findings = self.findings.list();
-        let concerned: BTreeSet<SnapshotId> =
-            findings.iter().flat_map(|found| found.snapshots.iter().copied()).collect();
-        if !concerned.is_empty() {
-            let catalogue = self.repository.inventories(source, &BTreeSet::new()).await;
-            self.pruned.extend(concerned.into_iter().filter(|id| catalogue.is_settled(*id)));
         }
     }
 
@@ -274,9 +248,7 @@ impl<'a> Copying<'a> {
             });
             self.findings.add(&store, None, stopped.problem, stopped.lacks, Some(stopped.cause));
         }
-        let mut findings = self.findings.list();
-        let is_pruned = |found: &StoreFinding| found.snapshots.iter().all(|id| self.pruned.contains(id));
-        findings.retain(|found| found.snapshots.is_empty() || !is_pruned(found));
+        let findings = self.findings.list();
         let result = CopyResult {
             schema: CopySchema,
             status: self.judge(&findings),

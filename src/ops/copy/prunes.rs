@@ -15,6 +15,15 @@ impl Copying<'_> {
         let folder = layout::source_folder(&catalogue.source);
         for (stage, signed) in catalogue.prunes.kept_on(store) {
             let held = &catalogue.listings[store].objects;
+            // A prune may have put a later one there since, which deletes less.
+            if held.contains_key(&layout::prune_object(signed.record.plan, stage))
+                && self.repository.read_prune(store, &catalogue.source, signed.record.plan, stage).await.is_ok()
+            {
+                objects(stage, signed).for_each(|object| {
+                    self.findings.settle(&catalogue.listings[store].store, &format!("{folder}{}", object.name));
+                });
+                continue;
+            }
             for (object, bytes) in objects(stage, signed).zip([&signed.signature, &signed.bytes]) {
                 if self.stopped.contains_key(&store) {
                     return;

@@ -88,7 +88,7 @@ impl Attempt {
         let fetched = restore.fetch(located, &manifest, identities.clone(), progress).await?;
         progress.begin("making it durable", None, Unit::Items);
         self.phases.begin("publish");
-        let notes = restore.publish(located, &manifest, fetched)?;
+        let notes = restore.publish(&manifest, fetched)?;
         located.notes.extend(notes);
         self.published = true;
         self.recovered_until = manifest.recovers_until(trial.disaster_at);

@@ -311,6 +311,7 @@ impl<'a> Drill<'a> {
             Code::NoRecoveryPoint | Code::Refused if self.attempt.located.is_none() => {
                 failure.next_step(format!("recoup list {source}"))
             }
+            Code::NoRecoveryPoint => failure.next_step(format!("recoup drill {source}")),
             Code::Refused if !self.attempt.published => {
                 failure.next_step(format!("name a directory with more room: recoup drill {source} --scratch DIR"))
             }

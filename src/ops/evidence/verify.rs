@@ -351,11 +351,28 @@ impl Examined {
                 }
                 if let Some(first) = behind.first() {
                     let behind = behind.len();
-                    let message = format!("it lacks {behind} that it never acknowledged; recoup copy brings them");
+                    let known = self.store_names(writer, own);
+                    let message = if known.is_empty() || known.contains(name.as_str()) {
+                        format!("it lacks {behind} that it never acknowledged; recoup copy brings them")
+                    } else {
+                        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                        format!(
+                            "it lacks {behind}, and whether it ever had them cannot be told: the records call the \
+                             stores {known}; with --store NAME=URL, give it its name"
+                        )
+                    };
                     self.find(EvidenceProblem::Behind, Some(name.clone()), Some((writer, *first)), message);
                 }
             }
         }
+    }
+
+    /// What the records of a chain, and this host where it is its own, call the stores.
+    fn store_names<'e>(&'e self, writer: WriterId, own: Option<&'e Chain>) -> BTreeSet<&'e str> {
+        let of_writer = self.records.range((writer, 0)..=(writer, u64::MAX)).map(|(_, (signed, _))| signed);
+        let said = of_writer.flat_map(|signed| signed.record.acknowledged.keys());
+        let known = own.filter(|own| own.writer == writer).into_iter().flat_map(|own| own.acknowledged.keys());
+        said.chain(known).map(String::as_str).collect()
     }
 
     /// The good records of a chain that a store is known to have had: a later record says so, or this host knows.

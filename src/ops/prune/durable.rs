@@ -80,11 +80,13 @@ impl Whereabouts {
     }
 }
 
-/// The stores that have committed a snapshot.
-fn holders(catalogue: &Catalogue, id: SnapshotId) -> BTreeSet<String> {
-    let name = layout::snapshot_object(id, layout::INVENTORY);
-    let holding = catalogue.listings.iter().filter(|listing| listing.objects.contains_key(&name));
-    holding.map(|listing| listing.store.clone()).collect()
+/// The stores that have committed a snapshot, as far as names and sizes tell.
+fn holders(catalogue: &Catalogue, committed: &Committed) -> BTreeSet<String> {
+    let name = layout::snapshot_object(committed.inventory.id(), layout::INVENTORY);
+    let (size, signature) = (committed.bytes.len() as u64, format!("{name}.sig"));
+    let holds =
+        |listing: &&StoreListing| listing.objects.get(&name) == Some(&size) && listing.objects.contains_key(&signature);
+    catalogue.listings.iter().filter(holds).map(|listing| listing.store.clone()).collect()
 }
 
 pub(super) async fn dated(
@@ -96,7 +98,7 @@ pub(super) async fn dated(
     let places = host.repository.places();
     let mut dated = BTreeMap::new();
     for (id, committed) in &catalogue.snapshots {
-        let mut durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, *id));
+        let mut durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, committed));
         // It began before what a plan has taken of its log, and was acknowledged only if that is there all the same.
         let range = committed.inventory.log.as_ref();
         if let Some(range) = range.filter(|range| catalogue.tombstones.logs.reach(range).is_some()) {
@@ -131,23 +133,31 @@ pub(super) async fn newest_durable(
     None
 }
 
-/// Makes what nobody can restore any more count for nothing, so that it does not push out what somebody can. Looks no
-/// further back than the rule counts.
+/// Makes what enough stores only seem to hold count for nothing, so that it does not push out what they do hold: an
+/// inventory alone, or something in its place, is no snapshot. Looks no further back than the rule counts.
 pub(super) async fn discount_ruined(
     host: &Host,
+    protected: &Protected,
     known: &Known,
     catalogue: &mut Catalogue,
     dated: &mut BTreeMap<SnapshotId, Dated>,
+    newest_durable: Option<SnapshotId>,
     keep_last: Option<u64>,
 ) {
+    let places = host.repository.places();
     let mut wanted = keep_last.unwrap_or(0);
     for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
+        // What is newer was looked at.
+        if newest_durable.is_none_or(|newest| *id > newest) {
+            dated.durable = false;
+            continue;
+        }
         if wanted == 0 {
             return;
         }
         let committed = catalogue.snapshots[id].clone();
         let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
-        dated.durable = whereabouts.is_anywhere(catalogue, known);
+        dated.durable = whereabouts.holders().all(|holders| is_durable(&protected.policy.copies, &places, holders));
         wanted -= u64::from(dated.durable);
     }
 }

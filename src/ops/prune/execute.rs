@@ -38,6 +38,12 @@ const CONCURRENT_DELETES: usize = 8;
 /// Names and sizes of what goes from a store, in three steps.
 type Phases = [Vec<(String, u64)>; 3];
 
+/// Why a record is not on a store.
+pub(super) struct Unpublished {
+    pub(super) why: String,
+    is_full: bool,
+}
+
 /// One source that is being pruned.
 pub(super) struct Pruning<'a> {
     pub(super) host: &'a Host,
@@ -80,20 +86,34 @@ impl Pruning<'_> {
     /// The same of a record, and before it what it names.
     async fn publish_with(&self, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), Failure> {
         let stores = &self.host.repository.stores;
-        let publishing = stores.iter().enumerate().map(|(at, store)| async move {
-            self.publish_on(at, signed, list).await.err().map(|why| format!("store {}: {why}", store.name()))
-        });
-        let reasons: Vec<String> = join_all(publishing).await.into_iter().flatten().collect();
-        if reasons.is_empty() {
+        let publishing = (0..stores.len()).map(|at| self.publish_on(at, signed, list));
+        let failed: Vec<(&str, Unpublished)> = stores
+            .iter()
+            .map(|store| store.name())
+            .zip(join_all(publishing).await)
+            .filter_map(|(store, published)| Some((store, published.err()?)))
+            .collect();
+        if failed.is_empty() {
             return Ok(());
         }
-        let message = format!("prune plan {} of {} is not on every store", signed.record.plan, self.protected.name);
-        Err(Failure::new(Code::Store, message)
+        let (plan, name) = (signed.record.plan, &self.protected.name);
+        let full: Vec<&str> = failed.iter().filter(|(_, failed)| failed.is_full).map(|(store, _)| *store).collect();
+        let reasons: Vec<String> =
+            failed.iter().map(|(store, failed)| format!("store {store}: {}", failed.why)).collect();
+        let way_on = if full.is_empty() {
+            EVERY_STORE.to_owned()
+        } else {
+            format!(
+                "make room for a few kilobytes on {} (what lies in its folder quarantine may go once nobody needs to look \
+                 at it), then run the same command again: it frees what it deletes",
+                full.join(" and ")
+            )
+        };
+        Err(Failure::new(Code::Store, format!("prune plan {plan} of {name} is not on every store"))
             .cause(reasons.join("; "))
             .safe("nothing of it was deleted")
             .next_step(format!(
-                "{EVERY_STORE}; it goes on where this one stopped, and recoup prune {} --cancel {} still drops the plan",
-                self.protected.name, signed.record.plan
+                "{way_on}; it goes on where this one stopped, and recoup prune {name} --cancel {plan} still drops the plan"
             )))
     }
 
@@ -103,15 +123,23 @@ impl Pruning<'_> {
         format!("{}{name}", layout::source_folder(&self.protected.name))
     }
 
-    async fn publish_on(&self, at: usize, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), String> {
+    pub(super) async fn publish_on(
+        &self,
+        at: usize,
+        signed: &SignedPrune,
+        list: Option<&PruneList>,
+    ) -> Result<(), Unpublished> {
         let (repository, store) = (&self.host.repository, &self.host.repository.stores[at]);
         let status = head::status(store, repository.id).await;
-        if let Some(problem) = status.problem() {
-            return Err(problem);
+        if let Some(why) = status.problem() {
+            return Err(Unpublished { why, is_full: false });
         }
         let (plan, stage) = (signed.record.plan, signed.record.stage);
         let key = self.key(signed);
-        let told = |error: StoreError| head::reason(&error);
+        let told = |error: StoreError| Unpublished {
+            is_full: matches!(error.problem, Problem::Full(_)),
+            why: head::reason(&error),
+        };
         let is_taken = |error: &StoreError| error.problem == Problem::Exists;
         let name = &self.protected.name;
         // Where it is known that something was deleted, it is known what.
@@ -129,7 +157,7 @@ impl Pruning<'_> {
             }
             // It died before it had, or what lies there is damaged.
             Err(error) if is_taken(&error) => {
-                other = store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.ok();
+                other = Some(store.get(&sig_key, MAX_SIGNATURE_BYTES as u64).await.map_err(told)?);
                 store.replace(&sig_key, signed.signature.clone(), &sig_sha256).await.map_err(told)?;
             }
             Err(error) => return Err(told(error)),
@@ -155,6 +183,9 @@ impl Pruning<'_> {
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
         let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        if self.spare_what_stays(&look).await? {
+            look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        }
         let (mut condemned, mut dropped) = self.judge(plan, &mut look).await;
         look.look_into_records(self.host, &mut condemned, &mut dropped).await;
         let deletes = self.record(plan, &look, condemned, dropped).await?;
@@ -170,16 +201,34 @@ impl Pruning<'_> {
         }
         if let Some((id, why)) = look.spoiled_by(&deletes) {
             self.warnings.insert(format!(
-                "plan {} is executed, and nothing of it is deleted now: snapshot {id} of {} stays, as {why}; the next \
-                 prune takes it out of the plan",
+                "plan {} is executed, and nothing of it is deleted now: snapshot {id} of {} stays, as {why}",
                 plan.record.plan, self.protected.name
             ));
-            return Ok(());
+            // What it uses is in use from now on, also for the next plan.
+            return self.spare(&look, plan.record.plan, &deletes).await;
         }
         self.pruned.extend(deletes.snapshots());
         self.pruned_log.extend(goes.log);
         self.delete(&look.catalogue, &deletes).await;
         Ok(())
+    }
+
+    /// Takes what must stay now out of every executed plan, so that it comes back, and what it uses counts as used before
+    /// any other plan is looked at. Says whether there was anything to take out.
+    pub(super) async fn spare_what_stays(&mut self, gathered: &Gathered) -> Result<bool, Failure> {
+        let mut spared = false;
+        for (plan, records) in &gathered.catalogue.prunes.executed {
+            let deletes = deleted_by(records);
+            let Some((id, why)) = gathered.spoiled_by(&deletes) else { continue };
+            self.spare(gathered, *plan, &deletes).await?;
+            self.warnings.insert(format!(
+                "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses; it stays, as {why}, and is no \
+                 longer in the plan",
+                self.protected.name
+            ));
+            spared = true;
+        }
+        Ok(spared)
     }
 
     /// What still goes, and what is dropped.
@@ -253,46 +302,66 @@ impl Pruning<'_> {
             ..plan.record.clone()
         };
         self.publish_with(&self.sign(record.clone())?, list.as_ref()).await?;
-        let mut records = self.records_of(plan.record.plan).await?;
-        for signed in &mut records {
-            list.iter().for_each(|list| list.complete(&mut signed.record));
-        }
-        Ok((record, records))
+        // One on every store, for good.
+        let stores = (0..self.host.repository.stores.len()).collect();
+        Ok((record, self.records_on(plan.record.plan, &stores).await?))
     }
 
-    /// The records of a plan's execution: one on every store, for good.
-    async fn records_of(&self, plan: RunId) -> Result<Vec<SignedPrune>, Failure> {
-        let stores = (0..self.host.repository.stores.len()).collect();
-        let records = self.host.repository.executed_records(&self.protected.name, plan, &stores).await;
-        records.filter(|records| holders(records) == stores).ok_or_else(|| {
+    /// The records of a plan's execution that stand on these stores now.
+    pub(super) async fn records_on(&self, plan: RunId, stores: &BTreeSet<usize>) -> Result<Vec<SignedPrune>, Failure> {
+        self.records_now(plan, stores).await.ok_or_else(|| {
             Failure::new(Code::Store, format!("what prune plan {plan} of {} deletes is not known", self.protected.name))
                 .cause("its record cannot be read back from every store")
-                .safe("nothing of it was deleted")
+                .safe("nothing more of it was deleted")
                 .next_step("recoup verify, then run the same command again")
         })
     }
 
-    /// Puts a record in the place of those that delete more.
-    async fn settle(
+    /// The same; `None` where one of them cannot be read. Together with what lists their runs of a log, as far as a store has
+    /// that.
+    async fn records_now(&self, plan: RunId, stores: &BTreeSet<usize>) -> Option<Vec<SignedPrune>> {
+        let (repository, name) = (&self.host.repository, &self.protected.name);
+        let mut records = repository.executed_records_on_each(name, plan, stores).await?;
+        for signed in &mut records {
+            repository.complete_record(name, &mut signed.record).await;
+        }
+        Some(records)
+    }
+
+    /// Puts a record in the place of those that delete more, and makes sure that no other is left.
+    pub(super) async fn settle(
         &self,
         records: &[SignedPrune],
         settled: &SignedPrune,
         deletes: &CondemnedSet,
     ) -> Result<(), Failure> {
-        let deletes_more = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
-        for at in records.iter().filter(deletes_more).flat_map(|signed| signed.stores.iter().copied()) {
-            let store = &self.host.repository.stores[at];
+        let differs = |signed: &SignedPrune| CondemnedSet::of(&signed.record.condemned) != *deletes;
+        let (plan, name) = (settled.record.plan, &self.protected.name);
+        let unsettled = |cause: String| {
+            let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
+            Failure::new(Code::Store, message)
+                .cause(cause)
+                .safe("nothing more of it was deleted")
+                .next_step(format!("{EVERY_STORE}; it goes on where this one stopped"))
+        };
+        let stores = holders(records);
+        let differing = records.iter().filter(|signed| differs(signed));
+        let differing: BTreeSet<usize> = differing.flat_map(|signed| signed.stores.iter().copied()).collect();
+        for at in &differing {
+            let store = &self.host.repository.stores[*at];
             let key = self.key(settled);
             let signature = (format!("{key}.sig"), settled.signature.clone(), format::sha256(&settled.signature));
             for (key, bytes, sha256) in [signature, (key, settled.bytes.clone(), settled.sha256)] {
                 if let Err(error) = store.replace(&key, bytes, &sha256).await {
-                    let (plan, name) = (settled.record.plan, &self.protected.name);
-                    let message = format!("what prune plan {plan} of {name} deletes is not settled on every store");
-                    return Err(Failure::new(Code::Store, message)
-                        .cause(format!("store {}: {}", store.name(), head::reason(&error)))
-                        .safe("nothing of it was deleted")
-                        .next_step(format!("{EVERY_STORE}; it goes on where this one stopped")));
+                    return Err(unsettled(format!("store {}: {}", store.name(), head::reason(&error))));
                 }
+            }
+        }
+        if !differing.is_empty() {
+            // Another host may have written there at the same time.
+            let now = self.records_now(plan, &stores).await;
+            if now.is_none_or(|now| now.iter().any(differs)) {
+                return Err(unsettled("another host has written its record meanwhile".to_owned()));
             }
         }
         Ok(())
@@ -319,96 +388,47 @@ impl Pruning<'_> {
         Ok(())
     }
 
-    /// Finishes executed plans on stores that lagged: their records first, then what they still hold. What must stay now
-    /// is taken out of its plan, and comes back with the next look.
-    pub(super) async fn finish_lagging(&mut self, gathered: &Gathered) {
-        let catalogue = &gathered.catalogue;
-        for plan in catalogue.prunes.unconfirmed.keys().filter(|plan| !catalogue.prunes.pending.contains_key(plan)) {
-            self.warnings.insert(format!(
-                "too few stores say that plan {plan} of {} is executed, and none has the plan: nothing is deleted by it; \
-                 recoup verify",
-                self.protected.name
-            ));
-        }
-        let mut finished: Vec<&Vec<SignedPrune>> = Vec::new();
-        for (plan, records) in &catalogue.prunes.executed {
-            let deletes = deleted_by(records);
-            let Some((id, why)) = gathered.spoiled_by(&deletes) else {
-                finished.push(records);
-                continue;
-            };
-            let what = format!(
-                "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses",
-                self.protected.name
-            );
-            self.warnings.insert(match self.spare(gathered, records, &deletes).await {
-                Ok(()) => format!("{what}; it stays, as {why}, and is no longer in the plan"),
-                Err(reason) => format!("{what}; it stays, as {why}; {reason}; recoup verify"),
-            });
-        }
-        for signed in finished.iter().filter_map(|records| records.first()) {
-            self.finish_record(catalogue, signed).await;
-        }
-        let mut tombstones = CondemnedSet::default();
-        let executed = finished.iter().flat_map(|records| records.iter());
-        let parts = executed.flat_map(|of| of.record.condemned.log.iter().map(|part| (of.record.plan, part)));
-        let (plans, parts): (Vec<RunId>, Vec<&CondemnedLog>) = parts.unzip();
-        let stays = gathered.log_that_stays(self.host, &parts).await;
-        finished.iter().for_each(|records| tombstones.extend(deleted_by(records)));
-        for (at, why) in stays {
-            tombstones.logs.spare(parts[at]);
-            if let Some(why) = why {
-                self.warnings.insert(format!(
-                    "plan {} is executed, and deletes files of log {} of {}, which stay where they still lie: {why}",
-                    plans[at], parts[at].history, self.protected.name
-                ));
-            }
-        }
-        self.delete(catalogue, &tombstones).await;
-    }
-
-    /// Brings the record of an executed plan, and what lists its runs of a log, to the stores that lack it.
-    async fn finish_record(&mut self, catalogue: &Catalogue, signed: &SignedPrune) {
-        let (plan, sha256) = (signed.record.plan, signed.record.log_sha256);
-        let (name, list_name) = (layout::prune_object(plan, Stage::Executed), layout::prune_list(plan));
-        let has = |at: usize, name: &str| catalogue.listings[at].objects.contains_key(name);
-        let lacks = |at: &usize| !has(*at, &name) || sha256.is_some() && !has(*at, &list_name);
-        let lagging: Vec<usize> = catalogue.ready().filter(lacks).collect();
-        if lagging.is_empty() {
-            return;
-        }
-        let repository = &self.host.repository;
-        let list = match sha256 {
-            Some(sha256) => repository.find_list(&catalogue.source, (plan, sha256), &catalogue.listings).await,
-            None => None,
-        };
-        for at in lagging {
-            if let Err(why) = self.publish_on(at, signed, list.as_ref()).await {
-                let store = catalogue.listings[at].store.clone();
-                self.lags(&store, &why);
-            }
-        }
-    }
-
-    /// Takes out of an executed plan what must stay and is still there.
-    async fn spare(&self, gathered: &Gathered, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<(), String> {
-        let first = records.first().ok_or("it has no record")?;
-        let rest = gathered.but_what_stays(self.host, &first.record.condemned, deletes).await?;
-        let (condemned, mut dropped) = first.record.condemned.split(&rest);
-        dropped.extend(first.record.dropped.clone());
-        let settled = PruneRecord {
+    /// A record of a plan's execution that deletes what these all delete, or less.
+    pub(super) fn settled(&self, records: &[SignedPrune], deletes: &CondemnedSet) -> Result<SignedPrune, Failure> {
+        let first = &records.first().ok_or_else(|| Failure::internal("an executed plan has no record"))?.record;
+        let (condemned, mut dropped) = first.condemned.split(deletes);
+        dropped.extend(first.dropped.clone());
+        self.sign(PruneRecord {
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),
             condemned,
             dropped,
-            ..first.record.clone()
+            ..first.clone()
+        })
+    }
+
+    /// Takes out of an executed plan what must stay and is still there.
+    async fn spare(&self, gathered: &Gathered, plan: RunId, deletes: &CondemnedSet) -> Result<(), Failure> {
+        let stores = match gathered.catalogue.prunes.executed.get(&plan) {
+            Some(records) => holders(records),
+            None => (0..self.host.repository.stores.len()).collect(),
         };
-        let settled = self.sign(settled).map_err(|failure| failure.to_string())?;
-        self.settle(records, &settled, &rest).await.map_err(|failure| failure.to_string())
+        let records = self.records_on(plan, &stores).await?;
+        let condemned = records.first().map(|first| first.record.condemned.clone()).unwrap_or_default();
+        // What another host has taken out meanwhile stays out.
+        let now = deleted_by(&records);
+        // Which runs of a log it deletes was perhaps not known before.
+        let mut deletes = now.intersection(deletes);
+        deletes.logs = now.logs;
+        let rest = gathered.but_what_stays(self.host, &condemned, &deletes).await.map_err(|cause| {
+            let name = &self.protected.name;
+            Failure::new(Code::Store, format!("what must stay of {name} is not taken out of prune plan {plan}"))
+                .cause(cause)
+                .safe("nothing of the plan is deleted")
+                .next_step(format!(
+                    "recoup verify {name}, recoup copy; what is lost for good need not be held any longer"
+                ))
+        })?;
+        self.settle(&records, &self.settled(&records, &rest)?, &rest).await
     }
 
     /// Deletes what is condemned from every store that shows it.
-    async fn delete(&mut self, catalogue: &Catalogue, condemned: &CondemnedSet) {
+    pub(super) async fn delete(&mut self, catalogue: &Catalogue, condemned: &CondemnedSet) {
         let has_work = |phases: &Phases| phases.iter().any(|phase| !phase.is_empty());
         let work: Vec<(usize, Phases)> = catalogue
             .ready()
@@ -469,7 +489,7 @@ impl Pruning<'_> {
         }
     }
 
-    fn lags(&mut self, store: &str, why: &str) {
+    pub(super) fn lags(&mut self, store: &str, why: &str) {
         let outcome = self.stores.entry(store.to_owned()).or_insert_with(|| PrunedStore::new(store));
         outcome.cause.get_or_insert_with(|| why.to_owned());
     }

@@ -50,6 +50,9 @@ pub(super) struct Gathered {
     noted: BTreeSet<SnapshotId>,
 }
 
+/// Why a snapshot stays that uses what an executed plan deletes, and that was not spoilt by it.
+const TAKEN_WITHOUT: &str = "a store that shows it had no such plan when it was taken";
+
 /// How a prune gets on that needs every store.
 pub(super) const EVERY_STORE: &str = "bring the stores back, or have recoup copy found an empty one again, then run the \
      same command again; what is gone for good: take it out of recoup.toml";
@@ -73,7 +76,7 @@ pub(super) async fn gather(
     let vetoes = vetoes?;
     let known = state.known();
     let mut noted: BTreeSet<SnapshotId> =
-        known.altered.iter().flat_map(|altered| [altered.since, altered.found_in]).collect();
+        known.altered.iter().filter(|altered| altered.hold.is_none()).flat_map(|of| [of.since, of.found_in]).collect();
     noted.extend(held::unanswered(&catalogue, &vetoes));
     let remains = held::remains(&catalogue, &vetoes, &noted);
     let newest_durable = newest_durable(host, protected, &known, &mut catalogue).await;
@@ -83,7 +86,7 @@ pub(super) async fn gather(
     let mut keep = protections(&catalogue, proven, newest_durable, state);
     keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
-    discount_ruined(host, &known, &mut catalogue, &mut dated, rule.keep_last).await;
+    discount_ruined(host, protected, &known, &mut catalogue, &mut dated, newest_durable, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, because(&catalogue, committed)));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
@@ -154,12 +157,21 @@ impl Gathered {
         let named = deletes.snapshots().iter().chain(deletes.folders()).copied();
         let mut named = named.filter_map(|id| Some((id, self.veto(id)?)));
         let used = || {
-            let held = all_committed(&self.catalogue).filter_map(|(id, of)| Some((id, of, self.held(id)?)));
-            let is_spoiled = |of: &Committed| {
-                deletes.used_by(&of.inventory).is_some() || self.shows_log_of(&of.inventory, &deletes.logs)
+            let stays = |id: SnapshotId| {
+                // One that stays, is not spoilt, and uses what is deleted, was taken without the plan.
+                let is_unheeded = self.catalogue.snapshots.contains_key(&id) && !deletes.leaves_nothing_of(id);
+                let unheeded = || is_unheeded.then(|| TAKEN_WITHOUT.to_owned());
+                self.held(id).or_else(unheeded)
             };
-            let mut spoiled = held.filter(|(_, of, _)| is_spoiled(of));
-            spoiled.next().map(|(id, _, why)| (id, why))
+            all_committed(&self.catalogue).find_map(|(id, of)| {
+                if deletes.used_by(&of.inventory).is_some() {
+                    return Some((id, stays(id)?));
+                }
+                // What begins before a plan's bound needs nothing that it deletes where its own log is there all the same.
+                let is_without = || self.catalogue.deleted_log_of(&of.inventory).is_some();
+                let why = self.held(id).or_else(|| is_without().then(|| stays(id)).flatten())?;
+                self.shows_log_of(&of.inventory, &deletes.logs).then_some((id, why))
+            })
         };
         named.find(|(id, _)| is_shown(id)).or_else(used)
     }
@@ -300,20 +312,25 @@ fn every_store_answers(protected: &Protected, catalogue: &Catalogue) -> Result<(
 
 /// What cannot be read may use anything.
 pub(super) fn check_refused(catalogue: &Catalogue, request: &PruneRequest) -> Result<(), Failure> {
-    let forgotten = |id: SnapshotId| request.forget == Some(id);
-    let unknown = catalogue.refused.iter().filter(|refused| {
-        !catalogue.snapshots.contains_key(&refused.id)
-            && !catalogue.spoilt.contains_key(&refused.id)
-            && !forgotten(refused.id)
+    let given_up = |id: SnapshotId| {
+        let plans = || catalogue.prunes.pending.values().flat_map(|signed| &signed.record.condemned.snapshots);
+        request.forget == Some(id) || plans().any(|one| one.id == id && one.because == Because::Forgotten)
+    };
+    let is_known = |id: &SnapshotId| catalogue.snapshots.contains_key(id) || catalogue.spoilt.contains_key(id);
+    let unknown = catalogue.refused.iter().filter(|refused| !is_known(&refused.id) && !given_up(refused.id));
+    let mut blocking = unknown.filter(|refused| match refused.why {
+        Refusal::Untrusted(_) | Refusal::Misplaced(_) => !request.confirmed,
+        // One is given up after the other, and until all are, nothing else goes.
+        Refusal::Damaged(_) => request.forget.is_none() || request.now,
+        _ => true,
     });
-    let mut blocking = unknown.filter(|refused| !(request.confirmed && matches!(refused.why, Refusal::Untrusted(_))));
     let Some(refused) = blocking.next() else { return Ok(()) };
     let (source, id) = (&catalogue.source, refused.id);
     let (code, next_step) = match &refused.why {
-        Refusal::Untrusted(_) => {
+        Refusal::Untrusted(_) | Refusal::Misplaced(_) => {
             (Code::Refused, format!("find out who wrote it; to prune as if it were not there, add --confirm={source}"))
         }
-        Refusal::Damaged(_) | Refusal::Misplaced(_) => (
+        Refusal::Damaged(_) => (
             Code::Refused,
             format!(
                 "recoup copy heals it if a store has it right; if none has, give it up: recoup prune {source} \

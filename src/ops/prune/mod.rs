@@ -6,6 +6,7 @@
 
 mod durable;
 mod execute;
+mod finish;
 mod gather;
 mod held;
 mod log;
@@ -121,6 +122,11 @@ async fn plan(
     }
     going.retain(|id, _| !before.has_snapshot(*id));
     let mut condemned = condemn(&snapshots, &going, &before);
+    let on_each = |id: SnapshotId| {
+        let name = layout::snapshot_object(id, layout::INVENTORY);
+        gathered.catalogue.listings.iter().all(|listing| listing.objects.contains_key(&name))
+    };
+    condemned.snapshots.iter_mut().for_each(|one| one.on_every_store = on_each(one.id));
     let (runs, folders) = gathered.shown();
     let mut out_of_the_way = before.clone();
     out_of_the_way.extend(gathered.catalogue.tombstones.clone());
@@ -285,12 +291,19 @@ pub async fn execute(
         pruning.cancel(plan).await?;
         return Ok(finish(pruning, gathered, None));
     }
-    let mut pending: Vec<&SignedPrune> = prunes.pending.values().collect();
-    pending.sort_by_key(|signed| (signed.record.created_at, signed.record.plan));
-    for signed in pending {
-        pruning.execute(signed).await?;
+    // What else cannot be read may use anything: only the plan is published that gives this one up.
+    if request.forget.is_none() {
+        let again = match pruning.spare_what_stays(gathered).await? {
+            true => Some(gather::gather(host, protected, state, request).await?),
+            false => None,
+        };
+        let mut pending: Vec<&SignedPrune> = prunes.pending.values().collect();
+        pending.sort_by_key(|signed| (signed.record.created_at, signed.record.plan));
+        for signed in pending {
+            pruning.execute(signed).await?;
+        }
+        pruning.finish_lagging(again.as_ref().unwrap_or(gathered)).await;
     }
-    pruning.finish_lagging(gathered).await;
     let Some(plan) = plan else { return Ok(finish(pruning, gathered, None)) };
     let signed = pruning.sign(plan.clone())?;
     match pruning.publish(&signed).await {

@@ -1,14 +1,36 @@
-//! When what was asked for is damaged everywhere: which snapshot can be restored instead.
+//! When what was asked for is damaged everywhere: which snapshot can be restored instead; or that a prune deletes it.
 
-use super::{RestoreRequest, select};
+use super::{RestoreRequest, Target, select};
 use crate::{
     core::{
         failure::{Code, Failure},
         id::SnapshotId,
     },
-    repository::{catalogue::Catalogue, layout},
+    repository::{Repository, catalogue::Catalogue, layout},
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Says of a failure for damage that a prune on another host has deleted the snapshot meanwhile, where that is so; or what
+/// can be restored instead.
+pub(super) async fn explain(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    request: &RestoreRequest,
+    id: SnapshotId,
+    failure: Failure,
+) -> Failure {
+    if failure.code != Code::Damaged {
+        return failure;
+    }
+    let now = repository.inventories(&catalogue.source, &BTreeSet::new()).await;
+    match select::what_became_of(&now, &Target::SnapshotId(id)) {
+        Some(why) => Failure::new(Code::NoRecoveryPoint, format!("snapshot {id} is no longer there"))
+            .cause(format!("it {why}, while it was being restored"))
+            .safe("nothing was left behind as if it were whole")
+            .next_step(format!("recoup list {} shows what is there", catalogue.source)),
+        None => name(catalogue, request, id, failure),
+    }
+}
 
 /// Adds to a failure for damage the newest snapshot that does not need what is damaged, and how to restore it.
 pub(super) fn name(catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId, failure: Failure) -> Failure {

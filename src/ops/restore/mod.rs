@@ -159,7 +159,7 @@ pub async fn restore(
     progress.begin("restoring", Some(manifest.bytes_stored_raw()), Unit::Bytes);
     let fetched = restore.fetch(&located, &manifest, identities, progress).await?;
     progress.begin("making it durable", None, Unit::Items);
-    let published = restore.publish(&located, &manifest, fetched)?;
+    let published = restore.publish(&manifest, fetched)?;
     located.notes.extend(published);
     let mut checks = Vec::new();
     if request.check {

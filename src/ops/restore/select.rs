@@ -331,7 +331,7 @@ fn check_refused(catalogue: &Catalogue, request: &RestoreRequest, chosen: Option
 }
 
 /// That what was asked for was pruned: when, and by which plan.
-fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<String> {
+pub(super) fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<String> {
     let is_it = |id: &&SnapshotId| match target {
         Target::Snapshot(seq) => id.seq == *seq,
         Target::SnapshotId(wanted) => *id == wanted,

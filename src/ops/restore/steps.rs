@@ -76,14 +76,17 @@ impl<'a> Restore<'a> {
         let (repository, catalogue) = (self.repository, &located.catalogue);
         wishes::check_kind(self.request, located.committed().inventory.log.is_some())?;
         self.ground.check_system(&located.committed().inventory.source_identity)?;
-        let read = read_manifest(repository, catalogue, located.id, identities).await;
-        let mut manifest = read.map_err(|failure| self.explained(located, failure))?;
+        let mut manifest = match read_manifest(repository, catalogue, located.id, identities).await {
+            Ok(manifest) => manifest,
+            Err(failure) => return Err(self.explained(located, failure).await),
+        };
         let inventory = &located.committed().inventory;
         let prepared = replay::prepare(repository, catalogue, self.request, inventory, identities).await;
-        manifest.replay = prepared.map_err(|failure| match &failure.next_step {
-            Some(_) => failure,
-            None => self.explained(located, failure),
-        })?;
+        manifest.replay = match prepared {
+            Ok(replay) => replay,
+            Err(failure) if failure.next_step.is_some() => return Err(failure),
+            Err(failure) => return Err(self.explained(located, failure).await),
+        };
         let warnings = manifest.replay.iter().flat_map(|replay| replay.warnings().iter().cloned());
         located.warnings.extend(warnings);
         // What goes elsewhere is known only when the names of tablespaces are.
@@ -114,7 +117,10 @@ impl<'a> Restore<'a> {
         }
         let (repository, catalogue) = (self.repository, &located.catalogue);
         let examined = fitness::examine(repository, catalogue, self.request, manifest, identities).await;
-        let fitness::Fitness { notes, warnings } = examined.map_err(|failure| self.explained(located, failure))?;
+        let fitness::Fitness { notes, warnings } = match examined {
+            Ok(fitness) => fitness,
+            Err(failure) => return Err(self.explained(located, failure).await),
+        };
         located.notes.extend(notes);
         located.warnings.extend(warnings);
         if self.request.server.tablespaces.is_empty() { Ok(()) } else { self.check_room(manifest) }
@@ -137,7 +143,7 @@ impl<'a> Restore<'a> {
             written.clear_gaps(manifest)?;
             Ok(Arc::new(written))
         });
-        let files = written.map_err(|failure| self.explained(located, failure))?;
+        let files = written?;
         let fetching = fetch::fetch_packs(
             self.repository,
             &located.catalogue,
@@ -146,7 +152,9 @@ impl<'a> Restore<'a> {
             files.clone(),
             progress,
         );
-        fetching.await.map_err(|failure| self.explained(located, failure))?;
+        if let Err(failure) = fetching.await {
+            return Err(self.explained(located, failure).await);
+        }
         if let Some(replay) = &manifest.replay {
             replay.fetch(self.repository, &identities, files.target(), &located.catalogue.detours).await?;
         }
@@ -154,7 +162,7 @@ impl<'a> Restore<'a> {
     }
 
     /// Makes it durable and moves it to where it belongs. Returns what the operator should know.
-    pub fn publish(self, located: &Located, manifest: &Manifest, fetched: Fetched) -> Result<Vec<String>, Failure> {
+    pub fn publish(self, manifest: &Manifest, fetched: Fetched) -> Result<Vec<String>, Failure> {
         let mut notes = Vec::new();
         if let Some(replay) = &manifest.replay {
             notes.extend(replay.notes().iter().cloned());
@@ -166,12 +174,12 @@ impl<'a> Restore<'a> {
             notes.push(format!("of {compared} blocks {there} were there already, {} were fetched", compared - there));
         }
         let published = self.ground.publish(manifest, &fetched.0);
-        notes.extend(published.map_err(|failure| self.explained(located, failure))?);
+        notes.extend(published?);
         Ok(notes)
     }
 
-    fn explained(&self, located: &Located, failure: Failure) -> Failure {
-        alternative::name(&located.catalogue, self.request, located.id, failure)
+    async fn explained(&self, located: &Located, failure: Failure) -> Failure {
+        alternative::explain(self.repository, &located.catalogue, self.request, located.id, failure).await
     }
 }
 

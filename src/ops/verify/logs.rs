@@ -1,6 +1,6 @@
 //! The log of a source: what each store holds of it, and what of it no other has.
 
-use super::{Examination, full_name, prunes::going_log};
+use super::{Examination, full_name};
 use crate::{
     core::{
         id::SnapshotId,
@@ -115,19 +115,17 @@ fn fork_note(catalogue: &Catalogue, fork: &LogFork) -> String {
 /// The objects of the log that a store should hold: all that its own records name. What it has no record of, it lacks.
 pub(super) fn wanted_on(
     catalogue: &Catalogue,
-    (survey, goes): (&LogSurvey, &BTreeSet<SnapshotId>),
+    survey: &LogSurvey,
     store: usize,
     examination: &mut Examination,
     wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
 ) {
     let listing = &catalogue.listings[store];
     let mut lacking = 0u64;
-    // What goes soon is brought nowhere.
-    let goes = going_log(catalogue, goes);
     for held in survey.records.values() {
         if held.stores.contains(&store) {
             wanted.extend(held.signed.needed().into_iter().map(|object| (object, BTreeSet::new())));
-        } else if !goes.has_record(&held.signed.record) {
+        } else {
             lacking += held.signed.record.files.len() as u64;
         }
     }

@@ -148,8 +148,7 @@ pub async fn examine(
         let held = held::of(control, &source);
         let mut durable = once_durable(repository, &catalogue, &known, &copies);
         durable.extend(held.keys().filter(|id| catalogue.snapshots.contains_key(id)));
-        let goes = prunes::going(&catalogue, control);
-        let judged = Judged { catalogue: &catalogue, log: &log, known: &known, durable, held, goes };
+        let judged = Judged { catalogue: &catalogue, log: &log, known: &known, durable, held };
         examine_source(repository, &judged, request.all, progress, &mut examination).await;
     }
     Ok(examination)
@@ -173,8 +172,6 @@ struct Judged<'a> {
     durable: BTreeSet<SnapshotId>,
     /// Snapshots that are held, each with its holds.
     held: BTreeMap<SnapshotId, BTreeSet<HoldId>>,
-    /// Snapshots that a prune is about to delete.
-    goes: BTreeSet<SnapshotId>,
 }
 
 /// Snapshots that enough stores have committed, damaged or not.
@@ -220,6 +217,7 @@ async fn examine_source(
             wrong.entry(object).or_default().insert(store);
         }
     }
+    prunes::forget_pruned(repository, catalogue, &mut examination.findings).await;
     examine_head(judged, examination);
     held::examine(judged, examination);
     logs::examine_own(catalogue, judged.log, &wrong, examination);
@@ -335,20 +333,17 @@ fn wanted_on(
     store: usize,
     examination: &mut Examination,
 ) -> BTreeMap<Needed, BTreeSet<SnapshotId>> {
-    let Judged { catalogue, log, known, durable, goes, .. } = judged;
+    let Judged { catalogue, log, known, durable, .. } = judged;
     let listing = &catalogue.listings[store];
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
-    logs::wanted_on(catalogue, (log, goes), store, examination, &mut wanted);
+    logs::wanted_on(catalogue, log, store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
         let was_completed = completed.is_some_and(|completed| completed.contains(id));
-        let goes = goes.contains(id);
-        if !is_committed && (goes || !was_completed) {
-            if goes {
-                // It goes soon: no store gets it any more.
-            } else if durable.contains(id) {
+        if !is_committed && !was_completed {
+            if durable.contains(id) {
                 examination.findings.add(&listing.store, None, Problem::Behind, [*id], None);
             } else {
                 examination

@@ -2,15 +2,11 @@
 
 use super::{Examination, full_name};
 use crate::{
-    core::{
-        control::ControlState,
-        id::SnapshotId,
-        plan::prune::log::LogNeeds,
-        prune::{Condemned, CondemnedLogs, CondemnedSet, Stage},
-        result::Problem,
-    },
+    core::{id::SnapshotId, prune::Stage, result::Problem},
     format,
+    ops::findings::Findings,
     repository::{
+        Repository,
         catalogue::{Catalogue, Needed, Refusal},
         layout,
         prunes::{SignedPrune, holders},
@@ -21,15 +17,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What was not accepted as a record of a prune.
 pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examination) {
     for (plan, records) in &catalogue.prunes.unconfirmed {
+        if catalogue.prunes.pending.contains_key(plan) {
+            examination.note(format!(
+                "a prune of {} was cut short before it deleted anything of plan {plan}: the next one goes on",
+                catalogue.source
+            ));
+            continue;
+        }
         let name = full_name(catalogue, &layout::prune_object(*plan, Stage::Executed));
-        let (problem, cause) = if catalogue.prunes.pending.contains_key(plan) {
-            (Problem::Behind, "a prune was cut short here; the next one finishes it")
-        } else {
-            (Problem::Foreign, "no other store knows of it, and all of them show what it deletes: it hides nothing")
-        };
+        let cause = "no other store knows of it, and all of them show what it deletes: it hides nothing";
         for at in holders(records) {
             let store = &catalogue.listings[at].store;
-            examination.findings.add(store, Some(name.clone()), problem, [], Some(cause.to_owned()));
+            examination.findings.add(store, Some(name.clone()), Problem::Foreign, [], Some(cause.to_owned()));
         }
     }
     for refused in &catalogue.prunes.refused {
@@ -87,21 +86,16 @@ pub(super) fn wanted_on(
     }
 }
 
-/// The snapshots that go soon, and that no store gets any more: what pending plans condemn, but for what is held, which
-/// the next prune drops.
-pub(in crate::ops) fn going(catalogue: &Catalogue, control: &ControlState) -> BTreeSet<SnapshotId> {
-    let condemned = catalogue.prunes.condemned();
-    let ids = condemned.snapshots().iter().copied();
-    ids.filter(|id| !control.is_held(&catalogue.source, *id)).collect()
-}
-
-/// What goes soon of the log together with these snapshots: what the others need stays, which the next prune drops.
-pub(in crate::ops) fn going_log(catalogue: &Catalogue, goes: &BTreeSet<SnapshotId>) -> CondemnedLogs {
-    let stay = catalogue.snapshots.iter().filter(|(id, _)| !goes.contains(id));
-    let needs = LogNeeds::of(stay.map(|(_, committed)| &committed.inventory), None);
-    let parts = catalogue.prunes.pending.values().flat_map(|signed| &signed.record.condemned.log);
-    let log = parts.filter(|part| !needs.need(part)).cloned().collect();
-    CondemnedSet::of(&Condemned { log, ..Condemned::default() }).logs
+/// Forgets what is wrong with snapshots that a prune on another host has deleted since the stores were looked at.
+pub(in crate::ops) async fn forget_pruned(repository: &Repository, before: &Catalogue, findings: &mut Findings) {
+    let mut concerned = findings.snapshots();
+    concerned.retain(|id| before.snapshots.contains_key(id));
+    if concerned.is_empty() {
+        return;
+    }
+    let now = repository.inventories(&before.source, &BTreeSet::new()).await;
+    concerned.retain(|id| now.is_settled(*id));
+    findings.forget(&concerned);
 }
 
 /// A record and its signature, as objects; the signature comes first.

@@ -169,7 +169,7 @@ impl Repository {
     }
 
     /// Completes a record of an executed plan from whichever store has the list; says whether one had.
-    pub(super) async fn complete_record(&self, source: &SourceName, record: &mut PruneRecord) -> bool {
+    pub async fn complete_record(&self, source: &SourceName, record: &mut PruneRecord) -> bool {
         let Some(sha256) = record.log_sha256 else { return !is_unlisted(record) };
         for at in 0..self.stores.len() {
             if !is_unlisted(record) {

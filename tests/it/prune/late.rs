@@ -1,8 +1,9 @@
-//! Holds and backups that come while a prune executes a plan: one of the two sees the other.
+//! Holds, backups and looks at the stores that come while a prune executes a plan: one of the two sees the other.
 
 use super::*;
-use crate::simulation::asking::make_ask;
+use crate::simulation::asking::{Verb, make_ask};
 use futures_util::{FutureExt, future::join};
+use recoup::core::target::Target;
 use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
 
@@ -22,17 +23,17 @@ impl Turn {
     }
 }
 
-/// Lets somebody go first before a process writes the first object of such a name to some stores.
-pub(super) fn gate(process: &mut Process, stores: &[usize], name: &'static str) -> Turn {
+/// Lets somebody go first before a process reads or writes the first object of such a name on some stores.
+pub(super) fn gate(process: &mut Process, stores: &[usize], verb: Verb, name: &'static str) -> Turn {
     let (begin, begun) = oneshot::channel();
     let (done, finish) = oneshot::channel();
     let passage = Arc::new(Mutex::new(Some((begin, finish))));
     for at in stores {
         let passage = passage.clone();
-        let pass = move |_, location: object_store::path::Path| {
+        let pass = move |does, location: object_store::path::Path| {
             let passage = passage.clone();
             async move {
-                if location.as_ref().contains(name) {
+                if does == verb && location.as_ref().contains(name) {
                     // Whoever comes next waits, too.
                     let mut passage = passage.lock().await;
                     if let Some((begin, finish)) = passage.take() {
@@ -56,7 +57,7 @@ fn a_hold_before_the_execution_is_on_every_store_is_honored() {
     history.prune(2);
     let other = Machine::new(1, "other");
     let mut pruner = Process::new(&history.site, &other, &history.database).keeping(2);
-    let turn = gate(&mut pruner, &[2], "executed.json");
+    let turn = gate(&mut pruner, &[2], Verb::Put, "executed.json");
     let holder = history.process();
     let (pruned, held) = live(join(pruner.prune(confirmed()), turn.take(holder.hold(ids[1]))));
     held.unwrap();
@@ -64,9 +65,8 @@ fn a_hold_before_the_execution_is_on_every_store_is_honored() {
     assert!(pruned.exit_code == Code::Warning && pruned.pruned.is_empty(), "{pruned:?}");
     assert!(pruned.warnings.iter().any(|one| one.contains("stays, as it is held")), "{pruned:?}");
     assert!((0..3).all(|store| history.site.committed(store).contains(&ids[1])));
-    // The next one takes it out of the plan, and the one after that deletes the rest.
-    let next = live(history.process().keeping(2).prune(confirmed())).unwrap();
-    assert!(next.warnings.iter().any(|one| one.contains("is no longer in the plan")), "{next:?}");
+    // It is out of the plan already, and the next one deletes the rest.
+    assert!(history.listed().contains(&ids[1]));
     history.restore_all(&[ids[1], ids[4], ids[5]]);
     let last = history.prune(2);
     assert_eq!(last.exit_code, Code::Done, "{last:?}");
@@ -78,7 +78,8 @@ fn a_hold_before_the_execution_is_on_every_store_is_honored() {
 
 #[test]
 fn a_hold_after_the_execution_is_on_every_store_is_refused() {
-    for everything in [false, true] {
+    // Also where somebody makes the record of one store, or of all, unreadable.
+    for (everything, unsigned) in [(false, 0), (true, 0), (false, 1), (false, 3)] {
         let history = History::new(6);
         let ids = history.ids();
         history.prune(2);
@@ -86,9 +87,19 @@ fn a_hold_after_the_execution_is_on_every_store_is_refused() {
         let pruner = Process::new(&history.site, &other, &history.database).keeping(2);
         let mut holder = history.process();
         // What it holds is there when it looks, and gone when the hold is on record.
-        let turn = gate(&mut holder, &[0, 1, 2], "evidence/");
+        let turn = gate(&mut holder, &[0, 1, 2], Verb::Put, "evidence/");
         let hold = async { if everything { holder.hold_everything().await } else { holder.hold(ids[1]).await } };
-        let (pruned, held) = live(join(turn.take(pruner.prune(confirmed())), hold));
+        let prune = async {
+            let pruned = pruner.prune(confirmed()).await;
+            for store in 0..unsigned {
+                let names = history.site.objects(store).into_keys();
+                names
+                    .filter(|name| name.ends_with("executed.json.sig"))
+                    .for_each(|name| history.site.remove(store, &name));
+            }
+            pruned
+        };
+        let (pruned, held) = live(join(turn.take(prune), hold));
         assert_eq!(pruned.unwrap().pruned, ids[..4]);
         let refused = held.unwrap_err();
         assert_eq!(refused.code, Code::Refused, "{refused}");
@@ -102,7 +113,7 @@ fn a_snapshot_that_was_given_up_while_it_was_taken_is_not_acknowledged() {
     let from = history.rng.below(40) as usize;
     history.database.rewrite("ledger.db", from..from + 20, &mut history.rng);
     let mut taker = history.process();
-    let turn = gate(&mut taker, &[0, 1, 2], "inventory.json");
+    let turn = gate(&mut taker, &[0, 1, 2], Verb::Put, "inventory.json");
     let other = Machine::new(1, "other");
     let pruner = Process::new(&history.site, &other, &history.database).keeping(10);
     let unfinished = || {
@@ -124,4 +135,56 @@ fn a_snapshot_that_was_given_up_while_it_was_taken_is_not_acknowledged() {
     }
     assert!(history.listed().contains(&taken.head.id));
     history.process().expect_restored(taken.head.id, &history.database.files);
+}
+
+#[test]
+fn what_a_prune_deletes_while_it_is_verified_or_copied_is_not_missed() {
+    for (copies, emptied, verb) in [(false, false, Verb::Get), (true, false, Verb::Get), (true, true, Verb::Put)] {
+        let history = History::new(6);
+        let ids = history.ids();
+        history.prune(2);
+        if emptied {
+            history.site.empty(1);
+        }
+        let mut looker = history.process();
+        let turn = gate(&mut looker, &[1], verb, "manifest.age");
+        let other = Machine::new(1, "other");
+        let pruner = Process::new(&history.site, &other, &history.database).keeping(2);
+        let look = async {
+            if copies {
+                let copied = looker.copy().await.unwrap();
+                (copied.status, copied.findings)
+            } else {
+                let verified = looker.verify().await.unwrap();
+                (verified.status, verified.findings)
+            }
+        };
+        let (pruned, (status, findings)) = live(join(turn.take(pruner.prune(confirmed())), look));
+        assert_eq!(pruned.unwrap().pruned, ids[..4]);
+        assert_eq!((status, &findings[..]), (Status::Ok, &[][..]), "copies {copies}, emptied {emptied}");
+        history.prune(2);
+        assert_eq!(leftovers(&history.site), Vec::<String>::new());
+        assert_eq!(history.listed(), ids[4..]);
+        history.restore_all(&ids[4..]);
+        live(history.process().copy()).unwrap();
+        history.verify_is(Status::Ok);
+    }
+}
+
+#[test]
+fn what_a_prune_deletes_while_it_is_restored_is_not_called_damaged() {
+    let history = History::new(6);
+    let ids = history.ids();
+    history.prune(2);
+    let mut restorer = history.process();
+    let turn = gate(&mut restorer, &[0, 1, 2], Verb::Get, "manifest.age");
+    let other = Machine::new(1, "other");
+    let pruner = Process::new(&history.site, &other, &history.database).keeping(2);
+    let restore = restorer.restore(Target::SnapshotId(ids[1]));
+    let (pruned, restored) = live(join(turn.take(pruner.prune(confirmed())), restore));
+    assert_eq!(pruned.unwrap().pruned, ids[..4]);
+    let failure = restored.unwrap_err();
+    assert_eq!(failure.code, Code::NoRecoveryPoint, "{failure}");
+    let cause = failure.cause.unwrap();
+    assert!(cause.contains("was pruned at") && cause.contains("while it was being restored"), "{cause}");
 }

@@ -1,5 +1,6 @@
 //! Pruning: what goes, what stays, and what every other command makes of it.
 
+mod apart;
 mod commands;
 mod crash;
 mod denied;

@@ -129,14 +129,16 @@ fn a_store_that_is_set_back_brings_nothing_back_though_the_others_are_new() {
 }
 
 #[test]
-fn what_is_held_is_brought_to_a_new_store_though_a_plan_condemns_it() {
+fn what_a_plan_condemns_is_brought_to_new_stores_until_it_is_executed() {
     let history = History::new(6);
-    let ids = history.ids();
-    history.prune(2);
-    live(history.process().hold(ids[1])).unwrap();
-    replace(&history, 1);
-    assert!(history.site.committed(1).contains(&ids[1]) && !history.site.committed(1).contains(&ids[2]));
-    history.verify_is(Status::Ok);
+    let (ids, plan) = (history.ids(), history.prune(2).plan.unwrap());
+    for store in 0..3 {
+        replace(&history, store);
+        history.verify_is(Status::Ok);
+    }
+    live(history.process().keeping(10).prune(cancel(plan))).unwrap();
+    history.restore_all(&ids);
+    assert_eq!(history.listed(), ids);
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl Simulation {
         let recorder = process.recorder();
         let answer = altered::answer(&process.host, &recorder, &source_name());
         live(recorder.ship());
+        altered::told(&process.host, &source_name());
         assert_eq!(answer.failure.is_none(), self.unanswered.is_empty(), "{:?}", answer.failure);
         for both in std::mem::take(&mut self.unanswered) {
             self.note(format!("the alarm is given, and {both:?} are held"));

@@ -1,4 +1,4 @@
-//! A backend that asks before it writes or deletes: whoever is asked may refuse, or let others go first.
+//! A backend that asks before it reads, writes or deletes: whoever is asked may refuse, or let others go first.
 
 use async_trait::async_trait;
 use futures_util::{
@@ -15,6 +15,7 @@ use std::{fmt, sync::Arc};
 /// What is about to be done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
+    Get,
     Put,
     Delete,
 }
@@ -56,6 +57,7 @@ impl ObjectStore for Asking {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        (self.ask)(Verb::Get, location.clone()).await?;
         self.inner.get_opts(location, options).await
     }
 
