@@ -9,7 +9,7 @@ use crate::{
         control::Hold,
         evidence::{Action, Control, Draft, HoldCause, HoldId, Subject, Verdict, WriterId},
         failure::{Code, Failure},
-        id::{RunId, SnapshotId, SourceName},
+        id::{SnapshotId, SourceName},
         prune::{CondemnedSet, Stage},
         result::{HoldEntry, HoldsResult, HoldsSchema},
         target::SnapshotName,
@@ -17,10 +17,10 @@ use crate::{
     format::seal::Identities,
     repository::{
         Repository,
-        catalogue::Catalogue,
+        catalogue::{Catalogue, StoreListing},
         head::StoreStatus,
         layout,
-        prunes::{deleted_by, holders},
+        prunes::deleted_by,
     },
     world::World,
 };
@@ -246,26 +246,21 @@ async fn in_time(
     meant: &BTreeSet<SnapshotId>,
 ) -> Result<(), Failure> {
     let (listings, prunes) = repository.prunes(source).await;
-    let ready: BTreeSet<usize> = (0..listings.len()).filter(|at| listings[*at].status == StoreStatus::Ready).collect();
+    let ready: Vec<&StoreListing> = listings.iter().filter(|listing| listing.status == StoreStatus::Ready).collect();
     let too_late = |id: &SnapshotId, cause: String| {
         Failure::new(Code::Refused, format!("hold {hold} came too late for snapshot {id} of {source}"))
             .cause(cause)
             .safe("the hold is on record, and what is still there of it stays: the next prune takes it out of the plan")
             .next_step(format!("recoup prune {source}, then recoup verify {source}"))
     };
-    let executions = || prunes.refused.iter().filter(|refused| refused.stage == Stage::Executed);
-    let unread: BTreeSet<RunId> = executions().map(|refused| refused.plan).collect();
-    let plans: BTreeSet<RunId> =
-        prunes.executed.keys().chain(prunes.unconfirmed.keys()).chain(&unread).copied().collect();
-    for plan in plans {
-        let records = prunes.executed.get(&plan).or_else(|| prunes.unconfirmed.get(&plan));
-        let mut recorded = records.map(|records| holders(records)).unwrap_or_default();
-        let refused: BTreeSet<&str> =
-            executions().filter(|refused| refused.plan == plan).map(|refused| refused.store.as_str()).collect();
-        recorded.extend(ready.iter().filter(|at| refused.contains(listings[**at].store.as_str())));
-        if !ready.is_subset(&recorded) {
+    let on_first = ready.iter().take(1).flat_map(|listing| listing.objects.keys());
+    let executed =
+        on_first.filter_map(|name| layout::prune_record(name)).filter(|(_, stage)| *stage == Stage::Executed);
+    for (plan, stage) in executed {
+        if !ready.iter().all(|listing| listing.objects.contains_key(&layout::prune_object(plan, stage))) {
             continue;
         }
+        let records = prunes.executed.get(&plan).or_else(|| prunes.unconfirmed.get(&plan));
         // Of one that no store shows as it should be, all that is known is what was planned.
         let planned = || prunes.pending.get(&plan).map(|signed| CondemnedSet::of(&signed.record.condemned));
         let deletes = records.map(|records| deleted_by(records)).or_else(planned).unwrap_or_default();
@@ -273,10 +268,7 @@ async fn in_time(
             return Err(too_late(id, format!("prune plan {plan} was executed meanwhile, and deletes it")));
         }
     }
-    let is_shown = |id: &SnapshotId| {
-        let name = layout::snapshot_object(*id, layout::INVENTORY);
-        listings.iter().any(|listing| listing.objects.contains_key(&name))
-    };
+    let is_shown = |id: &SnapshotId| ready.iter().any(|listing| listing.has_inventory(*id));
     match meant.iter().find(|id| !is_shown(id)) {
         Some(id) => Err(too_late(id, "no store that answers shows it any more".to_owned())),
         None => Ok(()),
@@ -342,9 +334,7 @@ fn note_on(repository: &Repository, catalogue: &Catalogue, id: SnapshotId) -> Re
         .safe("nothing was changed")
         .next_step(format!("recoup list {source}")));
     }
-    let name = layout::snapshot_object(id, layout::INVENTORY);
-    let has_it = |at: &usize| catalogue.listings[*at].objects.contains_key(&name);
-    let showing: BTreeSet<usize> = catalogue.ready().filter(has_it).collect();
+    let showing: BTreeSet<usize> = catalogue.ready().filter(|at| catalogue.listings[*at].has_inventory(id)).collect();
     if showing.is_empty() {
         return Ok(Some(format!(
             "no store that answers shows snapshot {id} of {source} as committed: what lies of it stays, and that may be no \

@@ -47,6 +47,13 @@ pub struct StoreListing {
     pub objects: HashMap<String, u64>,
 }
 
+impl StoreListing {
+    /// Whether it lists an inventory of a snapshot, good or not.
+    pub fn has_inventory(&self, id: SnapshotId) -> bool {
+        self.objects.contains_key(&layout::snapshot_object(id, layout::INVENTORY))
+    }
+}
+
 /// A committed snapshot that a trusted signer signed.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -154,6 +161,8 @@ pub struct Catalogue {
     pub snapshots: BTreeMap<SnapshotId, Committed>,
     /// Snapshots that use what an executed plan has deleted, and what of it: they were never acknowledged.
     pub spoilt: BTreeMap<SnapshotId, (Committed, String)>,
+    /// Snapshots that use what an executed plan has deleted, and that stay: see [`Catalogue::set_spoilt_aside`].
+    pub unheeding: BTreeSet<SnapshotId>,
     /// Prune plans and tombstones.
     pub prunes: Prunes,
     /// What executed plans have deleted.
@@ -238,6 +247,7 @@ impl Repository {
             listings,
             snapshots: BTreeMap::new(),
             spoilt: BTreeMap::new(),
+            unheeding: BTreeSet::new(),
             tombstones: prunes.tombstones(),
             deleted: prunes.deleted(),
             prunes,
@@ -421,10 +431,13 @@ impl Catalogue {
         }
         let tombstones = &self.tombstones;
         let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
-        let mut spoilt: BTreeMap<SnapshotId, String> =
+        let users: BTreeMap<SnapshotId, String> =
             self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
-        spoilt.retain(|id, _| !self.was_taken_without_the_plan(&self.snapshots[id]));
-        for (id, part) in spoilt {
+        for (id, part) in users {
+            if self.was_taken_without_the_plan(&self.snapshots[&id]) {
+                self.unheeding.insert(id);
+                continue;
+            }
             let committed = self.snapshots.remove(&id).expect("it was just looked at");
             self.spoilt.insert(id, (committed, part));
         }
@@ -433,12 +446,12 @@ impl Catalogue {
     /// Whether a store shows a snapshot and not the plan that has deleted a part of it. Such a store may have been brought
     /// the record of the execution since, never the plan.
     fn was_taken_without_the_plan(&self, committed: &Committed) -> bool {
-        let inventory = layout::snapshot_object(committed.inventory.id(), layout::INVENTORY);
         let deletes_of_it = |records: &[SignedPrune]| deleted_by(records).used_by(&committed.inventory).is_some();
         let plans = self.prunes.executed.iter().filter(|(_, records)| deletes_of_it(records));
         let plans: Vec<String> = plans.map(|(plan, _)| layout::prune_object(*plan, Stage::Planned)).collect();
-        let shows = |at: &usize, name: &String| self.listings[*at].objects.contains_key(name);
-        self.ready().any(|at| shows(&at, &inventory) && !plans.iter().any(|plan| shows(&at, plan)))
+        let listings = self.ready().map(|at| &self.listings[at]);
+        let mut showing = listings.filter(|listing| listing.has_inventory(committed.inventory.id()));
+        showing.any(|listing| !plans.iter().any(|plan| listing.objects.contains_key(plan)))
     }
 
     /// When a snapshot was pruned, if it was.

@@ -174,24 +174,23 @@ pub(super) struct ShownPlan {
 }
 
 impl ShownPlan {
-    /// By the records of a plan's execution, the snapshots that a store shows, and whether it shows anything else of it.
+    /// By the records of a plan's execution and what they all delete, the snapshots that a store shows, and whether it shows
+    /// anything else of it.
     pub(super) fn new(
         planned: bool,
         executed: bool,
-        records: &[SignedPrune],
+        (records, deleted): (&[SignedPrune], &CondemnedSet),
         shows: impl Fn(SnapshotId) -> bool,
         shows_else: impl FnOnce() -> bool,
     ) -> Self {
-        let deleted = deleted_by(records);
-        let named = records.first().map(|first| &first.record.condemned.snapshots);
-        let of_all = |id: SnapshotId| named.into_iter().flatten().any(|one| one.id == id && one.on_every_store);
-        let mut snapshots = deleted.snapshots().iter().copied().peekable();
-        if snapshots.peek().is_none() {
+        if deleted.snapshots().is_empty() {
             let shows_any = shows_else();
             return ShownPlan { planned, executed, shows_any, has_lost: !shows_any };
         }
-        let (shown, lost): (Vec<SnapshotId>, Vec<SnapshotId>) = snapshots.partition(|id| shows(*id));
-        ShownPlan { planned, executed, shows_any: !shown.is_empty(), has_lost: lost.into_iter().any(of_all) }
+        let named = records.iter().take(1).flat_map(|first| &first.record.condemned.snapshots);
+        let mut of_all = named.filter(|one| one.on_every_store && deleted.has_snapshot(one.id));
+        let has_lost = of_all.any(|one| !shows(one.id));
+        ShownPlan { planned, executed, shows_any: deleted.snapshots().iter().any(|id| shows(*id)), has_lost }
     }
 }
 
@@ -234,13 +233,12 @@ impl Repository {
         for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
             let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
             let shown = |(at, listing): (usize, &StoreListing)| {
-                let lists = |name: &str| listing.objects.contains_key(name);
                 (listing.status == StoreStatus::Ready).then(|| {
                     ShownPlan::new(
-                        lists(&layout::prune_object(plan, Stage::Planned)),
+                        listing.objects.contains_key(&layout::prune_object(plan, Stage::Planned)),
                         known_to.contains(&at),
-                        &found,
-                        |id| lists(&layout::snapshot_object(id, layout::INVENTORY)),
+                        (&found, &deleted),
+                        |id| listing.has_inventory(id),
                         || listing.objects.keys().any(|name| deleted.has_object(name)),
                     )
                 })

@@ -88,7 +88,8 @@ impl Survey<'_> {
             let tombstones = deleted_by(&records);
             let shown = |(at, ids): (usize, &Option<BTreeSet<SnapshotId>>)| {
                 let (ids, planned) = (ids.as_ref()?, planned.contains(&(plan, at)));
-                Some(ShownPlan::new(planned, stores.contains(&at), &records, |id| ids.contains(&id), || false))
+                let of_plan = (&records[..], &tombstones);
+                Some(ShownPlan::new(planned, stores.contains(&at), of_plan, |id| ids.contains(&id), || false))
             };
             if !was_begun(&committed.iter().enumerate().map(shown).collect::<Vec<_>>()) {
                 continue;

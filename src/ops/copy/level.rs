@@ -134,7 +134,7 @@ impl Copying<'_> {
     /// No store has it whole: says what each has instead.
     fn nowhere(&mut self, task: &Task<'_>, id: SnapshotId, error: &NowhereIntact, detours: &Detours) {
         let own = &task.catalogue.listings[task.store].store;
-        let committed_here = has_inventory(task.catalogue, task.store, id);
+        let committed_here = task.catalogue.listings[task.store].has_inventory(id);
         for detour in detours.list() {
             let is_here = detour.store == *own && committed_here && detour.problem != Problem::Unreachable;
             if detour.problem == Problem::Damaged || is_here {
@@ -152,7 +152,7 @@ impl Copying<'_> {
 
     /// A store that never had the snapshot stays behind.
     fn lacks(&mut self, task: &Task<'_>, id: SnapshotId, cause: Option<String>) {
-        if !has_inventory(task.catalogue, task.store, id) {
+        if !task.catalogue.listings[task.store].has_inventory(id) {
             self.findings.add(&task.catalogue.listings[task.store].store, None, Problem::Behind, [id], cause);
         }
     }
@@ -179,12 +179,8 @@ impl Copying<'_> {
     }
 }
 
-fn has_inventory(catalogue: &Catalogue, store: usize, id: SnapshotId) -> bool {
-    catalogue.listings[store].objects.contains_key(&layout::snapshot_object(id, layout::INVENTORY))
-}
-
 fn is_committed(catalogue: &Catalogue, store: usize, committed: &Committed) -> bool {
-    has_inventory(catalogue, store, committed.inventory.id())
+    catalogue.listings[store].has_inventory(committed.inventory.id())
 }
 
 /// What snapshots committed on a store need: the examination has looked at it.

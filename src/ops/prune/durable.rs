@@ -49,6 +49,12 @@ impl Whereabouts {
         self.log.values().chain([&self.complete])
     }
 
+    /// Whether enough stores have each part.
+    fn are_durable(&self, host: &Host, protected: &Protected) -> bool {
+        let places = host.repository.places();
+        self.holders().all(|holders| is_durable(&protected.policy.copies, &places, holders))
+    }
+
     /// The stores that have all of it.
     pub(super) fn whole(&self) -> BTreeSet<String> {
         let has_all = |store: &&String| self.holders().all(|holders| holders.contains(*store));
@@ -94,12 +100,11 @@ pub(super) async fn newest_durable(
     known: &Known,
     catalogue: &mut Catalogue,
 ) -> Option<SnapshotId> {
-    let places = host.repository.places();
     let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
     for id in ids {
         let committed = catalogue.snapshots[&id].clone();
         let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
-        if whereabouts.holders().all(|holders| is_durable(&protected.policy.copies, &places, holders)) {
+        if whereabouts.are_durable(host, protected) {
             return Some(id);
         }
     }
@@ -108,7 +113,7 @@ pub(super) async fn newest_durable(
 
 /// Makes what enough stores only seem to hold count for nothing, so that it does not push out what they do hold: an
 /// inventory alone, or something in its place, is no snapshot. Looks no further back than the rule counts.
-pub(super) async fn discount_ruined(
+pub(super) async fn discount_incomplete(
     host: &Host,
     protected: &Protected,
     known: &Known,
@@ -117,7 +122,6 @@ pub(super) async fn discount_ruined(
     newest_durable: Option<SnapshotId>,
     keep_last: Option<u64>,
 ) {
-    let places = host.repository.places();
     let mut wanted = keep_last.unwrap_or(0);
     for (id, dated) in dated.iter_mut().rev().filter(|(_, dated)| dated.durable) {
         // What is newer was looked at.
@@ -130,7 +134,7 @@ pub(super) async fn discount_ruined(
         }
         let committed = catalogue.snapshots[id].clone();
         let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
-        dated.durable = whereabouts.holders().all(|holders| is_durable(&protected.policy.copies, &places, holders));
+        dated.durable = whereabouts.are_durable(host, protected);
         wanted -= u64::from(dated.durable);
     }
 }

@@ -53,9 +53,9 @@ impl Pruning<'_> {
     /// records what goes, looks once more at what is held, and only then deletes.
     pub(super) async fn execute(&mut self, plan: &SignedPrune) -> Result<(), Failure> {
         self.publish(plan).await?;
-        let mut look = gather::gather(self.host, self.protected, self.state, self.request).await?;
-        if self.spare_what_stays(&look).await? {
-            look = gather::gather(self.host, self.protected, self.state, self.request).await?;
+        let mut look = self.look().await?;
+        if let Some(again) = self.spare_what_stays(&look).await? {
+            look = again;
         }
         let (condemned, dropped) = self.judge(plan, &mut look).await;
         let (deletes, dropped) = self.record(plan, &look, condemned, dropped).await?;
@@ -80,9 +80,13 @@ impl Pruning<'_> {
         Ok(())
     }
 
+    async fn look(&self) -> Result<Gathered, Failure> {
+        gather::gather(self.host, self.protected, self.state, self.request).await
+    }
+
     /// Takes what must stay now out of every executed plan, so that it comes back, and what it uses counts as used before
-    /// any other plan is looked at. Says whether there was anything to take out.
-    pub(super) async fn spare_what_stays(&mut self, gathered: &Gathered) -> Result<bool, Failure> {
+    /// any other plan is looked at. Looks again where there was anything to take out.
+    pub(super) async fn spare_what_stays(&mut self, gathered: &Gathered) -> Result<Option<Gathered>, Failure> {
         let mut spared = false;
         for (plan, records) in &gathered.catalogue.prunes.executed {
             let deletes = deleted_by(records);
@@ -95,7 +99,7 @@ impl Pruning<'_> {
             ));
             spared = true;
         }
-        Ok(spared)
+        Ok(if spared { Some(self.look().await?) } else { None })
     }
 
     /// What still goes, and what is dropped.
@@ -179,14 +183,13 @@ impl Pruning<'_> {
                 self.protected.name
             ));
         }
+        let shown = catalogue.ready().flat_map(|at| catalogue.listings[at].objects.keys());
+        let left: BTreeSet<&String> = shown.filter(|name| catalogue.tombstones.has_object(name)).collect();
         let mut tombstones = CondemnedSet::default();
         for (plan, records) in &catalogue.prunes.executed {
-            let deletes = deleted_by(records);
-            let lags = |at: usize| {
-                let shown = &catalogue.listings[at].objects;
-                !holders(records).contains(&at) || shown.keys().any(|name| deletes.has_object(name))
-            };
-            if records.len() == 1 && !catalogue.ready().any(lags) {
+            let (known_to, deletes) = (holders(records), deleted_by(records));
+            let is_known = records.len() == 1 && catalogue.ready().all(|at| known_to.contains(&at));
+            if is_known && !left.iter().any(|name| deletes.has_object(name)) {
                 continue;
             }
             match self.finish_record(catalogue, *plan, records).await {

@@ -2,7 +2,7 @@
 
 use super::{
     PruneRequest,
-    durable::{dated, discount_ruined, newest_durable},
+    durable::{dated, discount_incomplete, newest_durable},
     held,
     vetoes::{self, Vetoes},
 };
@@ -86,7 +86,7 @@ pub(super) async fn gather(
     let mut keep = protections(&catalogue, proven, newest_durable, state);
     keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
-    discount_ruined(host, protected, &known, &mut catalogue, &mut dated, newest_durable, rule.keep_last).await;
+    discount_incomplete(host, protected, &known, &mut catalogue, &mut dated, newest_durable, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
     let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
@@ -148,23 +148,19 @@ impl Gathered {
 
     /// A snapshot that must stay, and that some store shows, of which a plan deletes something; and why it must.
     pub(super) fn spoiled_by(&self, deletes: &CondemnedSet) -> Option<(SnapshotId, String)> {
-        let is_shown = |id: &SnapshotId| {
-            let name = layout::snapshot_object(*id, layout::INVENTORY);
-            self.catalogue.ready().any(|at| self.catalogue.listings[at].objects.contains_key(&name))
-        };
+        let shows = |at: usize, id: SnapshotId| self.catalogue.listings[at].has_inventory(id);
         let named = deletes.snapshots().iter().chain(deletes.folders()).copied();
         let mut named = named.filter_map(|id| Some((id, self.veto(id)?)));
         let used = || {
-            let stays = |id: SnapshotId| {
-                // One that stays, is not spoilt, and uses what is deleted, was taken without the plan.
-                let is_unheeded = self.catalogue.snapshots.contains_key(&id) && !deletes.leaves_nothing_of(id);
-                let unheeded = || is_unheeded.then(|| TAKEN_WITHOUT.to_owned());
-                self.held(id).or_else(unheeded)
-            };
-            let mut used = all_committed(&self.catalogue).filter(|(_, of)| deletes.used_by(&of.inventory).is_some());
-            used.find_map(|(id, _)| Some((id, stays(id)?)))
+            let catalogue = &self.catalogue;
+            let held = all_committed(catalogue).filter_map(|(id, of)| Some((id, of, self.held(id)?)));
+            // Those that the plan deletes itself go, whatever they use.
+            let unheeding = catalogue.unheeding.iter().filter(|id| !deletes.leaves_nothing_of(**id));
+            let unheeding = unheeding.map(|id| (*id, &catalogue.snapshots[id], TAKEN_WITHOUT.to_owned()));
+            let mut stay = held.chain(unheeding);
+            stay.find(|(_, of, _)| deletes.used_by(&of.inventory).is_some()).map(|(id, _, why)| (id, why))
         };
-        named.find(|(id, _)| is_shown(id)).or_else(used)
+        named.find(|(id, _)| self.catalogue.ready().any(|at| shows(at, *id))).or_else(used)
     }
 
     /// Reads once more what is held.
@@ -177,8 +173,7 @@ impl Gathered {
     async fn stays(&self, host: &Host, deletes: &CondemnedSet) -> Result<BTreeMap<SnapshotId, Committed>, String> {
         let mut stays = BTreeMap::new();
         for id in deletes.snapshots().iter().chain(deletes.folders()).copied().filter(|id| self.veto(*id).is_some()) {
-            let name = layout::snapshot_object(id, layout::INVENTORY);
-            let shows = |at: &usize| self.catalogue.listings[*at].objects.contains_key(&name);
+            let shows = |at: &usize| self.catalogue.listings[*at].has_inventory(id);
             let mut refused = None;
             for at in self.catalogue.ready().filter(shows) {
                 match host.repository.read_snapshot(at, &self.catalogue.source, id).await {

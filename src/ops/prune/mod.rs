@@ -112,10 +112,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     }
     going.retain(|id, _| !before.has_snapshot(*id));
     let mut condemned = condemn(&snapshots, &going, &before);
-    let on_each = |id: SnapshotId| {
-        let name = layout::snapshot_object(id, layout::INVENTORY);
-        gathered.catalogue.listings.iter().all(|listing| listing.objects.contains_key(&name))
-    };
+    let on_each = |id: SnapshotId| gathered.catalogue.listings.iter().all(|listing| listing.has_inventory(id));
     condemned.snapshots.iter_mut().for_each(|one| one.on_every_store = on_each(one.id));
     let (runs, folders) = gathered.shown();
     let mut out_of_the_way = before;
@@ -275,10 +272,7 @@ pub async fn execute(
     }
     // What else cannot be read may use anything: only the plan is published that gives this one up.
     if request.forget.is_none() {
-        let again = match pruning.spare_what_stays(gathered).await? {
-            true => Some(gather::gather(host, protected, state, request).await?),
-            false => None,
-        };
+        let again = pruning.spare_what_stays(gathered).await?;
         let mut pending: Vec<&SignedPrune> = prunes.pending.values().collect();
         pending.sort_by_key(|signed| (signed.record.created_at, signed.record.plan));
         for signed in pending {

@@ -3,7 +3,7 @@
 use super::{Located, inventory_object};
 use crate::{
     core::result::{Problem, WentRound},
-    repository::{catalogue::StoreListing, head::StoreStatus, layout},
+    repository::{catalogue::StoreListing, head::StoreStatus},
 };
 
 impl Located {
@@ -20,7 +20,7 @@ impl Located {
         let object = inventory_object(&self.catalogue, self.id());
         let mut before = self.asked_for_the_inventory();
         before.pop();
-        let lacking = before.into_iter().filter(|listing| !self.shows_inventory(listing));
+        let lacking = before.into_iter().filter(|listing| !listing.has_inventory(self.id()));
         let gone_round = lacking.map(|listing| WentRound {
             store: listing.store.clone(),
             object: object.clone(),
@@ -38,11 +38,7 @@ impl Located {
             self.catalogue.refused.iter().any(|refused| refused.id == self.id() && refused.store == listing.store)
         };
         let listings = &self.catalogue.listings;
-        let taken = listings.iter().position(|listing| self.shows_inventory(listing) && !refused(listing));
+        let taken = listings.iter().position(|listing| listing.has_inventory(self.id()) && !refused(listing));
         listings.iter().take(taken.map_or(0, |at| at + 1)).collect()
-    }
-
-    fn shows_inventory(&self, listing: &StoreListing) -> bool {
-        listing.objects.contains_key(&layout::snapshot_object(self.id(), layout::INVENTORY))
     }
 }

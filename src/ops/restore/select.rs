@@ -13,7 +13,6 @@ use crate::{
         Repository,
         catalogue::{Catalogue, Committed, Refusal, StoreListing},
         head::StoreStatus,
-        layout,
     },
 };
 use std::collections::BTreeSet;
@@ -210,9 +209,8 @@ pub(super) fn command(request: &RestoreRequest, target: &str) -> String {
 /// What became of its objects since must not decide which point is the latest: a damaged one is said to be damaged,
 /// and not passed over in silence.
 fn was_durable(repository: &Repository, catalogue: &Catalogue, request: &RestoreRequest, id: SnapshotId) -> bool {
-    let name = layout::snapshot_object(id, layout::INVENTORY);
     let may_hold = |listing: &&StoreListing| match listing.status {
-        StoreStatus::Ready => listing.objects.contains_key(&name),
+        StoreStatus::Ready => listing.has_inventory(id),
         StoreStatus::Down(_) | StoreStatus::Damaged(_) | StoreStatus::Newer(_) | StoreStatus::Empty => true,
         StoreStatus::Foreign(_) => false,
     };

@@ -76,16 +76,13 @@ impl<'a> Restore<'a> {
         let (repository, catalogue) = (self.repository, &located.catalogue);
         wishes::check_kind(self.request, located.committed().inventory.log.is_some())?;
         self.ground.check_system(&located.committed().inventory.source_identity)?;
-        let mut manifest = match read_manifest(repository, catalogue, located.id, identities).await {
-            Ok(manifest) => manifest,
-            Err(failure) => return Err(self.explained(located, failure).await),
-        };
+        let read = read_manifest(repository, catalogue, located.id, identities).await;
+        let mut manifest = self.explained(located, read).await?;
         let inventory = &located.committed().inventory;
         let prepared = replay::prepare(repository, catalogue, self.request, inventory, identities).await;
         manifest.replay = match prepared {
-            Ok(replay) => replay,
             Err(failure) if failure.next_step.is_some() => return Err(failure),
-            Err(failure) => return Err(self.explained(located, failure).await),
+            prepared => self.explained(located, prepared).await?,
         };
         let warnings = manifest.replay.iter().flat_map(|replay| replay.warnings().iter().cloned());
         located.warnings.extend(warnings);
@@ -117,10 +114,7 @@ impl<'a> Restore<'a> {
         }
         let (repository, catalogue) = (self.repository, &located.catalogue);
         let examined = fitness::examine(repository, catalogue, self.request, manifest, identities).await;
-        let fitness::Fitness { notes, warnings } = match examined {
-            Ok(fitness) => fitness,
-            Err(failure) => return Err(self.explained(located, failure).await),
-        };
+        let fitness::Fitness { notes, warnings } = self.explained(located, examined).await?;
         located.notes.extend(notes);
         located.warnings.extend(warnings);
         if self.request.server.tablespaces.is_empty() { Ok(()) } else { self.check_room(manifest) }
@@ -152,9 +146,7 @@ impl<'a> Restore<'a> {
             files.clone(),
             progress,
         );
-        if let Err(failure) = fetching.await {
-            return Err(self.explained(located, failure).await);
-        }
+        self.explained(located, fetching.await).await?;
         if let Some(replay) = &manifest.replay {
             replay.fetch(self.repository, &identities, files.target(), &located.catalogue.detours).await?;
         }
@@ -178,8 +170,13 @@ impl<'a> Restore<'a> {
         Ok(notes)
     }
 
-    async fn explained(&self, located: &Located, failure: Failure) -> Failure {
-        alternative::explain(self.repository, &located.catalogue, self.request, located.id, failure).await
+    async fn explained<T>(&self, located: &Located, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(failure) => {
+                Err(alternative::explain(self.repository, &located.catalogue, self.request, located.id, failure).await)
+            }
+        }
     }
 }
 

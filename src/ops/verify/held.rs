@@ -29,14 +29,13 @@ pub(super) fn examine(judged: &Judged<'_>, examination: &mut Examination) {
     let is_refused = |id: &SnapshotId| catalogue.refused.iter().any(|refused| refused.id == *id);
     for (id, holds) in held.iter().filter(|(id, _)| !catalogue.snapshots.contains_key(id) && !is_refused(id)) {
         let by = holds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let name = layout::snapshot_object(*id, layout::INVENTORY);
         let what = match (catalogue.pruned(*id), catalogue.spoilt.contains_key(id)) {
             (Some(pruned), _) => format!("plan {} has deleted it", pruned.plan),
             (None, true) => "a prune has deleted a part of it".to_owned(),
             (None, false) => "no store that answers shows it".to_owned(),
         };
         let is_unclear = catalogue.ready().count() < catalogue.listings.len();
-        let lacks = |at: &usize| !catalogue.listings[*at].objects.contains_key(&name);
+        let lacks = |at: &usize| !catalogue.listings[*at].has_inventory(*id);
         let lacking: Vec<usize> = catalogue.ready().filter(lacks).collect();
         examination.note(format!("snapshot {id} of {} is held by {by}, and {what}", catalogue.source));
         // One that is silent may have it.
@@ -44,7 +43,7 @@ pub(super) fn examine(judged: &Judged<'_>, examination: &mut Examination) {
             continue;
         }
         examination.held_missing.extend(holds);
-        let name = full_name(catalogue, &name);
+        let name = full_name(catalogue, &layout::snapshot_object(*id, layout::INVENTORY));
         for at in lacking {
             let cause = Some(format!("it is held by {by}, and {what}"));
             examination.findings.add(&catalogue.listings[at].store, Some(name.clone()), Problem::Missing, [*id], cause);

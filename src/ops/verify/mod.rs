@@ -183,10 +183,8 @@ fn once_durable(
 ) -> BTreeSet<SnapshotId> {
     let places = repository.places();
     let committed_on = |id: SnapshotId| -> BTreeSet<String> {
-        let name = layout::snapshot_object(id, layout::INVENTORY);
         let holds = |store: &str| known.completed.get(store).is_some_and(|completed| completed.contains(&id));
-        let listings =
-            catalogue.listings.iter().filter(|listing| listing.objects.contains_key(&name) || holds(&listing.store));
+        let listings = catalogue.listings.iter().filter(|listing| listing.has_inventory(id) || holds(&listing.store));
         listings.map(|listing| listing.store.clone()).collect()
     };
     catalogue.snapshots.keys().copied().filter(|id| is_durable(copies, &places, &committed_on(*id))).collect()
@@ -339,7 +337,7 @@ fn wanted_on(
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
     logs::wanted_on(catalogue, log, store, examination, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
-        let is_committed = listing.objects.contains_key(&layout::snapshot_object(*id, layout::INVENTORY));
+        let is_committed = listing.has_inventory(*id);
         let was_completed = completed.is_some_and(|completed| completed.contains(id));
         if !is_committed && !was_completed {
             if durable.contains(id) {

@@ -35,7 +35,7 @@ pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examinati
             examination.findings.add(store, Some(name.clone()), Problem::Foreign, [], Some(cause.to_owned()));
         }
     }
-    for (plan, records) in &catalogue.prunes.executed {
+    for (plan, records) in catalogue.prunes.executed.iter().filter(|(_, records)| records.len() > 1) {
         let least = deleted_by(records);
         if records.iter().any(|signed| CondemnedSet::of(&signed.record.condemned) != least) {
             examination.note(format!(

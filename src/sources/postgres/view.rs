@@ -24,7 +24,7 @@ use crate::{
         path::StoredPath,
         policy::FingerprintRule,
     },
-    sources::{FingerprintJob, LogBeginning, READ_BYTES, Reader, Sink, Suspects, View, ViewFacts},
+    sources::{CHANGED_WHILE_READ, FingerprintJob, LogBeginning, READ_BYTES, Reader, Sink, Suspects, View, ViewFacts},
 };
 use std::{
     collections::BTreeMap,
@@ -171,13 +171,18 @@ impl PostgresView {
         Ok(())
     }
 
+    /// What was read is not one state, and is read again.
+    fn changed(&self, cause: String) -> Failure {
+        failures::unfit(format!("{} {CHANGED_WHILE_READ}", self.data_dir.display())).cause(cause)
+    }
+
     fn end(&mut self) -> Result<(), Failure> {
         let session = self.session.as_ref().ok_or_else(|| Failure::internal("a copy that was ended twice"))?;
         session.check()?;
         let (control, bytes) = Control::read(&self.data_dir)?;
         if control.system != self.control.system || control.timeline != self.control.timeline {
-            return Err(failures::unfit(format!("{} {}", self.data_dir.display(), crate::sources::CHANGED_WHILE_READ))
-                .cause(format!(
+            return Err(self
+                .changed(format!(
                     "its system and timeline were {}-{} and are {}-{}: it was promoted, or replaced",
                     self.control.system, self.control.timeline, control.system, control.timeline
                 ))

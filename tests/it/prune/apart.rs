@@ -6,27 +6,13 @@ use crate::simulation::asking::Verb;
 use futures_util::future::join;
 use recoup::core::id::RunId;
 
-/// What a host that keeps so many would record that executes the plan, as name and bytes.
-fn execution(history: &History, keep_last: u64) -> Vec<(String, Vec<u8>)> {
-    let fork = history.fork(&format!("keeps {keep_last}"));
-    let machine = Machine::new(1, &format!("other {keep_last}"));
-    live(Process::new(&fork.site, &machine, &fork.database).keeping(keep_last).prune(confirmed())).unwrap();
-    let record =
-        |(name, bytes): (String, bytes::Bytes)| name.contains("/executed.json").then(|| (name, bytes.to_vec()));
-    fork.site.objects(0).into_iter().filter_map(record).collect()
-}
-
-fn put(history: &History, store: usize, objects: &[(String, Vec<u8>)]) {
-    objects.iter().for_each(|(name, bytes)| history.site.put(store, name, bytes.clone()));
-}
-
 /// Six snapshots and a plan that condemns four of them. One host has recorded on these stores that it deletes all of
 /// that, another one on the others that it keeps the last of the four.
 fn two_executions(first: &[usize]) -> (History, Vec<(String, Vec<u8>)>) {
     let history = History::new(6);
     history.prune(2);
-    let [more, less] = [execution(&history, 2), execution(&history, 3)];
-    (0..3).for_each(|store| put(&history, store, if first.contains(&store) { &more } else { &less }));
+    let [more, less] = [2, 3].map(|keep_last| history.execution(keep_last).1);
+    (0..3).for_each(|store| history.put(store, if first.contains(&store) { &more } else { &less }));
     (history, less)
 }
 
@@ -40,24 +26,19 @@ fn records(history: &History) -> BTreeSet<String> {
     (0..3).map(condemned).collect()
 }
 
-fn replace(history: &History, store: usize) {
-    history.site.empty(store);
-    live(history.process().copy()).unwrap();
-}
-
 /// A store may show the signature of one host and the record of another one for a moment.
 #[test]
 fn by_a_record_that_is_being_written_nothing_is_deleted() {
     let (history, less) = two_executions(&[0, 1, 2]);
     let ids = history.ids();
     let name = |ending| move |(name, _): &&(String, Vec<u8>)| name.ends_with(ending);
-    put(&history, 1, &[less.iter().find(name("/executed.json")).unwrap().clone()]);
+    history.put(1, &[less.iter().find(name("/executed.json")).unwrap().clone()]);
     let pruned = live(history.process().keeping(2).prune(confirmed())).unwrap();
     assert_eq!(pruned.exit_code, Code::Warning, "{pruned:?}");
     assert!(pruned.warnings[0].contains("cannot be read back from every store"), "{pruned:?}");
     (0..3).for_each(|store| assert!(history.site.committed(store).is_superset(&ids.iter().copied().collect())));
     // It comes to its end.
-    put(&history, 1, &less);
+    history.put(1, &less);
     let pruned = live(history.process().keeping(2).prune(confirmed())).unwrap();
     assert!((0..3).all(|store| history.site.committed(store).contains(&ids[3])), "{pruned:?}");
     assert_eq!(records(&history).len(), 1);
@@ -92,9 +73,9 @@ fn a_copy_carries_no_record_over_a_later_one() {
     let history = History::new(6);
     let ids = history.ids();
     history.prune(2);
-    let execution = execution(&history, 2);
+    let (_, execution) = history.execution(2);
     live(history.process().hold(ids[1])).unwrap();
-    (0..3).for_each(|store| put(&history, store, &execution));
+    (0..3).for_each(|store| history.put(store, &execution));
     let lacks = format!("{FOLDER}snapshots/{}/manifest.age", ids[4]);
     history.site.remove(0, &lacks);
     let mut copier = history.process();
@@ -106,7 +87,7 @@ fn a_copy_carries_no_record_over_a_later_one() {
     assert!(pruned.warnings.iter().any(|one| one.contains("is no longer in the plan")), "{pruned:?}");
     assert_eq!(records(&history).len(), 1);
     for store in 0..3 {
-        replace(&history, store);
+        history.replace(store);
     }
     history.prune(2);
     history.restore_all(&[ids[1], ids[4], ids[5]]);
@@ -149,7 +130,7 @@ fn that_a_store_never_had_a_snapshot_does_not_say_that_it_is_deleted() {
     let names: Vec<String> = history.site.objects(2).into_keys().filter(|name| name.starts_with(&folder)).collect();
     names.iter().for_each(|name| history.site.remove(2, name));
     let plan: RunId = history.prune(5).plan.unwrap();
-    put(&history, 2, &execution(&history, 5));
+    history.put(2, &history.execution(5).1);
     assert_eq!(history.listed(), ids);
     history.restore_all(&ids);
     let fork = history.fork("held");

@@ -94,6 +94,26 @@ impl History {
         pruned
     }
 
+    /// What another host that keeps so many deletes when it executes the plan, and its record of that, as names and bytes.
+    fn execution(&self, keep_last: u64) -> (Vec<SnapshotId>, Vec<(String, Vec<u8>)>) {
+        let fork = self.fork("executes");
+        let machine = Machine::new(1, &format!("other that keeps {keep_last}"));
+        let process = Process::new(&fork.site, &machine, &fork.database).keeping(keep_last);
+        let pruned = live(process.prune(confirmed())).unwrap().pruned;
+        let objects = fork.site.objects(0).into_iter().filter(|(name, _)| name.contains("/executed.json"));
+        (pruned, objects.map(|(name, bytes)| (name, bytes.to_vec())).collect())
+    }
+
+    fn put(&self, store: usize, objects: &[(String, Vec<u8>)]) {
+        objects.iter().for_each(|(name, bytes)| self.site.put(store, name, bytes.clone()));
+    }
+
+    /// A new disk in the place of a store, brought level.
+    fn replace(&self, store: usize) {
+        self.site.empty(store);
+        live(self.process().copy()).unwrap();
+    }
+
     fn ids(&self) -> Vec<SnapshotId> {
         self.taken.keys().copied().collect()
     }

@@ -12,25 +12,15 @@ fn cut_short(stores: &[usize]) -> (History, RunId) {
     (history, plan)
 }
 
-/// What another host would record that executes the plan.
+/// What another host records that executes the plan.
 fn record_execution(history: &History, stores: &[usize]) {
-    let fork = history.fork("executes");
-    let pruned =
-        live(Process::new(&fork.site, &Machine::new(1, "other"), &fork.database).keeping(2).prune(confirmed()));
-    assert_eq!(pruned.unwrap().pruned.len(), 4);
-    for (name, bytes) in fork.site.objects(0).into_iter().filter(|(name, _)| name.contains("/executed.json")) {
-        stores.iter().for_each(|store| history.site.put(*store, &name, bytes.to_vec()));
-    }
+    let (pruned, record) = history.execution(2);
+    assert_eq!(pruned.len(), 4);
+    stores.iter().for_each(|store| history.put(*store, &record));
 }
 
 fn cancel(plan: RunId) -> PruneRequest {
     PruneRequest { cancel: Some(plan), ..PruneRequest::default() }
-}
-
-/// A new disk in the place of a store, brought level.
-fn replace(history: &History, store: usize) {
-    history.site.empty(store);
-    live(history.process().copy()).unwrap();
 }
 
 #[test]
@@ -57,7 +47,7 @@ fn a_plan_that_was_dropped_deletes_nothing_whatever_store_is_replaced() {
         assert_eq!((dropped.exit_code, &dropped.dropped[..]), (Code::Done, &ids[..4]), "{}", dropped.message);
         for replaced in 0..3 {
             let fork = history.fork("replaced");
-            replace(&fork, replaced);
+            fork.replace(replaced);
             fork.verify_is(Status::Ok);
             assert_eq!(fork.listed(), ids);
             let pruned = live(fork.process().keeping(10).prune(confirmed())).unwrap();
@@ -76,7 +66,7 @@ fn what_is_held_while_an_execution_is_cut_short_stays_whatever_store_is_replaced
         let stay = [ids[1], ids[4], ids[5]];
         for replaced in [None, Some(0), Some(1), Some(2)] {
             let fork = history.fork("replaced");
-            replaced.into_iter().for_each(|store| replace(&fork, store));
+            replaced.into_iter().for_each(|store| fork.replace(store));
             // Where every store that is left says that it is deleted, the next prune brings it back.
             if !(stores == [0, 1] && replaced == Some(2)) {
                 fork.restore_all(&stay);
@@ -85,7 +75,7 @@ fn what_is_held_while_an_execution_is_cut_short_stays_whatever_store_is_replaced
             assert!(!pruned.pruned.contains(&ids[1]), "{stores:?} {replaced:?}: {pruned:?}");
             fork.restore_all(&stay);
             for again in 0..3 {
-                replace(&fork, again);
+                fork.replace(again);
                 live(fork.process().keeping(2).prune(confirmed())).unwrap();
             }
             fork.restore_all(&stay);
@@ -115,8 +105,8 @@ fn a_store_that_is_set_back_brings_nothing_back_though_the_others_are_new() {
     let ids = history.ids();
     let old = history.site.objects(0);
     live(history.process().keeping(2).prune(now())).unwrap();
-    replace(&history, 1);
-    replace(&history, 2);
+    history.replace(1);
+    history.replace(2);
     history.site.empty(0);
     old.into_iter().for_each(|(name, bytes)| history.site.put(0, &name, bytes.to_vec()));
     assert_eq!(history.listed(), ids[4..]);
@@ -133,7 +123,7 @@ fn what_a_plan_condemns_is_brought_to_new_stores_until_it_is_executed() {
     let history = History::new(6);
     let (ids, plan) = (history.ids(), history.prune(2).plan.unwrap());
     for store in 0..3 {
-        replace(&history, store);
+        history.replace(store);
         history.verify_is(Status::Ok);
     }
     live(history.process().keeping(10).prune(cancel(plan))).unwrap();
