@@ -62,18 +62,19 @@ impl BlockSet {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// The first block at or after `from` that is (`wanted`) or is not in the set; the length if there is none.
-    fn next(&self, from: u64, wanted: bool) -> u64 {
+    /// The first block in `from..to` that is (`wanted`) or is not in the set; `to` if there is none. It looks no
+    /// further than that: a file may be asked about in as many pieces as it has words.
+    fn next(&self, from: u64, to: u64, wanted: bool) -> u64 {
         let mut block = from;
-        while block < self.length {
+        while block < to {
             let word = self.words[(block / 64) as usize];
             let word = (if wanted { word } else { !word }) >> (block % 64);
             if word != 0 {
-                return (block + u64::from(word.trailing_zeros())).min(self.length);
+                return (block + u64::from(word.trailing_zeros())).min(to);
             }
             block = (block / 64 + 1) * 64;
         }
-        self.length
+        to
     }
 
     /// The runs of the set as (first block, count), in order.
@@ -86,11 +87,11 @@ impl BlockSet {
         let to = to.min(self.length);
         let mut at = from;
         std::iter::from_fn(move || {
-            let first = self.next(at, wanted);
+            let first = self.next(at, to, wanted);
             if first >= to {
                 return None;
             }
-            let end = self.next(first, !wanted).min(to);
+            let end = self.next(first, to, !wanted);
             at = end;
             Some((first, end - first))
         })
@@ -110,6 +111,9 @@ mod tests {
         assert_eq!(set.runs().collect::<Vec<_>>(), [(3, 130), (150, 1), (199, 1)]);
         assert_eq!(set.runs_within(100, 160, false).collect::<Vec<_>>(), [(133, 17), (151, 9)]);
         assert_eq!(set.runs_within(190, 300, false).collect::<Vec<_>>(), [(190, 9)]);
+        assert_eq!(set.runs_within(10, 20, true).collect::<Vec<_>>(), [(10, 10)]);
+        assert_eq!(set.runs_within(133, 140, true).count(), 0);
+        assert_eq!(set.runs_within(140, 130, false).count(), 0);
         assert_eq!(set.count(), 132);
         assert!(set.contains(132) && !set.contains(133) && !set.contains(200));
     }

@@ -135,16 +135,19 @@ impl PackLife {
 
 /// The most that a restore may fetch, as a multiple of a fresh full.
 pub const AMPLIFICATION_MAX: f64 = 2.0;
-/// Packs that are at least this full are left alone while there is no need.
-const WORTH_KEEPING: f64 = 0.5;
+/// Packs that are at least this full are left alone while there is no need. Rows that change all over a table leave
+/// every pack of it half used within days: to capture those again would double each incremental, and free little.
+const WORTH_KEEPING: f64 = 0.25;
+/// What may be spent on packs that are not worth keeping, as a share of what the run captures for its own sake.
+const TIDYING_SHARE: f64 = 0.5;
 /// Room kept for the run itself and for runs that only hold manifest parts.
 const RUNS_KEPT_MAX: usize = MAX_USES - 2;
 
 /// Which packs' live blocks an incremental captures again, so that nothing of them is needed any more.
 ///
 /// Packs with no live block are not used anyway. `changed_bytes` are the raw bytes the run captures for their own
-/// sake; the same again may be spent on the least live packs, and more only to keep a restore's fetch within
-/// [`AMPLIFICATION_MAX`] of a fresh full, or the number of runs within what an inventory may use.
+/// sake; half as much may be spent on packs of which less than a quarter is live, and more only to keep a restore's
+/// fetch within [`AMPLIFICATION_MAX`] of a fresh full, or the number of runs within what an inventory may use.
 pub fn packs_to_capture_again(
     packs: &BTreeMap<PackId, PackLife>,
     lost: &BTreeSet<PackId>,
@@ -161,7 +164,7 @@ pub fn packs_to_capture_again(
     kept.sort_by(|a, b| b.1.live_share().total_cmp(&a.1.live_share()).then(b.0.cmp(&a.0)));
     let mut fetched: f64 = kept.iter().map(|(_, life)| life.fetched_bytes()).sum();
     let mut fresh: f64 = kept.iter().map(|(_, life)| life.live_sealed_bytes()).sum();
-    let mut budget = changed_bytes;
+    let mut budget = (changed_bytes as f64 * TIDYING_SHARE) as u64;
     while let Some((pack, life)) = kept.pop() {
         let affordable = life.live_share() < WORTH_KEEPING && life.live_bytes <= budget;
         let needed = fetched > AMPLIFICATION_MAX * fresh;
@@ -216,9 +219,11 @@ mod tests {
         let (a, b, c) = (pack(0, 0), pack(1, 0), pack(1, 1));
         // Healthy packs are left alone, whatever the budget.
         assert_eq!(again(&[(a, life(500, 99)), (b, life(500, 60))], &[], u64::MAX), []);
-        // A sparse pack goes when the run captures as much anyway, and stays otherwise.
-        assert_eq!(again(&[(a, life(500, 90)), (b, life(100, 20))], &[], 200), [b]);
-        assert_eq!(again(&[(a, life(500, 90)), (b, life(100, 20))], &[], 199), []);
+        // A sparse pack goes when the run captures twice as much anyway, and stays otherwise.
+        assert_eq!(again(&[(a, life(500, 90)), (b, life(100, 20))], &[], 400), [b]);
+        assert_eq!(again(&[(a, life(500, 90)), (b, life(100, 20))], &[], 399), []);
+        // One of which a quarter is live stays, whatever the budget.
+        assert_eq!(again(&[(a, life(500, 90)), (b, life(100, 25))], &[], u64::MAX), []);
         // A restore must never fetch more than twice a fresh full.
         assert_eq!(again(&[(a, life(500, 90)), (b, life(500, 10)), (c, life(500, 20))], &[], 0), [b]);
         assert_eq!(again(&[(a, life(500, 40)), (b, life(500, 40))], &[], 0), [a, b]);
