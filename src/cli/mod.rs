@@ -19,7 +19,7 @@ pub use output::Output;
 
 use crate::core::failure::{Code, Failure};
 use arguments::CommandLine;
-use clap::FromArgMatches;
+use clap::{CommandFactory, FromArgMatches};
 use repeat::Repeat;
 use std::{
     ffi::OsString,
@@ -45,8 +45,11 @@ fn guarded(arguments: &[OsString], work: impl FnOnce() -> Code) -> Code {
 }
 
 fn run(arguments: &[OsString]) -> Code {
-    let parsed = command().try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches));
-    match parsed {
+    let parse = |command: clap::Command| {
+        command.try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches))
+    };
+    // Examples and exit codes are put together only for those who read them: a server calls for every segment.
+    match parse(CommandLine::command()).or_else(|_| parse(command())) {
         Ok(CommandLine { command, global }) => {
             let output = Output::new(&global).repeating(Repeat::of(&command, &global, arguments));
             let name = command.name();
