@@ -3,7 +3,9 @@
 //! The signature is over the exact bytes of the text in `record`, and is checked before that is parsed.
 
 use super::{
-    FormatError, parse_document,
+    FormatError,
+    pack::{Compressor, new_compressor},
+    parse_document,
     seal::{Hashed, Identities, Recipients, SealedObject, open_small, open_stream},
     signature,
 };
@@ -13,7 +15,10 @@ use crate::core::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
-use std::io::{self, Read, Write};
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+};
 
 /// The most bytes of a stored record that a reader accepts: 64 files with all their restore points take half of it.
 pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -21,9 +26,20 @@ pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of a file that are compressed as one frame: several can be compressed at once.
 pub const FRAME_BYTES: usize = 4 * 1024 * 1024;
 
+thread_local! {
+    /// What compresses at a level; a new one for every segment of a backlog costs as much as the small ones themselves.
+    static COMPRESSOR: RefCell<Option<(i32, Compressor)>> = const { RefCell::new(None) };
+}
+
 /// Compresses a part of a file as one frame.
 pub fn compress(part: &[u8], level: i32) -> Vec<u8> {
-    zstd::bulk::compress(part, level).expect("compressing in memory does not fail")
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some((of, compressor)) if *of == level => compressor,
+            _ => &mut kept.insert((level, new_compressor(level))).1,
+        };
+        compressor.compress(part).expect("compressing in memory does not fail")
+    })
 }
 
 /// Seals a file whose parts are compressed already.

@@ -1,6 +1,5 @@
 //! PURE: bytes to values and back. What lies on a store, byte for byte, and nothing about stores.
 
-pub mod crc32c;
 pub mod digests;
 pub mod evidence;
 pub mod facts;

@@ -215,11 +215,15 @@ impl Content {
 
     /// Looks at it and seals it, on threads of its own where that pays. A large one is sealed into `spool`.
     pub(super) fn prepare(&self, sealing: &Sealing, spool: &Path) -> Result<Prepared, Failure> {
-        let (facts, sealed) = std::thread::scope(|scope| {
-            let facts = scope.spawn(|| self.facts());
-            let sealed = self.seal(sealing, spool);
-            (facts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), sealed)
-        });
+        let (facts, sealed) = if self.length() > FRAME_BYTES as u64 {
+            std::thread::scope(|scope| {
+                let facts = scope.spawn(|| self.facts());
+                let sealed = self.seal(sealing, spool);
+                (facts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), sealed)
+            })
+        } else {
+            (self.facts(), self.seal(sealing, spool))
+        };
         let facts = facts.map_err(|error| unfit(&self.path, &error))?;
         let (tag, object) = sealed?;
         let (size, sha256) = match &object {
@@ -265,6 +269,10 @@ impl Content {
 /// Compresses parts, half of them on a thread of their own, and tags them.
 fn compressed(parts: &[&[u8]], level: i32, tagging: &mut Tagging) -> Vec<Vec<u8>> {
     let compress = move |part: &&[u8]| log_format::compress(part, level);
+    if let [part] = parts {
+        tagging.add(part);
+        return vec![compress(part)];
+    }
     std::thread::scope(|scope| {
         let (mine, other) = parts.split_at(parts.len() / 2);
         let rest = scope.spawn(move || other.iter().map(compress).collect::<Vec<_>>());

@@ -7,7 +7,6 @@ use crate::{
         log::{Lsn, SEGMENT_BYTES},
         manifest::block_size_is_valid,
     },
-    format::crc32c::crc32c,
     world::files,
 };
 use std::{path::Path, thread, time::Duration};
@@ -71,7 +70,7 @@ impl Control {
             _ => format!("its version is {version}; this build reads those of PostgreSQL 15 to 18"),
         })?;
         let covered = bytes.get(..*crc_at).filter(|_| bytes.len() >= crc_at + 4).ok_or("it is cut short")?;
-        if crc32c([covered]) != u32_at(*crc_at) {
+        if crc32c::crc32c(covered) != u32_at(*crc_at) {
             return Err("its checksum is wrong".to_owned());
         }
         let control = Control {
@@ -135,7 +134,7 @@ mod tests {
         for (at, value) in [(44, 1), (48, 3), (216, 8192), (220, 131_072), (228, 16 << 20), (252, 1)] {
             put(at, value);
         }
-        let crc = crc32c([&bytes[..crc_at]]);
+        let crc = crc32c::crc32c(&bytes[..crc_at]);
         bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }

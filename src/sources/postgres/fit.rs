@@ -242,7 +242,7 @@ mod tests {
             put(at, &value.to_le_bytes());
         }
         put(208, &1_234_567_f64.to_le_bytes());
-        let crc = crate::format::crc32c::crc32c([&control[..288]]);
+        let crc = crc32c::crc32c(&control[..288]);
         control[288..292].copy_from_slice(&crc.to_le_bytes());
         [("PG_VERSION", b"900\n".to_vec()), (control::PATH, control), ("postgresql.conf", conf.as_bytes().to_vec())]
             .map(|(name, bytes)| (name.to_owned(), bytes))

@@ -3,7 +3,6 @@
 use super::names::{Fork, RelationFile};
 use crate::{
     core::{blocks::BlockSet, log::Lsn},
-    format::crc32c::crc32c,
     world::files,
 };
 use std::{
@@ -83,7 +82,7 @@ impl Touched {
             return None;
         }
         let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        if crc32c([body]) != word(crc)? {
+        if crc32c::crc32c(body) != word(crc)? {
             return None;
         }
         let mut rest = body;
@@ -223,7 +222,7 @@ mod tests {
 
     fn summary(entries: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = [MAGIC.to_le_bytes().to_vec(), entries.concat(), vec![0; 24]].concat();
-        bytes.extend(crc32c([bytes.as_slice()]).to_le_bytes());
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
 

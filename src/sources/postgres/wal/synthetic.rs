@@ -1,10 +1,7 @@
 //! Segments as a server writes them, made for tests and simulations.
 
 use super::{CONTINUES, LONG_HEADER, LONG_HEADER_BYTES, OVERWRITES, SHORT_HEADER_BYTES, record::HEADER_BYTES};
-use crate::{
-    core::log::{Lsn, SegmentName, ServerTime},
-    format::crc32c::crc32c,
-};
+use crate::core::log::{Lsn, SegmentName, ServerTime};
 
 const PAGE_BYTES: usize = 8192;
 const MAGIC: u16 = 0xD110;
@@ -108,7 +105,7 @@ impl Synthetic {
         record[8..16].copy_from_slice(&self.previous.to_le_bytes());
         record[16] = info;
         record[17] = manager;
-        let crc = crc32c([&record[HEADER_BYTES..], &record[..20]]);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&record[HEADER_BYTES..]), &record[..20]);
         record[20..24].copy_from_slice(&crc.to_le_bytes());
         self.previous = self.place().0;
         let mut rest = record.as_slice();

@@ -6,10 +6,8 @@ use super::{
     text::Text,
     u16_at, u32_at, u64_at,
 };
-use crate::{
-    core::log::{LogFacts, Lsn, POINTS_MAX},
-    format::crc32c::Crc32c,
-};
+use crate::core::log::{LogFacts, Lsn, POINTS_MAX};
+use crc32c::crc32c_append;
 
 /// The longest record that is looked into: what a transaction with millions of parts leaves when it is committed.
 const TELLING_BYTES_MAX: usize = 64 << 20;
@@ -216,7 +214,7 @@ impl Walk<'_> {
 #[derive(Default)]
 struct Gathered {
     bytes: usize,
-    crc: Crc32c,
+    crc: u32,
     /// Its header, and what else of it is looked into.
     kept: Vec<u8>,
 }
@@ -226,7 +224,7 @@ impl Gathered {
         let in_header = HEADER_BYTES.saturating_sub(self.bytes).min(piece.len());
         let (header, data) = piece.split_at(in_header);
         self.kept.extend_from_slice(header);
-        self.crc.add(data);
+        self.crc = crc32c_append(self.crc, data);
         if record::tells(&self.kept) && total <= TELLING_BYTES_MAX {
             self.kept.extend_from_slice(data);
         }
@@ -234,9 +232,7 @@ impl Gathered {
     }
 
     fn is_right(&self) -> bool {
-        let mut crc = self.crc;
         let Some(header) = self.kept.get(..HEADER_BYTES) else { return false };
-        crc.add(&header[..20]);
-        u32_at(header, 20) == Some(crc.value())
+        u32_at(header, 20) == Some(crc32c_append(self.crc, &header[..20]))
     }
 }
