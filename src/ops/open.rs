@@ -176,7 +176,7 @@ pub fn open_database(source: &SourceSettings, world: &World, scratch_dir: PathBu
         return Ok(Arc::new(log::Log::new(&source.path, rules, world.clone())));
     }
     if let Some(settings) = &source.postgres {
-        return Ok(Arc::new(open_postgres(source, settings, world)));
+        return Ok(Arc::new(open_postgres(source, settings, world, scratch_dir)));
     }
     let limits = Limits { busy_timeout: source.busy_timeout, max_read_lock: source.max_read_lock, scratch_dir };
     Ok(Arc::new(sqlite::Sqlite::new(&source.path, limits, world.clone())))
@@ -202,12 +202,19 @@ pub fn open_receiver(
     Ok(postgres::receive::Receiver { source: name.clone(), data_dir, server, bin_dir, slot, terms })
 }
 
-fn open_postgres(source: &SourceSettings, settings: &PostgresSettings, world: &World) -> postgres::Postgres {
+fn open_postgres(
+    source: &SourceSettings,
+    settings: &PostgresSettings,
+    world: &World,
+    scratch_dir: PathBuf,
+) -> postgres::Postgres {
     let server = server_of(settings);
     let rules = postgres::Rules {
         archive_wait: settings.archive_wait,
         read_limit_bytes: settings.read_limit_bytes,
         nice: settings.nice,
+        bin_dir: settings.bin_dir.clone(),
+        scratch_dir,
     };
     postgres::Postgres::new(&source.path, server, rules, world.clone())
 }

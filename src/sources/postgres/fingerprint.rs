@@ -1,11 +1,13 @@
 //! Fingerprints of tables: how many rows, and a digest of them whatever their order, as of one place in the log.
 //!
-//! What a session sees and what a replay to a place shows are the same only where nobody commits in between. So the
-//! tables are locked against writers for an instant, in which a second session takes the view that it reads from, and
-//! notes the place. Where the lock is not had at once, nothing is taken: writers are not kept waiting for this.
+//! What a session sees and what a replay to a place shows are the same only where nobody commits in between. A logical
+//! slot exports a view with its place, where the server's log says enough for one. Else the tables are locked against
+//! writers for an instant, in which a second session takes the view that it reads from, and notes the place. Where the
+//! lock is not had at once, nothing is taken: writers are not kept waiting for this.
 
 use super::{
     Server,
+    exported::{self, Exporter},
     session::{Session, said},
 };
 use crate::{
@@ -57,6 +59,10 @@ pub(super) struct Taking {
     pub(super) server: Server,
     pub(super) history: HistoryId,
     pub(super) rule: FingerprintRule,
+    /// Where the server's programs lie.
+    pub(super) bin_dir: Option<PathBuf>,
+    /// Where a new directory may be made.
+    pub(super) scratch_dir: PathBuf,
 }
 
 /// A session that sees what was committed before a place, and nothing else.
@@ -69,7 +75,7 @@ impl Taking {
     /// Takes them. What keeps them from being taken is said in their place.
     pub(super) fn take(&self) -> Fingerprints {
         let watch = Stopwatch::start();
-        let database = self.server.dbname.as_deref().unwrap_or("postgres");
+        let database = self.database();
         let begun = self.list().and_then(|tables| Ok((self.begin(&tables)?, tables)));
         let (reader, mut tables) = match begun {
             Ok(begun) => begun,
@@ -85,6 +91,10 @@ impl Taking {
             }
         }
         Fingerprints { database: database.to_owned(), place: Some(reader.place), not_taken: None, tables }
+    }
+
+    fn database(&self) -> &str {
+        self.server.dbname.as_deref().unwrap_or("postgres")
     }
 
     fn too_late(&self) -> String {
@@ -115,13 +125,45 @@ impl Taking {
         meant(&self.rule.tables, all)
     }
 
-    /// Locks the tables, opens the view, and lets go of them.
+    /// Opens the view.
     fn begin(&self, tables: &[Table]) -> Result<Reader, String> {
-        let (locker, reader) = (self.open()?, self.open()?);
         let named: Vec<String> = tables.iter().filter(|table| table.not_taken.is_none()).map(quoted).collect();
         if named.is_empty() {
             return Err(tables.iter().find_map(|table| table.not_taken.clone()).unwrap_or_default());
         }
+        let reader = self.open()?;
+        if !exported::is_offered(&reader)? {
+            return self.lock(reader, &named);
+        }
+        match self.take_over(&reader) {
+            Ok(place) => Ok(Reader { session: reader, place }),
+            Err(why) => self
+                .lock(self.open()?, &named)
+                .map_err(|not_locked| format!("{not_locked}; and no logical slot was had: {why}")),
+        }
+    }
+
+    /// The view that a logical slot exports.
+    fn take_over(&self, reader: &Session) -> Result<Place, String> {
+        let exporter = Exporter {
+            data_dir: &self.data_dir,
+            server: &self.server,
+            database: self.database(),
+            bin_dir: self.bin_dir.as_deref(),
+            scratch_dir: &self.scratch_dir,
+        };
+        let exported = exporter.export()?;
+        let place = self.view(reader, Some((&exported.name, exported.at)))?;
+        // By another session: what fails in the reader's transaction would end its view.
+        if let Ok(session) = self.open() {
+            ship(&session);
+        }
+        Ok(place)
+    }
+
+    /// Locks the tables, opens the view, and lets go of them.
+    fn lock(&self, reader: Session, named: &[String]) -> Result<Reader, String> {
+        let locker = self.open()?;
         // One statement, so that one limit holds for all of them.
         let lock = format!("LOCK TABLE {} IN SHARE MODE", named.join(", "));
         let limits = format!("BEGIN; SET LOCAL statement_timeout = {LOCK_MILLISECONDS}");
@@ -142,27 +184,36 @@ impl Taking {
                 }
             }
         }
-        let place = self.view(&reader);
+        let place = self.view(&reader, None);
         let let_go = locker.run("ROLLBACK").map_err(|error| said(&error));
-        // A replay stops at a record behind the place: there is one now, and its segment is shipped. Neither can do harm,
-        // and where one is not permitted the server gets there by itself.
-        let _ = locker.run("SELECT pg_logical_emit_message(false, 'recoup', 'fingerprints')");
-        let _ = locker.run("SELECT pg_switch_wal()");
+        ship(&locker);
         let place = place?;
         let_go?;
         Ok(Reader { session: reader, place })
     }
 
-    fn view(&self, reader: &Session) -> Result<Place, String> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    /// Opens a view: the exported one of a place, or, while nobody can write, that of now.
+    fn view(&self, reader: &Session, exported: Option<(&str, Lsn)>) -> Result<Place, String> {
+        let mut begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned();
+        if let Some((name, _)) = exported {
+            begin.push_str(&format!("; SET TRANSACTION SNAPSHOT '{name}'"));
+        }
         let sql = "SELECT pg_current_wal_insert_lsn()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-        let rows = reader.run(begin).and_then(|()| reader.rows(sql)).map_err(|error| said(&error))?;
+        let rows = reader.run(&begin).and_then(|()| reader.rows(sql)).map_err(|error| said(&error))?;
         let row = rows.first();
-        let at: Option<Lsn> = row.and_then(|row| row.try_get::<_, String>(0).ok()?.parse().ok());
+        let now = || row.and_then(|row| row.try_get::<_, String>(0).ok()?.parse().ok());
+        let at: Option<Lsn> = exported.map(|(_, at)| at).or_else(now);
         let moment = row.and_then(|row| DateTime::from_timestamp_micros(row.try_get(1).ok()?));
         let (at, moment) = at.zip(moment).ok_or("the server tells no place in its log")?;
         Ok(Place { history: self.history, at, moment: ServerTime::new(moment) })
     }
+}
+
+/// A replay stops at a record behind the place: there is one then, and its segment is shipped. Neither can do harm, and
+/// where one is not permitted the server gets there by itself.
+fn ship(session: &Session) {
+    let _ = session.run("SELECT pg_logical_emit_message(false, 'recoup', 'fingerprints')");
+    let _ = session.run("SELECT pg_switch_wal()");
 }
 
 impl Reader {

@@ -8,6 +8,7 @@ pub mod about;
 mod address;
 pub mod checks;
 mod control;
+mod exported;
 mod failures;
 mod files;
 mod fingerprint;
@@ -88,6 +89,10 @@ pub struct Rules {
     pub read_limit_bytes: Option<u64>,
     /// By how much the threads of a copy give way to others.
     pub nice: u32,
+    /// Where the server's programs lie.
+    pub bin_dir: Option<PathBuf>,
+    /// Where a copy may make directories for as long as it takes.
+    pub scratch_dir: PathBuf,
 }
 
 /// The system identifier that the fingerprint of a snapshot names.
@@ -181,7 +186,7 @@ impl Postgres {
             looked_at_ms,
             past,
             touched,
-            read_limit_bytes: self.rules.read_limit_bytes,
+            rules: self.rules.clone(),
         })?;
         Ok(Box::new(view))
     }

@@ -4,7 +4,7 @@
 //! log from the start makes one state of it.
 
 use super::{
-    Server,
+    Rules, Server,
     control::{self, Control},
     failures,
     files::{Content, Files, copy_up_to, item},
@@ -61,7 +61,7 @@ pub(super) struct Beginning {
     pub(super) past: Option<Past>,
     /// What the log has touched since, where the server tells.
     pub(super) touched: Option<Touched>,
-    pub(super) read_limit_bytes: Option<u64>,
+    pub(super) rules: Rules,
 }
 
 /// The copy.
@@ -81,6 +81,7 @@ pub(super) struct PostgresView {
     past: Option<Past>,
     touched: Option<Touched>,
     looked_at_ms: i64,
+    rules: Rules,
 }
 
 impl PostgresView {
@@ -102,7 +103,7 @@ impl PostgresView {
         let (entries, contents): (Vec<Entry>, Vec<Content>) = items.into_iter().unzip();
         let place = |path: &str| entries.iter().position(|entry| entry.path.as_str() == path);
         let late = late.iter().filter_map(|(path, _)| place(path)).collect();
-        let files = Files::new(contents, &control, start, beginning.read_limit_bytes);
+        let files = Files::new(contents, &control, start, beginning.rules.read_limit_bytes);
         if let Some(past) = beginning.past.as_ref().filter(|past| !past.damaged.is_empty()) {
             let at = |path: &StoredPath| entries.binary_search_by(|entry| entry.path.cmp(path)).ok();
             let damaged = past.damaged.iter().filter_map(|(path, block)| Some((at(path)?, *block)));
@@ -124,6 +125,7 @@ impl PostgresView {
             past: beginning.past,
             touched: beginning.touched,
             looked_at_ms: beginning.looked_at_ms,
+            rules: beginning.rules,
         })
     }
 
@@ -329,8 +331,15 @@ impl View for PostgresView {
             return Some(Box::new(move || Fingerprints::not_taken(&database, why)));
         }
         let history = self.facts.log.as_ref().map(|range| range.history)?;
-        let (data_dir, server, rule) = (self.data_dir.clone(), self.server.clone(), rule.clone());
-        Some(Box::new(move || Taking { data_dir, server, history, rule }.take()))
+        let taking = Taking {
+            data_dir: self.data_dir.clone(),
+            server: self.server.clone(),
+            history,
+            rule: rule.clone(),
+            bin_dir: self.rules.bin_dir.clone(),
+            scratch_dir: self.rules.scratch_dir.clone(),
+        };
+        Some(Box::new(move || taking.take()))
     }
 
     fn check(&self) -> Result<(), Failure> {

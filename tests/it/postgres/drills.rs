@@ -140,6 +140,52 @@ fn drills_of_18_compare_and_count() {
     }
 }
 
+/// Where a logical slot can be had, writers go on, and tables that somebody has locked for long are compared, too.
+fn fingerprints_need_no_lock(program: &str) {
+    let mut cluster = watched_ledger(program, "\"public.*\"");
+    cluster.sql("data", "postgres", &["ALTER SYSTEM SET wal_level = logical"]);
+    cluster.stop("data");
+    cluster.start("data");
+    let traffic = cluster.traffic();
+    let mut psql = cluster.program("psql");
+    psql.arg("-h").arg(cluster.path("data.socket")).args(["-U", "postgres", "-d", "ledger", "-X", "-q"]);
+    let tables = "account, posting, filler";
+    let held = format!("BEGIN; LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE; SELECT pg_sleep(600)");
+    let mut holder = psql.args(["-c", &held]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let locked = "SELECT count(*) >= 3 FROM pg_locks WHERE mode = 'ShareUpdateExclusiveLock' AND granted";
+    cluster.wait_for("data", locked, "t");
+    let taken = cluster.backup(&[]).expect_code(0);
+    assert!(!taken.stderr.contains("fingerprint"), "{taken:?}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(cluster.sql("data", "ledger", &["SELECT count(*) FROM pg_replication_slots"]), "0");
+    // What is committed after the fingerprints were taken must not show in them.
+    cluster.sql("data", "ledger", &["UPDATE filler SET text = 'changed' WHERE id < 100"]);
+    drop(traffic);
+    ship(&cluster);
+    let result = drill(&cluster, &now(&cluster));
+    let found = checks(&result);
+    for table in ["account", "filler", "posting"] {
+        let name = format!("fingerprint of public.{table}");
+        let compared = found.iter().find(|(found, _)| *found == name);
+        assert!(compared.is_some_and(|(_, actual)| actual.ends_with("the same")), "{table}: {result}");
+    }
+}
+
+#[test]
+fn fingerprints_of_15_need_no_lock_where_there_are_logical_slots() {
+    if needs("postgres15") && needs("setpriv") {
+        fingerprints_need_no_lock("postgres15");
+    }
+}
+
+#[test]
+fn fingerprints_of_18_need_no_lock_where_there_are_logical_slots() {
+    if needs("postgres18") && needs("setpriv") {
+        fingerprints_need_no_lock("postgres18");
+    }
+}
+
 /// What keeps fingerprints from being taken is said, and keeps nothing else from being done.
 #[test]
 fn fingerprints_that_are_not_taken_say_why() {
