@@ -231,6 +231,25 @@ fn absent_is_said_only_where_it_is_certain() {
 }
 
 #[test]
+fn a_gap_is_not_the_end_of_the_log() {
+    let server = Server::new(SYSTEM);
+    server.control_file();
+    for number in [1, 3] {
+        let name = server.segment(number);
+        server.push(&name).unwrap();
+    }
+    let (missing, end) = (server.name(2), server.name(4));
+    fs::write(server.data().join("recovery.signal"), "").unwrap();
+    let failed = server.fetch(&missing, None).unwrap_err();
+    assert_eq!(failed.code, Code::NoRecoveryPoint, "{failed}");
+    assert!(failed.cause.clone().unwrap().contains(&server.name(3).to_lowercase()), "{failed}");
+    assert_eq!(server.fetch(&end, None).unwrap(), Fetched::Absent);
+    // A standby looks for it elsewhere.
+    fs::write(server.data().join("standby.signal"), "").unwrap();
+    assert_eq!(server.fetch(&missing, None).unwrap(), Fetched::Absent);
+}
+
+#[test]
 fn damage_is_gone_round_named_and_mended() {
     let server = Server::new(SYSTEM);
     let name = server.segment(1);

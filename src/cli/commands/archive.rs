@@ -76,6 +76,8 @@ pub const HELP_FETCH: Help = Help {
         the answer only where it is certain: past the end of the plan that a restore made, or, without a plan, when \
         so many stores say that there is no such file that the others cannot make it durable. Whatever else goes \
         wrong is 200: the server stops, or asks again, and loses nothing.\n\
+        Where a segment is missing and later ones of its timeline are there, the log has a gap, and a server that ends its \
+        recovery where the log ends is not told that it ends: recoup restore to a time before the gap does so on purpose.\n\
         The last segment of a log may be there only as its beginning: a .partial, or the pieces that archive follow \
         ships. It is given, with nothing behind it, by a plan, and without one to a server that ends its recovery where \
         the log ends: recovery.signal is in its data directory, and standby.signal is not. A standby is told that \

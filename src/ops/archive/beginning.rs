@@ -26,12 +26,17 @@ impl Fetching<'_> {
         data.join("recovery.signal").exists() && !data.join("standby.signal").exists()
     }
 
-    /// Gives what there is of a segment that certainly is not there whole, where nothing comes after it.
+    /// Gives what there is of a segment that certainly is not there whole, where nothing comes after it. Where something
+    /// does, the log has a gap, and does not end: a recovery that ended there would leave out what nobody gave up.
     pub(super) async fn beginning(&self, names: &LogNames, history: Option<HistoryId>) -> Result<Fetched, Failure> {
         let (LogFile::Segment(name), Some(history)) = (self.request.file, history) else { return Ok(Fetched::Absent) };
         let goes_on = |of: HistoryId, file: LogFile| of == history && matches!(file, LogFile::Segment(of) if of > name);
-        if names.files().into_iter().any(|(of, file, _)| goes_on(of, file)) {
-            return Ok(Fetched::Absent);
+        if let Some((_, later, _)) = names.files().into_iter().find(|(of, file, _)| goes_on(*of, *file)) {
+            let gap = format!("no store has it, and the log goes on with {later}");
+            return Err(self.failed(&gap, Code::NoRecoveryPoint).next_step(format!(
+                "recoup points {} shows the gap; recoup restore to a time before it recovers to there on purpose",
+                self.request.source
+            )));
         }
         let survey =
             self.records_of(names, &self.runs_of(names, |of, file| of == history && is_part(file, name))).await;
