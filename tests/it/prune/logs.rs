@@ -5,11 +5,13 @@ mod crash;
 mod held;
 mod lists;
 mod lying;
+mod meanwhile;
 mod planted;
 mod revoked;
 mod schedules;
 mod server;
 mod standing;
+mod unheard;
 
 use super::{History, confirmed, now};
 use crate::simulation::{Machine, Process, Site, content::Database, live, source_name};
