@@ -8,7 +8,7 @@ use recoup::{
     core::{
         id::RunId,
         prune::Stage,
-        result::{Status, StoreFinding},
+        result::{Problem, Status, StoreFinding},
         target::Target,
     },
     ops::prune::PruneRequest,
@@ -96,7 +96,7 @@ fn what_a_prune_deletes_of_the_log_while_somebody_looks_is_not_missed() {
         assert_eq!(planned.prune(1).condemned.len(), snapshots - 1);
         for look in [Look::Verify, Look::Copy, Look::Fill] {
             let mut all = usize::MAX;
-            for number in (0..).step_by(7) {
+            for number in (0..).step_by(5) {
                 let logged = planned.fork("meanwhile");
                 look.prepare(&logged);
                 let mut looker = logged.process();
@@ -120,7 +120,13 @@ fn what_a_prune_deletes_of_the_log_while_somebody_looks_is_not_missed() {
                 let (pruned, (status, findings)) = live(join(turn.take(pruner.prune(confirmed())), look.run(&looker)));
                 let context = format!("{look:?} of {snapshots} before request {number} of {all}");
                 assert!(!pruned.unwrap().pruned_log.is_empty(), "{context}");
-                assert_eq!((status, &findings[..]), (Status::Ok, &[][..]), "{context}");
+                // One that was listed before the plan was executed knows nothing of that.
+                let is_lag = |found: &StoreFinding| {
+                    found.problem == Problem::Behind && found.object.as_ref().is_some_and(|of| of.contains("/prunes/"))
+                };
+                let told: Vec<_> = findings.iter().filter(|found| !is_lag(found)).collect();
+                assert_eq!(told, Vec::<&StoreFinding>::new(), "{context}");
+                assert!(status != Status::Critical, "{context}");
                 // What was brought after it was deleted goes with the next.
                 live(pruner_on(&other, &logged).prune(confirmed())).unwrap();
                 live(logged.process().copy()).unwrap();
