@@ -115,13 +115,18 @@ pub(in crate::ops) async fn forget_pruned(
     if concerned.is_empty() && !is_log_concerned {
         return CondemnedSet::default();
     }
-    let now = repository.inventories(&before.source, &BTreeSet::new()).await;
-    concerned.retain(|id| now.is_settled(*id));
-    findings.forget(&concerned);
+    let now = if concerned.is_empty() {
+        repository.prunes(&before.source).await.1
+    } else {
+        let now = repository.inventories(&before.source, &BTreeSet::new()).await;
+        concerned.retain(|id| now.is_settled(*id));
+        findings.forget(&concerned);
+        now.prunes
+    };
     if !is_log_concerned {
         return CondemnedSet::default();
     }
-    let gone = repository.deleted_since(&before.source, &before.prunes, &now.prunes).await;
+    let gone = repository.deleted_since(&before.source, &before.prunes, &now).await;
     let is_gone = |object: &str| object.strip_prefix(&folder).is_some_and(|name| gone.has_object(name));
     findings.forget_objects(|object| object.starts_with(&log) && is_gone(object));
     gone

@@ -81,60 +81,89 @@ impl Look {
     }
 }
 
-/// Whatever of its requests a prune comes before.
-#[test]
-fn what_a_prune_deletes_of_the_log_while_somebody_looks_is_not_missed() {
-    // A plan of snapshots and log, and one of log alone.
-    for snapshots in [3, 1] {
-        let mut planned = Logged::new(0, 1);
-        planned.go_on(2);
-        for _ in 0..snapshots {
-            planned.take();
-        }
-        planned.go_on(1);
-        let (first, next) = (planned.begins[snapshots - 1].1, planned.server.next);
-        assert_eq!(planned.prune(1).condemned.len(), snapshots - 1);
-        for look in [Look::Verify, Look::Copy, Look::Fill] {
-            let mut all = usize::MAX;
-            for number in (0..).step_by(5) {
-                let logged = planned.fork("meanwhile");
-                look.prepare(&logged);
-                let mut looker = logged.process();
-                let asked = Arc::new(AtomicUsize::new(0));
-                let counted = asked.clone();
-                // Without any, it is only counted how many there are.
-                let meant = if all == usize::MAX { usize::MAX } else { number };
-                let turn =
-                    gate_where(&mut looker, &[0, 1, 2], move |_, _| counted.fetch_add(1, Ordering::Relaxed) == meant);
-                if all == usize::MAX {
-                    live(look.run(&looker));
-                    all = asked.load(Ordering::Relaxed);
-                    assert!(all > 60, "{all}");
-                    continue;
-                }
-                if number >= all {
-                    break;
-                }
-                let other = other();
-                let pruner = pruner_on(&other, &logged);
-                let (pruned, (status, findings)) = live(join(turn.take(pruner.prune(confirmed())), look.run(&looker)));
-                let context = format!("{look:?} of {snapshots} before request {number} of {all}");
-                assert!(!pruned.unwrap().pruned_log.is_empty(), "{context}");
-                // One that was listed before the plan was executed knows nothing of that.
-                let is_lag = |found: &StoreFinding| {
-                    found.problem == Problem::Behind && found.object.as_ref().is_some_and(|of| of.contains("/prunes/"))
-                };
-                let told: Vec<_> = findings.iter().filter(|found| !is_lag(found)).collect();
-                assert_eq!(told, Vec::<&StoreFinding>::new(), "{context}");
-                assert!(status != Status::Critical, "{context}");
-                // What was brought after it was deleted goes with the next.
-                live(pruner_on(&other, &logged).prune(confirmed())).unwrap();
-                live(logged.process().copy()).unwrap();
-                assert_eq!(logged.on_stores(), on_all(first..next), "{context}");
-                logged.expect_level();
-            }
+/// A prune for which a store is gone after so many requests.
+fn stopped(machine: &Machine, logged: &Logged, last: u64) -> Process {
+    let (process, of_store) = Process::apart(&logged.history.site, machine, &logged.history.database);
+    of_store[2].stop_after(last);
+    process.keeping(1)
+}
+
+/// After how many requests that store is to go, so that nothing is deleted there, and all that goes is on the others.
+fn last_before_deleting(planned: &Logged) -> u64 {
+    let (first, next) = (planned.begins.last().unwrap().1, planned.server.next);
+    let expected = [first..next, first..next, 1..next].map(|on| on.collect());
+    let is_it = |last: &u64| {
+        let logged = planned.fork("stopped");
+        let pruned = live(stopped(&other(), &logged, *last).prune(confirmed()));
+        pruned.is_ok() && logged.on_stores() == expected
+    };
+    (1..1000).find(is_it).unwrap()
+}
+
+/// A look at the stores, before one request of which a prune executes the plan.
+fn look_beside(planned: &Logged, look: Look, number: usize, last: Option<u64>, context: &str) {
+    let logged = planned.fork("meanwhile");
+    look.prepare(&logged);
+    let (mut looker, other) = (logged.process(), other());
+    let asked = AtomicUsize::new(0);
+    let turn = gate_where(&mut looker, &[0, 1, 2], move |_, _| asked.fetch_add(1, Ordering::Relaxed) == number);
+    let pruner = last.map_or_else(|| pruner_on(&other, &logged), |last| stopped(&other, &logged, last));
+    let (pruned, (status, findings)) = live(join(turn.take(pruner.prune(confirmed())), look.run(&looker)));
+    assert!(!pruned.unwrap().pruned_log.is_empty(), "{context}");
+    // One that was listed before the plan was executed knows nothing of that.
+    let is_lag = |found: &StoreFinding| {
+        found.problem == Problem::Behind && found.object.as_ref().is_some_and(|of| of.contains("/prunes/"))
+    };
+    let told: Vec<_> = findings.iter().filter(|found| !is_lag(found)).collect();
+    assert_eq!(told, Vec::<&StoreFinding>::new(), "{context}");
+    assert!(status != Status::Critical, "{context}");
+    // What was brought after it was deleted goes with the next.
+    live(pruner_on(&other, &logged).prune(confirmed())).unwrap();
+    live(logged.process().copy()).unwrap();
+    assert_eq!(logged.on_stores(), on_all(logged.begins.last().unwrap().1..logged.server.next), "{context}");
+    logged.expect_level();
+}
+
+/// Whatever of its requests the prune comes before, which may die before it has deleted anything on one of the stores. With
+/// one snapshot the plan is of log alone.
+fn look_at_every_moment(snapshots: usize, dies: bool, step: usize) {
+    let mut planned = Logged::new(0, 1);
+    planned.go_on(2);
+    for _ in 0..snapshots {
+        planned.take();
+    }
+    planned.go_on(1);
+    assert_eq!(planned.prune(1).condemned.len(), snapshots - 1);
+    let last = dies.then(|| last_before_deleting(&planned));
+    for look in [Look::Verify, Look::Copy, Look::Fill] {
+        let counting = planned.fork("counting");
+        look.prepare(&counting);
+        let (mut looker, asked) = (counting.process(), Arc::new(AtomicUsize::new(0)));
+        let counted = asked.clone();
+        let nobody = gate_where(&mut looker, &[0, 1, 2], move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        });
+        live(look.run(&looker));
+        drop(nobody);
+        let all = asked.load(Ordering::Relaxed);
+        assert!(all > 60, "{all}");
+        for number in (0..all).step_by(step) {
+            look_beside(&planned, look, number, last, &format!("{look:?} of {snapshots} before request {number}"));
         }
     }
+}
+
+#[test]
+fn what_a_prune_deletes_of_the_log_while_somebody_looks_is_not_missed() {
+    look_at_every_moment(3, false, 5);
+    look_at_every_moment(1, false, 3);
+}
+
+#[test]
+fn what_a_prune_deletes_that_dies_while_somebody_looks_is_not_missed() {
+    look_at_every_moment(3, true, 5);
+    look_at_every_moment(1, true, 1);
 }
 
 type Objects = Vec<(String, Vec<u8>)>;
