@@ -103,7 +103,10 @@ impl Pruning<'_> {
         for (plan, records) in &gathered.catalogue.prunes.executed {
             let deletes = deleted_by(records);
             let Some((id, why)) = gathered.spoiled_by(&deletes) else { continue };
-            self.spare(gathered, *plan, &deletes).await?;
+            // Nothing may be shown of its log, and what was not listed would be taken out, needed or not.
+            let mut known = records.clone();
+            self.host.repository.list_runs_of(&self.protected.name, &mut known).await;
+            self.spare(gathered, *plan, &deleted_by(&known)).await?;
             self.warnings.insert(format!(
                 "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses; it stays, as {why}, and is no \
                  longer in the plan",

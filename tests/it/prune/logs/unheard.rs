@@ -169,3 +169,43 @@ fn a_store_set_back_brings_no_log_back_though_the_others_are_new() {
     logged.expect_level();
     logged.expect_moments(3);
 }
+
+/// A snapshot that was taken on a store that was set back is taken out of a plan; of the log, which it does not need and no
+/// store shows any more, that says what it said.
+#[test]
+fn what_is_taken_out_of_a_plan_leaves_what_it_says_of_other_log() {
+    let mut logged = Logged::new(2, 2);
+    let machine = Machine::new(1, "other");
+    let base = live(Process::new(&logged.history.site, &machine, &logged.history.database).backup(true)).unwrap();
+    logged.history.machine.clock.advance_seconds(3600);
+    machine.clock.advance_seconds(10 * 3600);
+    for number in 0..3 {
+        logged.history.database.source.set_log(logged.server.range(logged.server.next));
+        logged.go_on(1);
+        logged.history.take(number == 0);
+    }
+    let old = logged.history.site.objects(1);
+    let pruned = live(logged.process().keeping(1).prune(now())).unwrap();
+    assert!(pruned.pruned.contains(&base.head.id), "{pruned:?}");
+    let (plan, goes) = (pruned.executed[0], pruned.pruned_log[0].files);
+    let (gone, site) = (logged.on_stores()[0].clone(), &logged.history.site);
+    // Its packs come back with the store, and none of the log.
+    site.empty(1);
+    let runs = logged.server.runs_on(site, 0);
+    let is_old_log = |name: &str| name.contains("/log/") && !runs.iter().any(|run| name.contains(run.as_str()));
+    old.into_iter().filter(|(name, _)| !is_old_log(name)).for_each(|(name, bytes)| site.put(1, &name, bytes.to_vec()));
+    logged.history.database.source.set_log(logged.server.range(logged.server.next - 1));
+    let mut other = Process::new(site, &machine, &logged.history.database);
+    other.protected.policy.copies.min_stores = Some(1);
+    [0, 2].iter().for_each(|away| other.faults[*away].switch(Switch::Down));
+    let taken = live(other.backup(false)).unwrap();
+    assert!(taken.durable && taken.inventory.uses.iter().any(|used| used.run == base.head.id.run), "{taken:?}");
+    let spared = live(logged.process().keeping(2).prune(confirmed())).unwrap();
+    assert!(spared.warnings.iter().any(|one| one.contains("is no longer in the plan")), "{spared:?}");
+    let (_, prunes) = live(logged.process().host.repository.prunes(&source_name()));
+    for signed in &prunes.executed[&plan] {
+        let files: Vec<u64> = signed.record.condemned.log.iter().map(|part| part.files).collect();
+        assert_eq!((files, &signed.record.dropped.log[..]), (vec![goes], &[][..]));
+    }
+    assert_eq!(logged.on_stores()[0], gone);
+}
