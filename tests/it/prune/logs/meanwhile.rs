@@ -1,12 +1,14 @@
 //! Others that look at the stores, or decide about the same plan, while a prune deletes of the log.
 
 use super::super::late::gate_where;
-use super::{Logged, confirmed};
+use super::{Logged, confirmed, moment};
 use crate::simulation::{FOLDER, Machine, Process, asking::Verb, live, source_name};
 use futures_util::future::join;
 use recoup::{
     core::{
+        failure::Code,
         id::RunId,
+        log::LogFile,
         prune::Stage,
         result::{Problem, Status, StoreFinding},
         target::Target,
@@ -164,6 +166,31 @@ fn what_a_prune_deletes_of_the_log_while_somebody_looks_is_not_missed() {
 fn what_a_prune_deletes_that_dies_while_somebody_looks_is_not_missed() {
     look_at_every_moment(3, true, 5);
     look_at_every_moment(1, true, 1);
+}
+
+/// Nobody finds damage where a prune has deleted the snapshot that is being restored, with the log that leads on from it.
+#[test]
+fn a_restore_of_what_a_prune_deletes_meanwhile_is_told_so() {
+    let planned = Logged::new(3, 2);
+    planned.prune(1);
+    // Its log is read for the plan of the replay, and fetched when all else is there.
+    for files in [0, 1] {
+        let logged = planned.fork("meanwhile");
+        let name = LogFile::Segment(logged.server.name(2)).key();
+        let (mut restorer, other, seen) = (logged.process(), other(), AtomicUsize::new(0));
+        let turn = gate_where(&mut restorer, &[0, 1, 2], move |does, key| {
+            let is_meant = does == Verb::Get && key.contains(&name) && key.ends_with(".age");
+            is_meant && seen.fetch_add(1, Ordering::Relaxed) == files
+        });
+        let pruner = pruner_on(&other, &logged);
+        let restore = restorer.restore(Target::Time(moment(1, 1)));
+        let (pruned, restored) = live(join(turn.take(pruner.prune(confirmed())), restore));
+        assert!(pruned.unwrap().pruned.contains(&logged.ids()[0]));
+        let failure = restored.unwrap_err();
+        assert_eq!(failure.code, Code::NoRecoveryPoint, "{failure}");
+        let cause = failure.cause.unwrap();
+        assert!(cause.contains("was pruned at") && cause.contains("while it was being restored"), "{cause}");
+    }
 }
 
 type Objects = Vec<(String, Vec<u8>)>;
