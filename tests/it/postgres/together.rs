@@ -102,7 +102,9 @@ fn nobody_waits_for_the_others() {
         (works.map(|work| work.join().unwrap()), fetches.join().unwrap())
     });
     for runs in &done {
-        let wrong: Vec<&Run> = runs.iter().filter(|run| run.code > 1).collect();
+        // A drill of what a prune deletes at that moment comes to no result, and says so.
+        let is_late = |run: &Run| run.code == 16 && run.stderr.contains(", while it was being restored\n");
+        let wrong: Vec<&Run> = runs.iter().filter(|run| run.code > 1 && !is_late(run)).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
     assert!(fetched.iter().all(|seconds| *seconds < FETCH_SECONDS), "{fetched:?}");
