@@ -4,6 +4,7 @@
 use super::{
     id::SnapshotId,
     log::{self, Ancestor, HistoryId, LogFacts, LogFile, LogObject, LogRange, Lsn, SegmentName, ServerTime},
+    prune::end_of,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,6 +256,9 @@ impl StoredLog {
         let snapshots = anchors.iter().filter(|anchor| anchor.range.history.system == self.system);
         let timelines = self.timelines().into_iter().chain(snapshots.map(|anchor| anchor.range.history.timeline));
         let timelines: BTreeSet<u32> = timelines.collect();
+        // What lies before all snapshots is of no use to any: a prune takes it away.
+        let first = anchors.iter().filter(|anchor| anchor.range.history.system == self.system);
+        let first = first.map(|anchor| anchor.range.start).min().unwrap_or_default();
         let mut histories = Vec::new();
         for timeline in timelines {
             let survey = Survey::new(self, anchors, timeline);
@@ -272,18 +276,24 @@ impl StoredLog {
                 newest: segments.max(),
                 windows: survey.windows(),
                 gaps,
-                thin: self.thin(timeline),
+                thin: self.thin(timeline, first),
             });
         }
         histories
     }
 
-    fn thin(&self, timeline: u32) -> Vec<ThinFiles> {
+    fn thin(&self, timeline: u32, first: Lsn) -> Vec<ThinFiles> {
         let mut thin: Vec<ThinFiles> = Vec::new();
         let mut previous = None;
         for (file, stored) in self.files.iter().filter(|(file, _)| file.timeline() == timeline) {
             // A note of a backup is for people; no replay asks for it.
-            if stored.durable || matches!(file, LogFile::BackupNote(..)) {
+            let is_over = match file {
+                LogFile::BackupNote(..) => true,
+                // All of the segment is there.
+                LogFile::Partial(name) if self.files.contains_key(&LogFile::Segment(*name)) => true,
+                file => end_of(*file, self.segment_bytes).is_some_and(|end| end <= first),
+            };
+            if stored.durable || is_over {
                 continue;
             }
             let stores: Vec<String> = stored.stores.iter().cloned().collect();

@@ -7,7 +7,10 @@ use super::{
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 /// The value of `format` in every log record that this version reads and writes.
 pub const FORMAT: &str = "recoup-log/1";
@@ -16,7 +19,7 @@ pub const FORMAT: &str = "recoup-log/1";
 pub const FILES_MAX: usize = 64;
 
 /// The sizes that segments may have, in bytes; all powers of two between.
-pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+pub const SEGMENT_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 30;
 
 /// The timeline that initdb begins. It grew out of nothing: a server that leaves it asks for its history file all the
 /// same, and there never is one.
@@ -54,19 +57,37 @@ pub struct LogRange {
 }
 
 impl LogRange {
-    /// The segments from the first that is needed to the last.
-    pub fn segments(&self) -> impl Iterator<Item = SegmentName> + use<> {
-        let (timeline, bytes) = (self.history.timeline, self.segment_bytes);
+    /// The numbers of the segments that are needed, and of those after them that end at a place or before it.
+    pub fn numbers_until(&self, place: Lsn) -> RangeInclusive<u64> {
+        let bytes = self.segment_bytes;
         // What ends exactly where a segment ends needs nothing of the next.
         let (first, last) = (self.start.0 / bytes, self.stop.0.saturating_sub(1) / bytes);
-        (first..=last).map(move |number| SegmentName::of_number(timeline, number, bytes))
+        first..=last.max(first).max((place.0 / bytes).saturating_sub(1))
+    }
+
+    /// A segment of its timeline by its number.
+    pub fn segment(&self, number: u64) -> SegmentName {
+        SegmentName::of_number(self.history.timeline, number, self.segment_bytes)
+    }
+
+    /// The segments from the first that is needed to the last.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentName> + use<'_> {
+        self.numbers_until(Lsn(0)).map(move |number| self.segment(number))
+    }
+
+    /// Where the first of them ends.
+    pub fn first_ends(&self) -> Lsn {
+        Lsn((self.start.0 / self.segment_bytes + 1).saturating_mul(self.segment_bytes))
+    }
+
+    /// What its timeline grew out of, where it is not the first one.
+    pub fn timeline_history(&self) -> Option<LogFile> {
+        (self.history.timeline > FIRST_TIMELINE).then_some(LogFile::History(self.history.timeline))
     }
 
     /// The files of it, with what its timeline grew out of: without them no replay begins.
     pub fn needed(&self) -> Vec<LogFile> {
-        let timeline = self.history.timeline;
-        let history = (timeline > FIRST_TIMELINE).then_some(LogFile::History(timeline));
-        history.into_iter().chain(self.segments().map(LogFile::Segment)).collect()
+        self.timeline_history().into_iter().chain(self.segments().map(LogFile::Segment)).collect()
     }
 
     /// Why the range cannot be right, if so.
@@ -315,4 +336,4 @@ mod pieces;
 mod tests;
 
 pub use names::{HistoryId, InvalidLogName, LogFile, Lsn, SegmentName, ServerTime};
-pub use pieces::{Chain, Span, superseded};
+pub use pieces::{Chain, Span};

@@ -21,6 +21,7 @@ pub mod result;
 pub mod retention;
 pub mod s3;
 pub mod server;
+pub mod size;
 pub mod statistics;
 pub mod target;
 pub mod text;

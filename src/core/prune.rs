@@ -12,6 +12,13 @@ use super::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod log;
+
+pub use log::{
+    CondemnedLog, CondemnedLogs, LIST_FORMAT, LogBound, LogList, MAX_LOG_PARTS, MAX_LOG_RUNS, end_of, list_runs,
+    start_of,
+};
+
 /// The value of `format` in every record that this version reads and writes.
 pub const FORMAT: &str = "recoup-prune/1";
 /// The most snapshots that one plan condemns; the next run condemns the rest.
@@ -86,12 +93,25 @@ pub struct Condemned {
     pub runs: Vec<CondemnedRun>,
     /// Snapshot folders that never got an inventory.
     pub folders: Vec<SnapshotId>,
+    /// Files of the source's log, by history.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub log: Vec<CondemnedLog>,
 }
 
 impl Condemned {
     /// Whether nothing is condemned.
     pub fn is_empty(&self) -> bool {
-        self.snapshots.is_empty() && self.roots.is_empty() && self.runs.is_empty() && self.folders.is_empty()
+        self.snapshots.is_empty()
+            && self.roots.is_empty()
+            && self.runs.is_empty()
+            && self.folders.is_empty()
+            && self.log.is_empty()
+    }
+
+    /// The same without the lists of runs of a log, as the record of an executed plan has it.
+    #[must_use]
+    pub fn unlisted(self) -> Self {
+        Condemned { log: self.log.iter().map(CondemnedLog::unlisted).collect(), ..self }
     }
 
     /// Adds what another one names.
@@ -100,9 +120,10 @@ impl Condemned {
         self.roots.extend(other.roots);
         self.runs.extend(other.runs);
         self.folders.extend(other.folders);
+        self.log.extend(other.log);
     }
 
-    /// What of it is in a set, and what is not; a run of which only some is in both.
+    /// What of it is in a set, and what is not; a run of which only some is in both. A part of a log is in one of them.
     pub fn split(&self, set: &CondemnedSet) -> (Condemned, Condemned) {
         let (mut within, mut beyond) = (Condemned::default(), Condemned::default());
         for snapshot in &self.snapshots {
@@ -129,6 +150,9 @@ impl Condemned {
             if whole || !part.packs.is_empty() {
                 within.runs.push(part);
             }
+        }
+        for part in &self.log {
+            if set.logs.has_part(part) { &mut within } else { &mut beyond }.log.push(part.clone());
         }
         (within, beyond)
     }
@@ -175,6 +199,9 @@ pub struct PruneRecord {
     pub condemned: Condemned,
     /// What an executed plan had condemned and did not delete, because it is in use, held, or kept again.
     pub dropped: Condemned,
+    /// Of an executed plan that names files of a log: SHA-256 of the [`LogList`] that lists their runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_sha256: Option<Sha256>,
     /// Runs that nothing committed used when the plan was made; a later plan may condemn them.
     pub orphans_seen: Vec<RunId>,
     /// Every writer of the source, as it stood then.
@@ -185,6 +212,17 @@ pub struct PruneRecord {
 }
 
 impl PruneRecord {
+    /// Whether it names files of a log.
+    pub fn names_log(&self) -> bool {
+        !self.condemned.log.is_empty() || !self.dropped.log.is_empty()
+    }
+
+    /// The same without the lists of runs of a log.
+    #[must_use]
+    pub fn unlisted(self) -> Self {
+        PruneRecord { condemned: self.condemned.unlisted(), dropped: self.dropped.unlisted(), ..self }
+    }
+
     /// Why the record cannot be what it claims to be, if so. Its signature is another matter.
     pub fn contradiction(&self) -> Option<&'static str> {
         let is_plain = |text: &str| {
@@ -200,6 +238,10 @@ impl PruneRecord {
             Some("it confirms more snapshots than any record does")
         } else if self.stage == Stage::Planned && !self.dropped.is_empty() {
             Some("it is a plan and drops something already")
+        } else if self.stage == Stage::Executed && self.names_log() && self.log_sha256.is_none() {
+            Some("it deletes files of a log and does not say what lists them")
+        } else if let Some(why) = CondemnedLog::contradiction(&self.condemned.log, &self.dropped.log) {
+            Some(why)
         } else if !is_plain(&self.writer) || !self.writers_seen.iter().all(|seen| is_plain(&seen.writer)) {
             Some("one of its texts is not of printable characters, or too long")
         } else {
@@ -216,6 +258,8 @@ pub struct CondemnedSet {
     folders: BTreeSet<SnapshotId>,
     whole: BTreeSet<RunId>,
     packs: BTreeMap<RunId, PackSet>,
+    /// Files of logs.
+    pub logs: CondemnedLogs,
 }
 
 impl CondemnedSet {
@@ -237,6 +281,7 @@ impl CondemnedSet {
             }
             self.add_packs(run.run, &run.packs);
         }
+        self.logs.add(&condemned.log);
     }
 
     /// No run is named of which nothing is condemned: sets that condemn the same are equal.
@@ -270,6 +315,7 @@ impl CondemnedSet {
                 .map(|run| (*run, both(run)))
                 .filter(|(_, packs)| !packs.is_empty())
                 .collect(),
+            logs: self.logs.intersection(&other.logs),
         }
     }
 
@@ -280,11 +326,22 @@ impl CondemnedSet {
         self.folders.extend(other.folders);
         self.whole.extend(other.whole);
         other.packs.iter().for_each(|(run, packs)| self.add_packs(*run, packs));
+        self.logs.extend(other.logs);
     }
 
     /// Whether nothing is condemned.
     pub fn is_empty(&self) -> bool {
         self == &CondemnedSet::default()
+    }
+
+    /// Whether it is a part of a log, and nothing else.
+    pub fn is_of_log(&self) -> bool {
+        let is_nothing_else = self.snapshots.is_empty()
+            && self.roots.is_empty()
+            && self.folders.is_empty()
+            && self.whole.is_empty()
+            && self.packs.is_empty();
+        is_nothing_else && self.logs != CondemnedLogs::default()
     }
 
     /// The condemned packs of a run that is not condemned as a whole.
@@ -328,6 +385,7 @@ impl CondemnedSet {
         let Some((folder, rest)) = name.split_once('/') else { return false };
         let Some((owner, object)) = rest.split_once('/') else { return false };
         match folder {
+            "log" => self.logs.has_object(owner, object),
             "packs" => owner.parse().is_ok_and(|run| match pack_number(object) {
                 Some(pack) => self.has_pack(run, pack),
                 None => self.whole.contains(&run),
@@ -397,6 +455,7 @@ mod tests {
                 CondemnedRun { run: run(2), packs: "3,5".parse().unwrap(), whole: false },
             ],
             folders: vec![id(4)],
+            log: Vec::new(),
         });
         for (name, expected) in [
             (format!("packs/{}/7.age", run(1)), true),
@@ -455,23 +514,41 @@ mod tests {
             on_every_store: true,
         };
         let part = |number, packs: &str, whole| CondemnedRun { run: run(number), packs: packs.parse().unwrap(), whole };
+        // One that lists no runs is the record of an execution, of which no store shows anything any more.
+        let log = |before, runs: &[u8]| CondemnedLog {
+            history: "7-00000001".parse().unwrap(),
+            segment_bytes: 1 << 20,
+            bound: LogBound::Before(crate::core::log::Lsn(before)),
+            files: 1,
+            bytes: 1,
+            runs: runs.iter().map(|number| run(*number)).collect(),
+        };
         let plan = Condemned {
             snapshots: vec![snapshot(1), snapshot(2)],
             roots: vec![id(1), id(2)],
             runs: vec![part(1, "0-3", true), part(2, "0-3", false), part(3, "", true), part(4, "0", true)],
             folders: vec![id(3), id(4)],
+            log: vec![log(1, &[1, 2]), log(2, &[]), log(3, &[3])],
         };
         let less = Condemned {
             snapshots: vec![snapshot(1)],
             roots: vec![id(2)],
             runs: vec![part(1, "2", false), part(2, "1-2", false), part(3, "", true)],
             folders: vec![id(4)],
+            log: vec![log(1, &[1, 2]), log(2, &[])],
         };
         let (within, beyond) = plan.split(&CondemnedSet::of(&less));
         assert_eq!(within, less);
         assert_eq!((beyond.snapshots, beyond.roots), (vec![snapshot(2)], vec![id(1)]));
         assert_eq!(beyond.runs, [part(1, "0-3", true), part(2, "0-3", false), part(4, "0", true)]);
-        assert_eq!(beyond.folders, [id(3)]);
+        assert_eq!((beyond.folders, beyond.log), (vec![id(3)], vec![log(3, &[3])]));
+        let some = Condemned { log: vec![log(1, &[1]), log(2, &[9])], ..Condemned::default() };
+        let of_log = |of: Condemned| of.log.iter().map(|part| part.bound.place().0).collect::<Vec<_>>();
+        let (within, beyond) = plan.split(&CondemnedSet::of(&some));
+        assert_eq!((of_log(within.clone()), of_log(beyond.clone())), (vec![2], vec![1, 3]), "a part goes as a whole");
+        let mut all = within;
+        all.extend(beyond);
+        assert_eq!(of_log(all), [2, 1, 3]);
         assert_eq!(plan.split(&CondemnedSet::of(&plan)), (plan.clone(), Condemned::default()));
         assert_eq!(plan.split(&CondemnedSet::default()), (Condemned::default(), plan));
     }

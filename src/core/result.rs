@@ -22,7 +22,7 @@ pub use drill::{DrillEvidence, DrillPhase, DrillResult, DrillScratch};
 pub use evidence::{EvidenceFinding, EvidenceProblem, EvidenceRecord, EvidenceResult, HoldEntry, HoldsResult};
 pub use keys::{KeysResult, RecipientEntry, SignerEntry, Vouched, VouchedSource};
 pub use points::{Gap, Point, PointsResult, SourcePoints, Window};
-pub use prune::{PlanFailure, PrunePlanResult, PruneResult, PrunedSource, PrunedStore};
+pub use prune::{PlanFailure, PrunePlanResult, PruneResult, PrunedLog, PrunedSource, PrunedStore};
 pub use report::{ReportResult, ReportVerification};
 pub use stores::{CopiedStore, CopyResult, Problem, StoreFinding, VerifyResult};
 

@@ -82,6 +82,19 @@ impl Findings {
         });
     }
 
+    /// Forgets objects, where nothing is known that needs them.
+    pub fn forget_objects(&mut self, is_gone: impl Fn(&str) -> bool) {
+        let is_forgotten = |(_, object, _): &Key, detail: &Detail| {
+            detail.snapshots.is_empty() && object.as_deref().is_some_and(&is_gone)
+        };
+        self.0.retain(|key, detail| !is_forgotten(key, detail));
+    }
+
+    /// Whether anything is known of an object that is one of these.
+    pub fn name_any(&self, is_one: impl Fn(&str) -> bool) -> bool {
+        self.0.keys().any(|(_, name, _)| name.as_deref().is_some_and(&is_one))
+    }
+
     /// Whether anything is known of the object on any store.
     pub fn names(&self, object: &str) -> bool {
         self.0.keys().any(|(_, name, _)| name.as_deref() == Some(object))

@@ -5,14 +5,14 @@ use super::{
     fetch::{Detour, Detours, Wanted},
     head::{self, StoreStatus},
     layout,
-    prunes::{Pruned, Prunes, SignedPrune, deleted_by},
+    prunes::{Pruned, Prunes},
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SnapshotId, SourceName},
         inventory::{Inventory, Parent, Use},
         policy::{Copies, is_durable},
-        prune::{CondemnedSet, Stage},
+        prune::CondemnedSet,
     },
     format::{
         self, FormatError, inventory as inventory_format,
@@ -159,9 +159,9 @@ pub struct Catalogue {
     pub listings: Vec<StoreListing>,
     /// Committed, signed snapshots. Those that were pruned are none any more, wherever they still lie.
     pub snapshots: BTreeMap<SnapshotId, Committed>,
-    /// Snapshots that use what an executed plan has deleted, and what of it: they were never acknowledged.
+    /// Snapshots of which an executed plan has deleted a part, and what that is: they were never acknowledged.
     pub spoilt: BTreeMap<SnapshotId, (Committed, String)>,
-    /// Snapshots that use what an executed plan has deleted, and that stay: see [`Catalogue::set_spoilt_aside`].
+    /// Snapshots that need what an executed plan deletes, and that stay: see [`Catalogue::set_spoilt_aside`].
     pub unheeding: BTreeSet<SnapshotId>,
     /// Prune plans and tombstones.
     pub prunes: Prunes,
@@ -422,38 +422,6 @@ impl Budget {
 }
 
 impl Catalogue {
-    /// Takes out what cannot be whole any more because an executed plan has deleted a part of it: nobody acknowledged that,
-    /// for whoever takes a snapshot heeds the plans on every store that counts. But a store that was set back to before a
-    /// plan shows none, and what was taken with it alone stays.
-    fn set_spoilt_aside(&mut self) {
-        if self.tombstones.is_empty() {
-            return;
-        }
-        let tombstones = &self.tombstones;
-        let part = |committed: &Committed| tombstones.used_by(&committed.inventory);
-        let users: BTreeMap<SnapshotId, String> =
-            self.snapshots.iter().filter_map(|(id, committed)| Some((*id, part(committed)?))).collect();
-        for (id, part) in users {
-            if self.was_taken_without_the_plan(&self.snapshots[&id]) {
-                self.unheeding.insert(id);
-                continue;
-            }
-            let committed = self.snapshots.remove(&id).expect("it was just looked at");
-            self.spoilt.insert(id, (committed, part));
-        }
-    }
-
-    /// Whether a store shows a snapshot and not the plan that has deleted a part of it. Such a store may have been brought
-    /// the record of the execution since, never the plan.
-    fn was_taken_without_the_plan(&self, committed: &Committed) -> bool {
-        let deletes_of_it = |records: &[SignedPrune]| deleted_by(records).used_by(&committed.inventory).is_some();
-        let plans = self.prunes.executed.iter().filter(|(_, records)| deletes_of_it(records));
-        let plans: Vec<String> = plans.map(|(plan, _)| layout::prune_object(*plan, Stage::Planned)).collect();
-        let listings = self.ready().map(|at| &self.listings[at]);
-        let mut showing = listings.filter(|listing| listing.has_inventory(committed.inventory.id()));
-        showing.any(|listing| !plans.iter().any(|plan| listing.objects.contains_key(plan)))
-    }
-
     /// When a snapshot was pruned, if it was.
     pub fn pruned(&self, id: SnapshotId) -> Option<Pruned> {
         self.deleted.get(&id).filter(|_| !self.snapshots.contains_key(&id)).copied()

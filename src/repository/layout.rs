@@ -121,6 +121,11 @@ pub fn prune_object(plan: RunId, stage: Stage) -> String {
     format!("{PRUNES}/{plan}/{name}")
 }
 
+/// What lists the runs of a log that an executed plan names.
+pub fn prune_list(plan: RunId) -> String {
+    format!("{PRUNES}/{plan}/log.json")
+}
+
 /// The plan and the record whose JSON a name is, if it is one.
 pub fn prune_record(name: &str) -> Option<(RunId, Stage)> {
     let (plan, record) = name.strip_prefix(PRUNES)?.strip_prefix('/')?.split_once('/')?;
@@ -212,6 +217,7 @@ mod tests {
         for stage in [Stage::Planned, Stage::Executed] {
             assert_eq!(prune_record(&prune_object(plan, stage)), Some((plan, stage)));
         }
+        assert_eq!(prune_record(&prune_list(plan)), None);
         for other in ["prunes/aaaaaaaaaaaaaaaa/plan.json.sig", "prunes/x/plan.json", "prunes/plan.json", "plan.json"] {
             assert_eq!(prune_record(other), None, "{other}");
         }

@@ -5,15 +5,17 @@
 
 use super::{
     Repository,
-    catalogue::{Needed, Refusal, StoreListing},
+    catalogue::{Catalogue, Needed, Refusal},
     fetch::{Detours, NowhereIntact, problem_of},
-    head::{self, StoreStatus},
-    layout,
+    head, layout,
 };
 use crate::{
     core::{
         id::{RunId, Sha256, SourceName},
-        log::{HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRecord, LogRecordId, forks},
+        log::{
+            HistoryId, LogEntry, LogFile, LogFork, LogObject, LogRange, LogRecord, LogRecordId, Lsn, SegmentName, forks,
+        },
+        prune::CondemnedLogs,
         result::Problem,
     },
     format::{self, log as log_format, signature, signers},
@@ -160,6 +162,91 @@ pub fn committed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(LogFi
     names.filter_map(layout::log_file_of).filter_map(|named| Some((named.1, record_of(named)?))).collect()
 }
 
+/// Which files of its log a snapshot needs on a store, or on all of them together: its own part, without which no restore
+/// begins, and, where a prune has taken or takes something that lies behind where it begins, what leads on up to there.
+#[derive(Clone, Copy, Debug)]
+pub struct NeededLog<'r> {
+    range: &'r LogRange,
+    until: Lsn,
+}
+
+impl<'r> NeededLog<'r> {
+    /// The snapshot's own part.
+    pub fn own(range: &'r LogRange) -> Self {
+        NeededLog { range, until: Lsn(0) }
+    }
+
+    /// The same, with what leads on from it up to where something is condemned.
+    ///
+    /// A plan leaves no hole behind a snapshot that it has seen. Whoever begins before its bound has not been seen: what
+    /// leads on may be gone, though a server has archived again what lies where the snapshot begins.
+    pub fn beside(range: &'r LogRange, condemned: &CondemnedLogs) -> Self {
+        NeededLog { range, until: condemned.reach(range).unwrap_or_default() }
+    }
+
+    /// The history that they are of.
+    pub fn history(&self) -> HistoryId {
+        self.range.history
+    }
+
+    /// Whether it needs a file.
+    pub fn has(&self, file: LogFile) -> bool {
+        let (range, is_of_range) = (self.range, |name: SegmentName| name.timeline == self.range.history.timeline);
+        match file {
+            LogFile::Segment(name) if is_of_range(name) => {
+                name.number(range.segment_bytes).is_some_and(|number| range.numbers_until(self.until).contains(&number))
+            }
+            LogFile::History(_) => range.timeline_history() == Some(file),
+            _ => false,
+        }
+    }
+
+    /// Its files, in order. There may be very many where somebody says so: whoever finds one missing looks no further.
+    pub fn files(&self) -> impl Iterator<Item = LogFile> + use<'r> {
+        let (range, numbers) = (self.range, self.range.numbers_until(self.until));
+        range.timeline_history().into_iter().chain(numbers.map(move |number| LogFile::Segment(range.segment(number))))
+    }
+}
+
+/// The stores, by position, that hold each file that a snapshot needs of the log: as one of the read records says, of
+/// the right size, as far as is known not damaged, and not pruned where only that store lags. Behind the snapshot's own
+/// part, what comes after the first file that no store holds is not looked at.
+pub fn holders_of(
+    catalogue: &Catalogue,
+    needed: NeededLog<'_>,
+    survey: &LogSurvey,
+    is_damaged: impl Fn(usize, &str) -> bool,
+) -> BTreeMap<LogFile, BTreeSet<usize>> {
+    let mut held: BTreeMap<LogFile, BTreeSet<usize>> = BTreeMap::new();
+    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
+    let gone = &catalogue.tombstones.logs;
+    let of_history = survey.records.iter().filter(|(id, _)| id.history == needed.range.history);
+    for (id, HeldLog { signed, stores }) in of_history {
+        let record_name = layout::log_record(*id);
+        let is_wanted = |entry: &&LogEntry| needed.has(entry.file) && !gone.has(id.history, entry.file, id.run);
+        for entry in signed.record.files.iter().filter(is_wanted) {
+            let name = layout::log_file(id.history, entry.file, id.run);
+            let is_right = |at: &&usize| {
+                catalogue.listings[**at].objects.get(&name) == Some(&entry.size)
+                    && !refused.contains(&(*id, **at))
+                    && ![&name, &record_name].iter().any(|name| is_damaged(**at, name))
+            };
+            held.entry(entry.file).or_default().extend(stores.iter().filter(is_right));
+        }
+    }
+    let own = NeededLog::own(needed.range);
+    let mut holders = BTreeMap::new();
+    for file in needed.files() {
+        let stores = held.remove(&file).unwrap_or_default();
+        let is_last = stores.is_empty() && !own.has(file);
+        holders.insert(file, stores);
+        if is_last {
+            break;
+        }
+    }
+    holders
+}
+
 impl Repository {
     /// Lists the log of a source, or one history of it, on one store that must hold this repository.
     pub async fn log_names_on(
@@ -188,15 +275,57 @@ impl Repository {
         Ok(found.into_iter().filter_map(relative).collect())
     }
 
-    /// Reads every record that the listings show.
-    pub async fn survey_log(&self, source: &SourceName, listings: &[StoreListing]) -> LogSurvey {
+    /// The first file that a snapshot needs of the log of which a store shows no copy that a believed record names and that
+    /// is not condemned.
+    pub async fn lacking_of_log(
+        &self,
+        store: usize,
+        source: &SourceName,
+        needed: NeededLog<'_>,
+        condemned: &CondemnedLogs,
+    ) -> Result<Option<LogFile>, String> {
+        let history = needed.range.history;
+        let names = self.list_log_on(store, source, Some(history)).await.map_err(|error| head::reason(&error))?;
+        let is_safe = |file: LogFile, run: RunId| needed.has(file) && !condemned.has(history, file, run);
+        let of_use =
+            committed(names.keys().map(String::as_str)).into_iter().filter(|(file, id)| is_safe(*file, id.run));
+        let records = of_use.map(|(_, id)| (id, BTreeSet::from([store]))).collect();
+        let survey = self.read_log_records(source, records).await;
+        let mut held: BTreeSet<LogFile> = BTreeSet::new();
+        for record in survey.records.values().map(|held| &held.signed.record) {
+            let is_there = |entry: &&LogEntry| {
+                is_safe(entry.file, record.run)
+                    && names.get(&layout::log_file(history, entry.file, record.run)) == Some(&entry.size)
+            };
+            held.extend(record.files.iter().filter(is_there).map(|entry| entry.file));
+        }
+        Ok(needed.files().find(|file| !held.contains(file)))
+    }
+
+    /// Reads every record that the listings show. What executed plans have deleted all files of is not there, wherever
+    /// it still lies.
+    pub async fn survey_log(&self, catalogue: &Catalogue) -> LogSurvey {
+        let mut survey = self.survey_all_log(catalogue).await;
+        let gone = &catalogue.tombstones.logs;
+        let is_read: BTreeSet<LogRecordId> = survey.records.keys().copied().collect();
+        survey.records.retain(|_, held| !gone.has_record(&held.signed.record));
+        // Of what cannot be read only the name tells; with a good one elsewhere it shares that one's lot.
+        survey.refused.retain(|RefusedLog { id, .. }| match is_read.contains(id) {
+            true => survey.records.contains_key(id),
+            false => !gone.has(id.history, id.first, id.run),
+        });
+        survey
+    }
+
+    /// The same with what still lies there of what was deleted.
+    pub async fn survey_all_log(&self, catalogue: &Catalogue) -> LogSurvey {
         let mut holders: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
-        for (at, listing) in listings.iter().enumerate().filter(|(_, of)| of.status == StoreStatus::Ready) {
-            for id in listing.objects.keys().filter_map(|name| layout::log_record_of(name)) {
+        for at in catalogue.ready() {
+            for id in catalogue.listings[at].objects.keys().filter_map(|name| layout::log_record_of(name)) {
                 holders.entry(id).or_default().insert(at);
             }
         }
-        self.read_log_records(source, holders).await
+        self.read_log_records(&catalogue.source, holders).await
     }
 
     /// Reads records, each from the first of its stores that has it right.

@@ -11,6 +11,7 @@ pub mod log;
 mod lost_head;
 pub mod prunes;
 pub mod recovery;
+mod spoilt;
 pub mod survey;
 pub mod vouch;
 

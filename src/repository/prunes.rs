@@ -21,6 +21,10 @@ use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Semaphore;
 
+mod lists;
+
+pub use lists::PruneList;
+
 /// How many plans are read at once.
 const CONCURRENT_READS: usize = 16;
 /// How many records may be in memory while they are checked: each may be large.
@@ -29,7 +33,7 @@ const LARGE_READS: usize = 2;
 /// A record that a trusted signer signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedPrune {
-    /// What it says.
+    /// What it says; of an executed plan together with what its list says, where that is of use.
     pub record: PruneRecord,
     /// The exact bytes.
     pub bytes: Bytes,
@@ -143,6 +147,13 @@ impl Prunes {
         pending.chain(executed.map(|signed| (Stage::Executed, signed)))
     }
 
+    /// The executed plans that name files of a log, each with the SHA-256 of what lists their runs: every store should
+    /// hold that.
+    pub fn lists(&self) -> impl Iterator<Item = (RunId, Sha256)> + '_ {
+        let named = |records: &Vec<SignedPrune>| records.iter().find_map(|signed| signed.record.log_sha256);
+        self.executed.iter().filter_map(move |(plan, records)| Some((*plan, named(records)?)))
+    }
+
     /// Whether a record of the plan at this stage, or at a later one, is believed.
     pub fn knows(&self, plan: RunId, stage: Stage) -> bool {
         self.executed.contains_key(&plan) || stage == Stage::Planned && self.pending.contains_key(&plan)
@@ -185,7 +196,9 @@ impl ShownPlan {
     ) -> Self {
         if deleted.snapshots().is_empty() {
             let shows_any = shows_else();
-            return ShownPlan { planned, executed, shows_any, has_lost: !shows_any };
+            // A store may never have had any of the log: that it shows nothing of it proves nothing.
+            let has_lost = !shows_any && !deleted.is_of_log();
+            return ShownPlan { planned, executed, shows_any, has_lost };
         }
         let named = records.iter().take(1).flat_map(|first| &first.record.condemned.snapshots);
         let mut of_all = named.filter(|one| one.on_every_store && deleted.has_snapshot(one.id));
@@ -216,6 +229,12 @@ pub(super) fn was_begun(stores: &[Option<ShownPlan>]) -> bool {
     executed > 1 || executed == stores.len() || !stores.iter().all(is_whole)
 }
 
+/// Whether every store answers, and none shows anything of what a plan deletes: then it makes no difference who believes
+/// that it was executed, and a record that one store alone has needs nobody's eyes.
+fn is_nowhere(stores: &[Option<ShownPlan>]) -> bool {
+    stores.iter().all(|shown| shown.is_some_and(|shown| !shown.shows_any))
+}
+
 /// The stores that show a record, by position.
 type Holders = BTreeMap<RunId, Vec<usize>>;
 
@@ -230,8 +249,20 @@ impl Repository {
         }
         let [mut planned, executed] = holders;
         let mut prunes = Prunes::default();
-        for (plan, found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
+        let mut first_shown = None;
+        for (plan, mut found) in self.read_stage(source, Stage::Executed, executed, &mut prunes.refused).await {
+            let mut is_unknown = false;
+            if found.iter().any(|signed| lists::is_unlisted(&signed.record)) {
+                let first = first_shown.get_or_insert_with(|| lists::Shown::of(listings));
+                is_unknown = self.complete_records(source, &mut found, first, listings).await;
+            }
             let (known_to, deleted) = (self::holders(&found), deleted_by(&found));
+            let is_unlisted = found.iter().any(|signed| lists::is_unlisted(&signed.record));
+            // Of a list that nobody read, no store shows anything; of one that is nowhere, any of them may.
+            let is_clear = deleted.is_of_log() && is_unlisted && !is_unknown;
+            let shows_else = |listing: &StoreListing| {
+                is_unknown || !is_clear && listing.objects.keys().any(|name| deleted.has_object(name))
+            };
             let shown = |(at, listing): (usize, &StoreListing)| {
                 (listing.status == StoreStatus::Ready).then(|| {
                     ShownPlan::new(
@@ -239,11 +270,12 @@ impl Repository {
                         known_to.contains(&at),
                         (&found, &deleted),
                         |id| listing.has_inventory(id),
-                        || listing.objects.keys().any(|name| deleted.has_object(name)),
+                        || shows_else(listing),
                     )
                 })
             };
-            let begun = was_begun(&listings.iter().enumerate().map(shown).collect::<Vec<_>>());
+            let shown: Vec<_> = listings.iter().enumerate().map(shown).collect();
+            let begun = was_begun(&shown) || deleted.is_of_log() && is_nowhere(&shown);
             if begun { &mut prunes.executed } else { &mut prunes.unconfirmed }.insert(plan, found);
         }
         // A record that nobody trusted signed executes nothing, and nor does one of an execution that was cut short.
@@ -415,10 +447,30 @@ impl Repository {
         Ok(SignedPrune { sha256: format::sha256(&bytes), record, bytes, signature, stores: BTreeSet::new() })
     }
 
-    /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there.
+    /// The plans that a store shows and that are not `known`: what a backup looks at once it has committed there. Executed
+    /// ones together with what they list of a log.
     ///
     /// What nobody trusted signed is passed over. What cannot be read is an error: it may condemn anything.
     pub async fn unknown_prunes(
+        &self,
+        store: usize,
+        source: &SourceName,
+        known: &BTreeSet<RunId>,
+    ) -> Result<Vec<PruneRecord>, String> {
+        let mut found = self.new_prunes(store, source, known).await?;
+        for record in found.iter_mut().filter(|record| lists::is_unlisted(record)) {
+            if !self.complete_record(source, record).await {
+                let plan = record.plan;
+                return Err(format!(
+                    "prune plan {plan} is executed there, and no store lists what of the log it deletes"
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same without the lists.
+    pub async fn new_prunes(
         &self,
         store: usize,
         source: &SourceName,

@@ -6,6 +6,7 @@ use super::{READ_BYTES, Sink, Source, View, ViewFacts};
 use crate::{
     core::{
         failure::Failure,
+        log::LogRange,
         manifest::{Entry, EntryKind},
         path::StoredPath,
     },
@@ -28,6 +29,7 @@ pub struct MemorySource {
 struct Shared {
     files: BTreeMap<StoredPath, Arc<Vec<u8>>>,
     version: u64,
+    log: Option<LogRange>,
 }
 
 impl MemorySource {
@@ -52,6 +54,13 @@ impl MemorySource {
     pub fn remove(&self, path: &str) {
         let mut shared = self.lock();
         shared.files.retain(|stored, _| stored.as_str() != path);
+        shared.version += 1;
+    }
+
+    /// Sets what the next views need of a log besides.
+    pub fn set_log(&self, range: LogRange) {
+        let mut shared = self.lock();
+        shared.log = Some(range);
         shared.version += 1;
     }
 
@@ -94,7 +103,7 @@ impl Source for MemorySource {
             notes: Vec::new(),
             warnings: Vec::new(),
             history: None,
-            log: None,
+            log: shared.log.clone(),
         };
         let files = shared.files.values().cloned().collect();
         Ok(Box::new(MemoryView { facts, files, block_size: self.block_size as usize }))

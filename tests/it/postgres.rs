@@ -14,6 +14,7 @@ mod kills;
 mod moments;
 mod moved;
 mod outside;
+mod pruned;
 mod restores;
 mod room;
 mod server;

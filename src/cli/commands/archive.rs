@@ -49,8 +49,10 @@ pub const HELP_PUSH: Help = Help {
         with 0 only when as many stores as the policy wants hold the file on stable storage. A store that is slow or \
         gone is not waited for once enough others have it; copy brings it level later.\n\
         Segments that wait in archive_status are archived along with the one that was asked for, up to 64 under one \
-        signed record, so that a backlog drains fast. A file that was archived before is not stored again: with the \
-        same content the answer is 0, with another content it is refused, and what is stored is untouched.\n\
+        signed record, so that a backlog drains fast. A file that was archived before is not stored again while \
+        the stores hold it: with the same content the answer is 0, with another content it is refused, and what is \
+        stored is untouched. Where a prune has taken it away, it is stored again if this host knows that it is the same; \
+        else a segment before later ones of its timeline is refused, see recoup-source-postgres(7).\n\
         A file of a server with another system identifier is refused until recoup archive open says that the log is \
         that server's now.",
     examples: &[("in postgresql.conf", "archive_command = 'recoup archive push ledger %p'")],

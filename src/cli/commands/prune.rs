@@ -22,7 +22,9 @@ pub const HELP: Help = Help {
         be stopped in between, with --cancel or by correcting the policy. Each run first finishes what earlier \
         ones have left.\n\
         Never deleted are the newest durable snapshot, the newest one that a drill has proven, held ones, and \
-        whatever a kept snapshot uses. Where the clock is suspect, the newest durable snapshot is overdue, or more \
+        whatever a kept snapshot uses. The log of a postgres source goes with the snapshots that it leads on from: what lies \
+        before the oldest kept one, so that every moment since then can be brought back; see \
+        recoup-source-postgres(7). Where the clock is suspect, the newest durable snapshot is overdue, or more \
         than half of the snapshots would go, it refuses until --confirm names the source. Snapshots dated in the future \
         that are confirmed so are on record, and later runs do not ask because of them; nothing goes sooner for it, and \
         --cancel of the plan that says so takes it back until it is executed.\n\

@@ -1,14 +1,11 @@
 //! Pieces: what was received of a segment that is still being written, in parts that follow each other.
 //!
 //! Whoever receives a log stores what it has of the last segment every few seconds. All pieces of one run are parts of
-//! one stream of bytes, so only they are put together. The whole segment takes their place once it is there.
+//! one stream of bytes, so only they are put together. Where the whole segment is there, a replay takes that.
 
-use super::{HistoryId, LogFacts, LogFile, LogObject, LogRecord, POINTS_MAX, SegmentName};
+use super::{LogFacts, LogFile, LogObject, POINTS_MAX};
 use crate::core::id::RunId;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 /// From one place in a segment to another, in bytes from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,45 +105,12 @@ impl LogFacts {
     }
 }
 
-/// The pieces that nobody needs any more, by records that are durable: the whole segment is there, or another run's
-/// pieces reach further. What a run that still goes on has stored is never among them.
-pub fn superseded<'r>(records: impl IntoIterator<Item = &'r LogRecord>) -> BTreeSet<LogObject> {
-    type OfSegment = Vec<(LogObject, LogFacts)>;
-    let mut whole: BTreeSet<(HistoryId, SegmentName)> = BTreeSet::new();
-    let mut pieces: BTreeMap<(HistoryId, SegmentName), OfSegment> = BTreeMap::new();
-    for record in records {
-        for entry in &record.files {
-            match entry.file {
-                LogFile::Segment(name) => drop(whole.insert((record.history, name))),
-                LogFile::Piece(name, _) => {
-                    let known = (record.object(entry), entry.facts.clone());
-                    pieces.entry((record.history, name)).or_default().push(known);
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut superseded = BTreeSet::new();
-    for (of, pieces) in &pieces {
-        let longest = Chain::longest(pieces).map_or(0, |chain| chain.to);
-        let mut reach: BTreeMap<RunId, u32> = BTreeMap::new();
-        for (object, _) in pieces {
-            let LogFile::Piece(_, span) = object.file else { continue };
-            let furthest = reach.entry(object.run).or_default();
-            *furthest = span.to.max(*furthest);
-        }
-        let is_over = |object: &LogObject| whole.contains(of) || reach.get(&object.run).is_some_and(|to| *to < longest);
-        superseded.extend(pieces.iter().map(|(object, _)| *object).filter(is_over));
-    }
-    superseded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::{
         id::Sha256,
-        log::{Lsn, forks},
+        log::{HistoryId, LogRecord, Lsn, forks},
     };
 
     fn record(file: &str, run: u8, tag: &str) -> LogRecord {
@@ -204,43 +168,31 @@ mod tests {
 
     #[test]
     fn pieces_of_one_run_follow_each_other() {
-        for (given, expected, over) in [
-            ("1:0-8", "1:0-8", ""),
-            ("1:0-8 1:8-24 1:24-32", "1:0-8 1:8-24 1:24-32", ""),
+        for (given, expected) in [
+            ("1:0-8", "1:0-8"),
+            ("1:0-8 1:8-24 1:24-32", "1:0-8 1:8-24 1:24-32"),
             // A hole ends it; what another run has is no part of it.
-            ("1:0-8 1:16-24", "1:0-8", ""),
-            ("1:8-16", "", ""),
-            ("1:0-8 2:8-16", "1:0-8", ""),
+            ("1:0-8 1:16-24", "1:0-8"),
+            ("1:8-16", ""),
+            ("1:0-8 2:8-16", "1:0-8"),
             // The furthest, and of equal ones that with the fewest pieces.
-            ("1:0-8 1:8-16 2:0-24", "2:0-24", "1:0-8 1:8-16"),
-            ("1:0-8 1:8-16 2:0-8", "1:0-8 1:8-16", "2:0-8"),
-            ("1:0-8 1:8-16 2:0-16", "2:0-16", ""),
-            ("1:0-8 1:0-16 1:16-24", "1:0-16 1:16-24", ""),
+            ("1:0-8 1:8-16 2:0-24", "2:0-24"),
+            ("1:0-8 1:8-16 2:0-8", "1:0-8 1:8-16"),
+            ("1:0-8 1:8-16 2:0-16", "2:0-16"),
+            ("1:0-8 1:0-16 1:16-24", "1:0-16 1:16-24"),
         ] {
             let records = records(given);
             let known: Vec<(LogObject, LogFacts)> =
                 records.iter().map(|record| (record.object(&record.files[0]), record.files[0].facts.clone())).collect();
             let chain = Chain::longest(&known);
             let found = spans(chain.iter().flat_map(|chain| chain.objects.clone()));
-            assert_eq!((found.as_str(), spans(superseded(&records)).as_str()), (expected, over), "{given}");
+            assert_eq!(found, expected, "{given}");
             if let Some(chain) = chain {
                 assert_eq!(chain.facts.ends, Some(Lsn(chain.to.into())), "{given}");
                 assert_eq!(chain.facts.commits as usize, chain.objects.len(), "{given}");
             }
             assert!(records.iter().all(|record| record.contradiction().is_none()), "{given}");
         }
-    }
-
-    #[test]
-    fn the_whole_segment_takes_their_place() {
-        let mut all = records("1:0-8 1:8-16");
-        let mut whole = all[0].clone();
-        whole.files[0].file = "000000010000000000000005".parse().unwrap();
-        all.push(whole.clone());
-        assert_eq!(spans(superseded(&all)), "1:0-8 1:8-16");
-        // That of another segment does not.
-        all[2].files[0].file = "000000010000000000000006".parse().unwrap();
-        assert_eq!(superseded(&all), BTreeSet::new());
     }
 
     #[test]

@@ -81,6 +81,11 @@ fn ranges_name_their_segments() {
     assert_eq!(names(range(0x200_0028, 0x300_0000)), ["000000010000000000000002"]);
     assert_eq!(names(range(0x200_0028, 0x300_0001)), ["000000010000000000000002", "000000010000000000000003"]);
     assert!(range(2, 1).contradiction().is_some());
+    // And those after them that end at a place or before it.
+    let until = |place| range(0x200_0028, 0x300_0000).numbers_until(Lsn(place));
+    assert_eq!([0, 0x300_0000, 0x3FF_FFFF].map(until), [2..=2, 2..=2, 2..=2]);
+    assert_eq!([0x400_0000, 0x500_0001].map(until), [2..=3, 2..=4]);
+    assert_eq!([0x200_0028, 0x2FF_FFFF].map(|start| range(start, start + 1).first_ends()), [Lsn(0x300_0000); 2]);
 }
 
 #[test]

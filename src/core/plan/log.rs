@@ -496,13 +496,18 @@ impl Planning<'_> {
             LogFile::Segment(name) => name.number(bytes),
             _ => None,
         });
-        if next.is_some() || is_too_early {
+        // A hole behind what is wanted is none: what a snapshot needs itself may end exactly where a segment does.
+        let is_behind = match &self.wanted.goal {
+            Goal::At(at) => *at <= self.at || *at <= self.wanted.consistent_at,
+            _ => false,
+        };
+        if is_too_early || next.is_some() && !is_behind {
             return Err(Gap::Missing { file, next });
         }
         match &self.wanted.goal {
             Goal::Latest => Ok(true),
             // Nothing after it is known: all there is may be right, and the caller says so.
-            Goal::At(at) if self.at >= *at => Ok(false),
+            Goal::At(_) if is_behind => Ok(false),
             Goal::Time(time) if self.last_time.is_some_and(|last| last >= *time) => Ok(false),
             _ => Err(Gap::EndsBefore { at: self.at, last_commit: self.last_commit }),
         }

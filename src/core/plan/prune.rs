@@ -10,6 +10,8 @@ use crate::core::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+pub mod log;
+
 /// A snapshot that some store has committed.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
@@ -86,6 +88,7 @@ pub fn condemn(
         roots: gone.roots.difference(&kept.roots).filter(is_new).copied().take(MAX_RUNS).collect(),
         runs: gone.runs.iter().filter_map(run).take(MAX_RUNS).collect(),
         folders: Vec::new(),
+        log: Vec::new(),
     }
 }
 
@@ -139,6 +142,11 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// Whether nothing is held that is not seen.
+    pub fn is_nothing(&self) -> bool {
+        self.snapshots.is_empty()
+    }
+
     fn has_run(&self, run: RunId) -> bool {
         self.snapshots.iter().any(|id| id.run == run)
     }

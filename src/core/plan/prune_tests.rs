@@ -173,6 +173,7 @@ fn record(orphans: &[u64], writers: &[(&str, u64)]) -> PruneRecord {
         keep_last: None,
         condemned: Condemned::default(),
         dropped: Condemned::default(),
+        log_sha256: None,
         orphans_seen: orphans.iter().map(|number| run(*number)).collect(),
         writers_seen: seen(writers),
         confirmed: Vec::new(),

@@ -4,6 +4,8 @@ use super::{PlanSchema, PruneSchema, code_number};
 use crate::core::{
     failure::{Code, Failure, combine},
     id::{RunId, SnapshotId, SourceName},
+    log::{HistoryId, Lsn},
+    prune::{CondemnedLog, LogBound},
 };
 use serde::Serialize;
 
@@ -90,6 +92,12 @@ pub struct PrunedSource {
     pub pruned: Vec<SnapshotId>,
     /// The snapshots that they had condemned and that are kept after all.
     pub dropped: Vec<SnapshotId>,
+    /// What the published plan condemns of the log.
+    pub condemned_log: Vec<PrunedLog>,
+    /// What the executed ones deleted of it.
+    pub pruned_log: Vec<PrunedLog>,
+    /// What they had condemned of it and is kept after all.
+    pub dropped_log: Vec<PrunedLog>,
     /// What was done on each store.
     pub stores: Vec<PrunedStore>,
     /// What has its part in the exit code.
@@ -119,11 +127,40 @@ impl PrunedSource {
             executed: Vec::new(),
             pruned: Vec::new(),
             dropped: Vec::new(),
+            condemned_log: Vec::new(),
+            pruned_log: Vec::new(),
+            dropped_log: Vec::new(),
             stores: Vec::new(),
             warnings: Vec::new(),
             notes: Vec::new(),
             failure: Some(failure),
         }
+    }
+}
+
+/// Files of one history of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrunedLog {
+    /// The history.
+    pub history: HistoryId,
+    /// `before`: what lies before a position; `all`: the whole history.
+    pub what: &'static str,
+    /// The position that they lie before; none where all goes.
+    pub before: Option<Lsn>,
+    /// How many files.
+    pub files: u64,
+    /// Their sealed bytes, on one store.
+    pub bytes: u64,
+}
+
+impl PrunedLog {
+    /// What a part of a plan condemns.
+    pub fn of(part: &CondemnedLog) -> Self {
+        let (what, before) = match part.bound {
+            LogBound::Before(at) => ("before", Some(at)),
+            LogBound::Everything(_) => ("all", None),
+        };
+        PrunedLog { history: part.history, what, before, files: part.files, bytes: part.bytes }
     }
 }
 

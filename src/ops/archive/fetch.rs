@@ -190,6 +190,23 @@ impl Fetching<'_> {
 
     /// Without a plan, absent means that so many stores said so that none of the others can make it durable.
     async fn unplanned(&self) -> Result<Fetched, Failure> {
+        match self.looked_for().await {
+            // A prune has taken it away since it was listed.
+            Err(_) if self.is_gone().await => self.looked_for().await,
+            other => other,
+        }
+    }
+
+    /// Whether every store answers and none shows the file.
+    async fn is_gone(&self) -> bool {
+        let names = self.names(None).await;
+        let of_file = self.request.file;
+        names.answered() == self.repository.stores.len()
+            && names.files().iter().all(|(_, file, _)| *file != of_file)
+            && names.records().keys().all(|id| id.first != of_file)
+    }
+
+    async fn looked_for(&self) -> Result<Fetched, Failure> {
         let system = self.system_beside();
         let timeline = self.request.file.timeline();
         let known = system.map(|system| HistoryId { system, timeline });

@@ -1,7 +1,7 @@
 //! What the stores hold already, where this host has no note of it.
 
 use super::{
-    ship::Way,
+    ship::{Shipped, Way, not_durable},
     state::{ArchiveState, Kept},
 };
 use crate::{
@@ -9,13 +9,14 @@ use crate::{
         failure::Failure,
         id::RunId,
         log::{HistoryId, LogFile, LogRecordId, SegmentName},
+        prune::{CondemnedLogs, CondemnedSet, PruneRecord, Stage},
     },
     ops::state::SourceState,
     repository::log::LogNames,
     sources::postgres,
     world::Stopwatch,
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -24,11 +25,16 @@ use std::{
 /// How long stores may take to list once enough others have.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many records are read at once where one that is believed is enough.
+const AT_ONCE: usize = 8;
+
 /// What the stores hold of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// The same content, and enough stores hold it.
+    /// The same content, and enough stores hold it, and no prune takes it away.
     Durable,
+    /// The same content, on too few stores or condemned: it is stored anew.
+    Same,
     /// Nothing that settles it: it is stored anew.
     No,
     /// Another content, stored by a run.
@@ -62,13 +68,15 @@ impl Way<'_> {
         }
     }
 
-    /// Finds out what the stores hold of a file that nothing is noted of.
+    /// Finds out what the stores hold of a file. What a plan condemns or has deleted counts as held nowhere, wherever it
+    /// still lies; its content counts.
     pub(super) async fn stored(
         &self,
         history: HistoryId,
         file: LogFile,
         tag: impl Fn() -> Result<String, Failure>,
         names: &LogNames,
+        condemned: &CondemnedLogs,
     ) -> Result<Stored, Failure> {
         let files = names.files();
         let mut records = names.records();
@@ -80,14 +88,99 @@ impl Way<'_> {
         for held in survey.records.values() {
             let record = &held.signed.record;
             let Some(entry) = record.files.iter().find(|entry| entry.file == file) else { continue };
+            let is_held = || !condemned.has(history, file, record.run) && is_enough(&names.holding(held, entry));
             match &entry.content_tag {
                 Some(other) if Some(other) != tag.as_ref() => return Ok(Stored::Other(record.run.to_string())),
-                Some(_) if is_enough(&names.holding(held, entry)) => stored = Stored::Durable,
+                Some(_) if stored == Stored::Durable || is_held() => stored = Stored::Durable,
+                Some(_) => stored = Stored::Same,
                 // Whether it is the same, nobody can tell: it is stored again, and both are kept.
-                _ => {}
+                None => {}
             }
         }
         Ok(stored)
+    }
+
+    /// Notes up to where plans of prunes reach. Only those are read that this host has not seen: every one is on all
+    /// stores before anything is deleted.
+    pub(super) async fn note_plans(
+        &self,
+        kept: &mut Kept,
+        file: LogFile,
+        asked: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
+        let records = self.plans(file, asked, Some(&kept.state.condemned.plans)).await?;
+        for record in records {
+            kept.state.condemned.note(record.plan, &record.condemned.log);
+            kept.state.condemned.note(record.plan, &record.dropped.log);
+        }
+        Ok(())
+    }
+
+    /// What plans condemn of the log, and what of it executed ones have deleted, with the lists of both. They are read
+    /// only where it matters.
+    pub(super) async fn condemned(
+        &self,
+        file: LogFile,
+        asked: &BTreeSet<String>,
+    ) -> Result<(CondemnedLogs, CondemnedLogs), Failure> {
+        let (mut all, mut deleted) = (CondemnedSet::default(), CondemnedSet::default());
+        for record in self.plans(file, asked, None).await? {
+            all.add(&record.condemned);
+            if record.stage == Stage::Executed {
+                deleted.add(&record.condemned);
+            }
+        }
+        Ok((all.logs, deleted.logs))
+    }
+
+    /// The plans that some stores show, but those that are known; all of them with their lists, where none is. Fails
+    /// unless enough stores can be read.
+    async fn plans(
+        &self,
+        file: LogFile,
+        asked: &BTreeSet<String>,
+        known: Option<&BTreeSet<RunId>>,
+    ) -> Result<Vec<PruneRecord>, Failure> {
+        let (mut shipped, mut found) = (Shipped::default(), Vec::new());
+        let repository = &self.host.repository;
+        let stores = repository.stores.iter().enumerate().filter(|(_, store)| asked.contains(store.name()));
+        let answers = stores.map(|(at, store)| async move {
+            let read = match known {
+                Some(known) => repository.new_prunes(at, self.source, known).await,
+                None => repository.unknown_prunes(at, self.source, &BTreeSet::new()).await,
+            };
+            (store.name().to_owned(), read)
+        });
+        for (store, answer) in join_all(answers).await {
+            match answer {
+                Ok(records) => {
+                    shipped.stores.insert(store);
+                    found.extend(records);
+                }
+                Err(why) => drop(shipped.behind.insert(store, format!("its prune plans cannot be read: {why}"))),
+            }
+        }
+        if self.is_enough(&shipped.stores) { Ok(found) } else { Err(not_durable(self.source, file, &shipped)) }
+    }
+
+    /// A later segment of the same history that the stores hold, as a believed record says.
+    pub(super) async fn later(&self, history: HistoryId, name: SegmentName, names: &LogNames) -> Option<LogFile> {
+        let is_later = |of: HistoryId, file: LogFile| {
+            of == history && matches!(file, LogFile::Segment(other) if other.timeline == name.timeline && other > name)
+        };
+        let runs: BTreeSet<RunId> =
+            names.files().into_iter().filter(|(of, file, _)| is_later(*of, *file)).map(|(_, _, run)| run).collect();
+        let mut records: Vec<_> = names.records().into_iter().collect();
+        records.retain(|(id, _)| id.history == history && runs.contains(&id.run));
+        // The first that is believed is enough.
+        for chunk in records.chunks(AT_ONCE) {
+            let survey = self.host.repository.read_log_records(self.source, chunk.iter().cloned().collect()).await;
+            let files = survey.records.values().flat_map(|held| &held.signed.record.files).map(|entry| entry.file);
+            if let Some(later) = files.filter(|file| is_later(history, *file)).min() {
+                return Some(later);
+            }
+        }
+        None
     }
 
     /// The system whose snapshots this host has taken, where no log says whose it is.

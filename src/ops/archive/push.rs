@@ -4,7 +4,7 @@ use super::{
     known::Stored,
     ready,
     segment::{self, Content, LARGE_BYTES, Prepared, Sealing},
-    ship::{Label, Way, not_durable},
+    ship::{Label, Reached, Way, not_durable},
     state::{Foreign, Kept},
 };
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         id::SourceName,
         log::{FIRST_TIMELINE, HistoryId, LogFile},
         policy::Copies,
+        prune::{CondemnedLogs, end_of},
     },
     format::log::Tagger,
     ops::host::Host,
@@ -68,14 +69,15 @@ pub(super) async fn push_with(
     let sealing = sealing(host);
     let content = segment::read(&request.path, file)?;
     let header = content.header()?;
-    if let Some(noted) = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system) {
-        return match noted.tag == content.tag(&sealing.tagger)? {
-            true => Ok(Pushed::default()),
-            false => Err(other_content(&request.source, file, "this host")),
-        };
-    }
     let way = Way { host, source: &request.source, copies: &request.copies };
-    Pushing { request, way, file, header, sealing, beside }.run(&mut kept, content).await
+    let noted = kept.state.acknowledged.get(&file).filter(|_| Some(header.system) == kept.state.system);
+    let is_noted = noted.is_some();
+    if let Some(noted) = noted
+        && noted.tag != content.tag(&sealing.tagger)?
+    {
+        return Err(other_content(&request.source, file, "this host"));
+    }
+    Pushing { request, way, file, header, sealing, beside, is_noted }.run(&mut kept, content).await
 }
 
 fn file_of(path: &Path) -> Result<LogFile, Failure> {
@@ -115,6 +117,8 @@ struct Pushing<'a> {
     header: SegmentHeader,
     sealing: Sealing,
     beside: Option<BTreeSet<LogFile>>,
+    /// Whether this host has archived it before, with this content.
+    is_noted: bool,
 }
 
 impl Pushing<'_> {
@@ -122,19 +126,18 @@ impl Pushing<'_> {
         let reached = self.way.reach(kept, (self.header.system, self.file)).await?;
         let history = HistoryId { system: self.header.system, timeline: self.file.timeline() };
         let mut pushed = Pushed::default();
-        if kept.state.may_be_stored(self.file) {
-            let names = self.way.names(Some(history), &reached.names()).await;
-            let tag = || content.tag(&self.sealing.tagger);
-            match self.way.stored(history, self.file, tag, &names).await? {
-                Stored::Durable => {
-                    kept.state.acknowledge(self.file, tag()?);
+        let is_again = self.is_noted || kept.state.may_be_stored(self.file);
+        if is_again {
+            let known = kept.state.condemned.plans.len();
+            let is_stored = self.is_stored(kept, history, &content, &reached).await?;
+            if is_stored && !self.is_noted {
+                kept.state.acknowledge(self.file, content.tag(&self.sealing.tagger)?);
+            }
+            if is_stored {
+                if !self.is_noted || known < kept.state.condemned.plans.len() {
                     self.save(kept, &mut pushed);
-                    return Ok(pushed);
                 }
-                Stored::Other(run) => {
-                    return Err(other_content(&self.request.source, self.file, &format!("run {run} on the stores")));
-                }
-                Stored::No => {}
+                return Ok(pushed);
             }
         }
         let known = &kept.state;
@@ -142,6 +145,8 @@ impl Pushing<'_> {
         let batch = match &self.beside {
             // One large one at a time takes enough of the disk.
             _ if self.header.segment_bytes > LARGE_BYTES => [self.file].into(),
+            // A run goes as a whole: what is old keeps nothing new, and the other way round.
+            _ if is_again => [self.file].into(),
             Some(beside) => ready::batch(self.file, beside.iter().copied(), is_known),
             None => ready::waiting(&self.request.path, self.file, is_known),
         };
@@ -159,6 +164,48 @@ impl Pushing<'_> {
         self.save(kept, &mut pushed);
         pushed.behind = shipped.behind.into_iter().collect();
         Ok(pushed)
+    }
+
+    /// Whether enough stores hold the file already, and no prune takes it away. Refuses what cannot be of the same history.
+    async fn is_stored(
+        &self,
+        kept: &mut Kept,
+        history: HistoryId,
+        content: &Content,
+        reached: &Reached,
+    ) -> Result<bool, Failure> {
+        let (way, file, asked) = (&self.way, self.file, reached.names());
+        let segment_bytes = self.header.segment_bytes;
+        // A note says what was durable once. Nothing but a prune has taken it away since.
+        way.note_plans(kept, file, &asked).await?;
+        let may_be_gone = kept.state.condemned.covers(history, file, segment_bytes);
+        if self.is_noted && !may_be_gone {
+            return Ok(true);
+        }
+        let (condemned, deleted) = match may_be_gone {
+            true => way.condemned(file, &asked).await?,
+            false => (CondemnedLogs::default(), CondemnedLogs::default()),
+        };
+        let names = way.names(Some(history), &asked).await;
+        let tag = || content.tag(&self.sealing.tagger);
+        match way.stored(history, file, tag, &names, &condemned).await? {
+            Stored::Durable => return Ok(true),
+            Stored::Other(run) => {
+                return Err(other_content(&self.request.source, file, &format!("run {run} on the stores")));
+            }
+            Stored::Same => return Ok(false),
+            Stored::No => {}
+        }
+        // Nothing is left that it could be compared with. Beside what came after it, it may be of another history: of a
+        // server that was set back, whose log must not be mixed with that of before.
+        if let LogFile::Segment(name) = file
+            && !self.is_noted
+            && end_of(file, segment_bytes).is_some_and(|end| Some(end) <= deleted.reach_of(history))
+            && let Some(later) = way.later(history, name, &names).await
+        {
+            return Err(pruned_before(&self.request.source, file, later));
+        }
+        Ok(false)
     }
 
     /// The stores hold it: what is not noted here costs the next push a look at them, and nothing else.
@@ -228,6 +275,21 @@ fn ahead(path: &Path, file: LogFile, system: u64) -> Result<Content, Failure> {
     } else {
         Err(Failure::new(Code::Refused, format!("{file} is of another system")))
     }
+}
+
+/// What was archived of it is deleted, so nobody can tell any more whether it is the same.
+fn pruned_before(source: &SourceName, file: LogFile, later: LogFile) -> Failure {
+    Failure::new(Code::Refused, format!("{file} of {source} lies before what was pruned of its timeline"))
+        .cause(format!(
+            "what was archived under this name is deleted, so nothing tells whether this is the same; {later} and what \
+             follows it are on the stores"
+        ))
+        .safe("what is archived is untouched, and nothing was added to it; the server keeps its file")
+        .next_step(
+            "if it is a standby that lags behind: set archive_mode = on there instead of always, so that only the primary \
+             archives; if this server was set back to an earlier state: have it begin a new timeline, as \
+             recoup-source-postgres(7) says under \"Retention of the log\"",
+        )
 }
 
 fn other_content(source: &SourceName, file: LogFile, by: &str) -> Failure {

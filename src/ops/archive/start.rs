@@ -47,9 +47,11 @@ pub async fn open(host: &Host, recorder: &Recorder, request: &OpenRequest) -> Re
     let started_at = host.world.now();
     kept.state.system = Some(system);
     kept.state.foreign = None;
-    // The numbers of another system's segments say nothing about these.
-    kept.state.highest.clear();
-    kept.state.acknowledged.clear();
+    if before != Some(system) {
+        // The numbers of another system's segments say nothing about these.
+        kept.state.highest.clear();
+        kept.state.acknowledged.clear();
+    }
     let draft = Draft {
         subjects: vec![Subject::new(source.clone(), Verdict::Passed)],
         result: serde_json::json!({

@@ -3,8 +3,9 @@
 use crate::{
     core::{
         failure::{Code, Failure},
-        id::RepositoryId,
-        log::{LogFile, SegmentName},
+        id::{RepositoryId, RunId},
+        log::{HistoryId, LogFile, Lsn, SegmentName},
+        prune::{CondemnedLog, end_of},
         time::Timestamp,
     },
     ops::host::state_failure,
@@ -12,7 +13,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -71,6 +72,35 @@ pub struct ArchiveState {
     pub foreign: Option<Foreign>,
     /// Stores that failed lately, by name.
     pub down: BTreeMap<String, Down>,
+    /// What prunes may have taken since a file was acknowledged.
+    #[serde(default)]
+    pub condemned: CondemnedBefore,
+}
+
+/// How far plans of prunes reach into the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedBefore {
+    /// The plans that were read, executed or not.
+    pub plans: BTreeSet<RunId>,
+    /// By history: the place before which any of them condemns something.
+    pub places: BTreeMap<HistoryId, Lsn>,
+}
+
+impl CondemnedBefore {
+    /// Whether a file lies before such a place.
+    pub fn covers(&self, history: HistoryId, file: LogFile, segment_bytes: u64) -> bool {
+        let place = self.places.get(&history);
+        place.is_some_and(|place| end_of(file, segment_bytes).is_some_and(|end| end <= *place))
+    }
+
+    /// Notes what a plan condemns.
+    pub(super) fn note(&mut self, plan: RunId, parts: &[CondemnedLog]) {
+        self.plans.insert(plan);
+        for part in parts {
+            let place = self.places.entry(part.history).or_default();
+            *place = part.bound.place().max(*place);
+        }
+    }
 }
 
 impl ArchiveState {

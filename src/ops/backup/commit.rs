@@ -13,7 +13,7 @@ use crate::{
         prune::{CondemnedSet, PruneRecord},
     },
     format::{seal::SealedObject, signature},
-    repository::layout,
+    repository::{layout, log::NeededLog},
     stores::Store,
     world::Stopwatch,
 };
@@ -59,7 +59,7 @@ impl CommitOutcome {
         let verdicts = join_all(counted.map(|(at, store)| async move {
             let unknown = host.repository.unknown_prunes(at, &protected.name, seen).await;
             let verdict = match unknown {
-                Ok(records) => condemned_by(inventory, avoided, &records).map(|why| (why, true)),
+                Ok(records) => heed(host, at, inventory, avoided, &records).await,
                 Err(why) => Some((format!("its prune plans cannot be read: {why}"), false)),
             };
             (store.name().to_owned(), verdict)
@@ -78,22 +78,59 @@ impl CommitOutcome {
     }
 }
 
-/// Why a snapshot must not be acknowledged, if so.
-fn condemned_by(inventory: &Inventory, avoided: &CondemnedSet, records: &[PruneRecord]) -> Option<String> {
-    let why = |part: String| format!("a prune plan condemns {part}, which the snapshot uses");
-    if let Some(part) = avoided.used_by(inventory) {
-        return Some(why(part));
-    }
+/// Why a snapshot must not be acknowledged on a store, if so, and whether a plan is why.
+async fn heed(
+    host: &Host,
+    store: usize,
+    inventory: &Inventory,
+    avoided: &CondemnedSet,
+    records: &[PruneRecord],
+) -> Option<(String, bool)> {
+    let why = |part: String| (format!("a prune plan condemns {part}, which the snapshot uses"), true);
     let mut unknown = CondemnedSet::default();
     for record in records {
         // Somebody took it for one that never gets its inventory, and gave it up.
         if CondemnedSet::of(&record.condemned).has_snapshot(inventory.id()) {
-            return Some(format!("prune plan {} condemns it", record.plan));
+            return Some((format!("prune plan {} condemns it", record.plan), true));
         }
         unknown.add(&record.condemned);
         unknown.add(&record.dropped);
     }
-    unknown.used_by(inventory).map(why)
+    if let Some(part) = [avoided, &unknown].into_iter().find_map(|set| set.used_by(inventory)) {
+        return Some(why(part));
+    }
+    let range = inventory.log.as_ref()?;
+    let mut condemned = unknown.logs;
+    condemned.extend(avoided.logs.clone());
+    // What it needs of the log is newer than anything that a plan condemns; but for a standby that lags behind, and a
+    // server that was set back or comes back.
+    condemned.reach(range)?;
+    // The lists of what was deleted long ago are read only here.
+    match host.repository.unknown_prunes(store, &inventory.source, &BTreeSet::new()).await {
+        Ok(records) => {
+            for record in records {
+                let mut all = CondemnedSet::default();
+                all.add(&record.condemned);
+                all.add(&record.dropped);
+                condemned.extend(all.logs);
+            }
+        }
+        Err(why) => return Some((format!("its prune plans cannot be read: {why}"), false)),
+    }
+    let needed = NeededLog::beside(range, &condemned);
+    match host.repository.lacking_of_log(store, &inventory.source, needed, &condemned).await {
+        Ok(None) => None,
+        Ok(Some(file)) => {
+            let reach = condemned.reach(range).unwrap_or_default();
+            let why = format!(
+                "a prune takes the log of {} before {reach}, and {file}, which is needed from there on, is not there or \
+                 condemned",
+                range.history.system
+            );
+            Some((why, true))
+        }
+        Err(error) => Some((format!("its log cannot be listed: {error}"), false)),
+    }
 }
 
 impl Commit {

@@ -24,12 +24,20 @@ impl Copying<'_> {
         store: usize,
         damaged: &BTreeSet<(usize, Needed)>,
     ) {
-        let mut complete = true;
+        let mut lacking = Vec::new();
+        // What a plan condemns is log like all other until the plan is executed.
         for held in survey.records.values() {
             let committed = held.stores.contains(&store);
-            complete &= self.level_record(catalogue, held, store, damaged).await || committed;
+            if !self.level_record(catalogue, held, store, damaged).await && !committed {
+                lacking.push(&held.signed.record);
+            }
         }
-        if complete {
+        if !lacking.is_empty() && !self.stopped.contains_key(&store) {
+            let (_, now) = self.repository.prunes(&catalogue.source).await;
+            let gone = self.repository.deleted_since(&catalogue.source, &catalogue.prunes, &now).await;
+            lacking.retain(|record| !gone.logs.has_record(record));
+        }
+        if lacking.is_empty() {
             let name = catalogue.listings[store].store.clone();
             self.findings.settle(&name, &log_of(catalogue));
         }

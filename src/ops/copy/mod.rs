@@ -102,14 +102,15 @@ pub async fn copy(repository: &Repository, request: &CopyRequest, progress: &dyn
             }
         }
         copy.note_snapshots(&catalogue);
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         for store in catalogue.ready().collect::<Vec<_>>() {
-            // Tombstones first: a store that has one is never brought what it names.
+            // Tombstones first, and before them what lists their runs: a store that has one is never brought what it names.
+            copy.carry_lists(&catalogue, store).await;
             copy.carry_prunes(&catalogue, store).await;
             copy.level(&catalogue, store, &damaged, progress).await;
             copy.level_log(&catalogue, &log, store, &damaged).await;
         }
-        forget_pruned(repository, &catalogue, &mut copy.findings).await;
+        forget_pruned(repository, &catalogue, &mut copy.findings, false).await;
     }
     if request.sources.is_empty() {
         copy.level_evidence().await;

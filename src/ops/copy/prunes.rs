@@ -34,6 +34,31 @@ impl Copying<'_> {
         }
     }
 
+    /// Brings what lists the runs that executed plans have deleted of the log, where a store lacks it or has it damaged.
+    pub(super) async fn carry_lists(&mut self, catalogue: &Catalogue, store: usize) {
+        let folder = layout::source_folder(&catalogue.source);
+        for (plan, sha256) in catalogue.prunes.lists() {
+            let name = layout::prune_list(plan);
+            let key = format!("{folder}{name}");
+            let listing = &catalogue.listings[store];
+            let is_wrong = self
+                .findings
+                .list()
+                .iter()
+                .any(|found| found.store == listing.store && found.object.as_deref() == Some(key.as_str()));
+            let is_there = listing.objects.contains_key(&name);
+            if is_there && !is_wrong {
+                continue;
+            }
+            let (source, listings) = (&catalogue.source, &catalogue.listings);
+            let Some(list) = self.repository.find_list(source, (plan, sha256), listings).await else { continue };
+            if self.stopped.contains_key(&store) {
+                return;
+            }
+            self.carry(store, &key, list.bytes, &sha256, is_there).await;
+        }
+    }
+
     async fn carry(&mut self, at: usize, key: &str, bytes: Bytes, sha256: &crate::core::id::Sha256, is_there: bool) {
         let size = bytes.len() as u64;
         let name = self.stores[at].store.clone();

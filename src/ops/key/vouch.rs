@@ -255,7 +255,8 @@ pub(super) async fn gather(
             gathered.sources.entry(source.clone()).or_default().insert(*id);
         }
         gather_prunes(repository, &remaining, &source, &catalogue.prunes, &mut gathered);
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        // What is left of the deleted on a store that lagged, too: a prune reads it before it finishes there.
+        let log = repository.survey_all_log(&catalogue).await;
         gather_log(repository, &remaining, &source, &log, &mut gathered);
     }
     if let Some(unknown) = except.iter().find(|id| !left_out.contains(id)) {

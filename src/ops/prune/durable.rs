@@ -4,7 +4,7 @@
 use crate::{
     core::{
         id::SnapshotId,
-        log::{LogFile, LogRange, LogRecordId},
+        log::{LogFile, LogRecordId},
         policy::is_durable,
         retention::Dated,
     },
@@ -16,7 +16,7 @@ use crate::{
         Repository,
         catalogue::{Catalogue, Committed, Needed, StoreListing},
         layout,
-        log::{HeldLog, committed},
+        log::{NeededLog, committed, holders_of},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +34,22 @@ pub(super) struct Whereabouts {
 }
 
 impl Whereabouts {
+    /// With as much of the log as no restore begins without.
     pub(super) async fn of(host: &Host, known: &Known, catalogue: &mut Catalogue, committed: &Committed) -> Self {
+        let log = committed.inventory.log.as_ref().map(NeededLog::own);
+        Self::with_log(host, known, catalogue, committed, log).await
+    }
+
+    async fn with_log(
+        host: &Host,
+        known: &Known,
+        catalogue: &mut Catalogue,
+        committed: &Committed,
+        log: Option<NeededLog<'_>>,
+    ) -> Self {
         host.repository.read_runs(catalogue, &committed.inventory.uses).await;
         let needed = catalogue.needed(committed).unwrap_or_default();
-        let log = log_holders(&host.repository, known, catalogue, committed.inventory.log.as_ref()).await;
+        let log = log_holders(&host.repository, known, catalogue, log).await;
         let mut complete = catalogue.names(&catalogue.complete_on(committed));
         // What was found damaged is of the right size all the same.
         complete.retain(|store| !needed.iter().any(|object| is_damaged(known, store, &object.name)));
@@ -83,14 +95,27 @@ fn holders(catalogue: &Catalogue, committed: &Committed) -> BTreeSet<String> {
     catalogue.listings.iter().filter(holds).map(|listing| listing.store.clone()).collect()
 }
 
-pub(super) fn dated(host: &Host, protected: &Protected, catalogue: &Catalogue) -> BTreeMap<SnapshotId, Dated> {
+pub(super) async fn dated(
+    host: &Host,
+    protected: &Protected,
+    known: &Known,
+    catalogue: &Catalogue,
+) -> BTreeMap<SnapshotId, Dated> {
     let places = host.repository.places();
-    let of = |(id, committed): (&SnapshotId, &Committed)| {
-        let durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, committed));
+    let mut dated = BTreeMap::new();
+    for (id, committed) in &catalogue.snapshots {
+        let mut durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, committed));
+        // It began before what a plan has taken of its log, and was acknowledged only if that is there all the same.
+        let range = committed.inventory.log.as_ref();
+        if let Some(range) = range.filter(|range| catalogue.tombstones.logs.reach(range).is_some()) {
+            let needed = NeededLog::beside(range, &catalogue.tombstones.logs);
+            let log = log_holders(&host.repository, known, catalogue, Some(needed)).await;
+            durable &= log.values().all(|holders| is_durable(&protected.policy.copies, &places, holders));
+        }
         let parents = committed.inventory.parents.iter().map(|parent| parent.id).collect();
-        (*id, Dated { created_at: committed.inventory.created_at, parents, durable })
-    };
-    catalogue.snapshots.iter().map(of).collect()
+        dated.insert(*id, Dated { created_at: committed.inventory.created_at, parents, durable });
+    }
+    dated
 }
 
 /// The newest snapshot that enough stores hold all of.
@@ -103,7 +128,9 @@ pub(super) async fn newest_durable(
     let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
     for id in ids {
         let committed = catalogue.snapshots[&id].clone();
-        let whereabouts = Whereabouts::of(host, known, catalogue, &committed).await;
+        let range = committed.inventory.log.as_ref();
+        let log = range.map(|range| NeededLog::beside(range, &catalogue.tombstones.logs));
+        let whereabouts = Whereabouts::with_log(host, known, catalogue, &committed, log).await;
         if whereabouts.are_durable(host, protected) {
             return Some(id);
         }
@@ -143,41 +170,25 @@ fn is_damaged(known: &Known, store: &str, name: &str) -> bool {
     known.damaged.get(store).is_some_and(|damaged| damaged.contains(name))
 }
 
-/// The stores that hold each file of a snapshot's own part of the log, from where its copy began to where it ended: as a
-/// record says that is believed, of the right size, and not known to be damaged. Without it no restore begins.
+/// The stores that hold each file that a snapshot needs of the log, as far as is known.
 async fn log_holders(
     repository: &Repository,
     known: &Known,
     catalogue: &Catalogue,
-    range: Option<&LogRange>,
+    needed: Option<NeededLog<'_>>,
 ) -> LogHolders {
-    let Some(range) = range else { return LogHolders::new() };
-    let mut holders: LogHolders = range.needed().into_iter().map(|file| (file, BTreeSet::new())).collect();
-    let folder = layout::log_folder(range.history);
+    let Some(needed) = needed else { return LogHolders::new() };
+    let folder = layout::log_folder(needed.history());
     let mut records: BTreeMap<LogRecordId, BTreeSet<usize>> = BTreeMap::new();
     for at in catalogue.ready() {
         let names = catalogue.listings[at].objects.keys().map(String::as_str);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&folder)).collect();
-        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| holders.contains_key(file)) {
+        for (_, id) in committed(names.into_iter()).into_iter().filter(|(file, _)| needed.has(*file)) {
             records.entry(id).or_default().insert(at);
         }
     }
     let survey = repository.read_log_records(&catalogue.source, records).await;
-    let refused: BTreeSet<_> = survey.refused.iter().map(|refused| (refused.id, refused.store)).collect();
-    for (id, HeldLog { signed, stores }) in &survey.records {
-        let record_name = layout::log_record(*id);
-        for entry in &signed.record.files {
-            let Some(of_file) = holders.get_mut(&entry.file) else { continue };
-            let name = layout::log_file(id.history, entry.file, id.run);
-            for at in stores.iter().filter(|at| !refused.contains(&(*id, **at))) {
-                let listing = &catalogue.listings[*at];
-                let is_right = listing.objects.get(&name) == Some(&entry.size)
-                    && ![&name, &record_name].iter().any(|name| is_damaged(known, &listing.store, name));
-                if is_right {
-                    of_file.insert(listing.store.clone());
-                }
-            }
-        }
-    }
-    holders
+    let is_damaged = |at: usize, name: &str| is_damaged(known, &catalogue.listings[at].store, name);
+    let holders = holders_of(catalogue, needed, &survey, is_damaged);
+    holders.into_iter().map(|(file, stores)| (file, catalogue.names(&stores))).collect()
 }

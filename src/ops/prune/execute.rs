@@ -9,7 +9,7 @@ use crate::{
     core::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
-        prune::{Because, Condemned, CondemnedSet, PruneRecord},
+        prune::{Because, Condemned, CondemnedLog, CondemnedSet, PruneRecord},
         result::PrunedStore,
     },
     ops::{
@@ -45,6 +45,9 @@ pub(super) struct Pruning<'a> {
     pub(super) executed: Vec<RunId>,
     pub(super) pruned: BTreeSet<SnapshotId>,
     pub(super) dropped: BTreeSet<SnapshotId>,
+    /// What they deleted of the log, and what they kept of it after all.
+    pub(super) pruned_log: Vec<CondemnedLog>,
+    pub(super) dropped_log: Vec<CondemnedLog>,
     pub(super) warnings: BTreeSet<String>,
 }
 
@@ -57,10 +60,18 @@ impl Pruning<'_> {
         if let Some(again) = self.spare_what_stays(&look).await? {
             look = again;
         }
-        let (condemned, dropped) = self.judge(plan, &mut look).await;
-        let (deletes, dropped) = self.record(plan, &look, condemned, dropped).await?;
+        let (mut condemned, mut dropped) = self.judge(plan, &mut look).await;
+        look.look_into_records(self.host, &mut condemned, &mut dropped).await;
+        let judged = CondemnedSet::of(&condemned).logs;
+        let deletes = self.record(plan, &look, condemned, dropped).await?;
+        // Of the log nothing is deleted by the word of another host's record alone: what this one would drop, it leaves to
+        // the next prune, which looks at it once more.
+        let mut goes_now = deletes.clone();
+        goes_now.logs = deletes.logs.intersection(&judged);
+        let (goes, dropped) = plan.record.condemned.split(&goes_now);
         self.executed.push(plan.record.plan);
         self.dropped.extend(dropped.snapshots.iter().map(|snapshot| snapshot.id));
+        self.dropped_log.extend(dropped.log);
         // A hold is on record before whoever adds it looks for this record: one of the two sees the other.
         if let Err(failure) = look.read_vetoes(self.host, self.protected).await {
             let plan = plan.record.plan;
@@ -76,7 +87,8 @@ impl Pruning<'_> {
             return self.spare(&look, plan.record.plan, &deletes).await;
         }
         self.pruned.extend(deletes.snapshots());
-        self.delete(&look.catalogue, &deletes).await;
+        self.pruned_log.extend(goes.log);
+        self.delete(&look.catalogue, &goes_now).await;
         Ok(())
     }
 
@@ -91,7 +103,10 @@ impl Pruning<'_> {
         for (plan, records) in &gathered.catalogue.prunes.executed {
             let deletes = deleted_by(records);
             let Some((id, why)) = gathered.spoiled_by(&deletes) else { continue };
-            self.spare(gathered, *plan, &deletes).await?;
+            // Nothing may be shown of its log, and what was not listed would be taken out, needed or not.
+            let mut known = records.clone();
+            self.host.repository.list_runs_of(&self.protected.name, &mut known).await;
+            self.spare(gathered, *plan, &deleted_by(&known)).await?;
             self.warnings.insert(format!(
                 "plan {plan} is executed, and deletes snapshot {id} of {}, or what it uses; it stays, as {why}, and is no \
                  longer in the plan",
@@ -124,7 +139,7 @@ impl Pruning<'_> {
         !Whereabouts::of(self.host, &known, &mut look.catalogue, &committed).await.whole().is_empty()
     }
 
-    /// Says on every store that a plan is executed, and gives what it deletes, and what is dropped from it.
+    /// Says on every store that a plan is executed, and gives what it deletes.
     ///
     /// Another host may execute the same plan at this moment, or has begun to: what either drops stays. Whoever reads
     /// these records later may find only one of them, on a store that was lost and is made new from another. So every
@@ -133,12 +148,12 @@ impl Pruning<'_> {
     /// Where every store had a record already, another host may be deleting by them: what this one would drop by the rule
     /// does not come back. What is held does, as far as it is there.
     async fn record(
-        &mut self,
+        &self,
         plan: &SignedPrune,
         look: &Gathered,
         condemned: Condemned,
         dropped: Condemned,
-    ) -> Result<(CondemnedSet, Condemned), Failure> {
+    ) -> Result<CondemnedSet, Failure> {
         let (record, records) = self.vote(plan, condemned, dropped).await?;
         let mut deletes = deleted_by(&records);
         if look.spoiled_by(&deletes).is_some()
@@ -147,9 +162,7 @@ impl Pruning<'_> {
             deletes = fewer;
         }
         let base = PruneRecord { condemned: plan.record.condemned.clone(), dropped: Condemned::default(), ..record };
-        let deletes = self.settle(&base, records, deletes).await?;
-        let (_, dropped) = plan.record.condemned.split(&deletes);
-        Ok((deletes, dropped))
+        self.settle(&base, records, deletes).await
     }
 
     /// Drops all of a pending plan: it is executed, and deletes nothing. Fails where another host was faster.
@@ -168,6 +181,7 @@ impl Pruning<'_> {
         }
         self.settle(&record, records, CondemnedSet::default()).await?;
         self.dropped.extend(plan.record.condemned.snapshots.iter().map(|snapshot| snapshot.id));
+        self.dropped_log.extend(plan.record.condemned.log);
         self.executed.push(plan.record.plan);
         Ok(())
     }
@@ -185,21 +199,46 @@ impl Pruning<'_> {
         }
         let shown = catalogue.ready().flat_map(|at| catalogue.listings[at].objects.keys());
         let left: BTreeSet<&String> = shown.filter(|name| catalogue.tombstones.has_object(name)).collect();
-        let mut tombstones = CondemnedSet::default();
+        let mut finished: Vec<(RunId, Condemned)> = Vec::new();
         for (plan, records) in &catalogue.prunes.executed {
             let (known_to, deletes) = (holders(records), deleted_by(records));
+            let list = layout::prune_list(*plan);
+            let (listed, unlisted): (Vec<usize>, Vec<usize>) =
+                catalogue.ready().partition(|at| catalogue.listings[*at].objects.contains_key(&list));
+            // A list that no store has nobody can bring.
+            let is_listed = listed.is_empty() || unlisted.is_empty();
             let is_known = records.len() == 1 && catalogue.ready().all(|at| known_to.contains(&at));
-            if is_known && !left.iter().any(|name| deletes.has_object(name)) {
+            if is_known && is_listed && !left.iter().any(|name| deletes.has_object(name)) {
                 continue;
             }
             match self.finish_record(catalogue, *plan, records).await {
-                Ok(deletes) => tombstones.extend(deletes),
+                Ok(goes) => finished.push((*plan, goes)),
                 Err(failure) => {
                     self.warnings.insert(failure.to_string());
                 }
             }
         }
+        let tombstones = self.but_log_that_stays(gathered, &finished).await;
         self.delete(catalogue, &tombstones).await;
+    }
+
+    /// All that these plans delete, but for what must stay of the log, for this run: whoever needs it may be gone with the
+    /// next.
+    async fn but_log_that_stays(&mut self, gathered: &Gathered, finished: &[(RunId, Condemned)]) -> CondemnedSet {
+        let mut tombstones = CondemnedSet::default();
+        finished.iter().for_each(|(_, goes)| tombstones.add(goes));
+        let parts = finished.iter().flat_map(|(plan, goes)| goes.log.iter().map(|part| (*plan, part)));
+        let (plans, parts): (Vec<RunId>, Vec<&CondemnedLog>) = parts.unzip();
+        for (at, why) in gathered.log_that_stays(self.host, &parts).await {
+            tombstones.logs.spare(parts[at]);
+            if let Some(why) = why {
+                self.warnings.insert(format!(
+                    "plan {} is executed, and deletes files of log {} of {}, which stay where they still lie: {why}",
+                    plans[at], parts[at].history, self.protected.name
+                ));
+            }
+        }
+        tombstones
     }
 
     /// Deletes what is condemned from every store that shows it.
@@ -270,14 +309,16 @@ impl Pruning<'_> {
     }
 }
 
-/// What goes from a store: inventories first, then what else lies in their folders, then packs and all that is with
-/// them. No store ever shows a committed inventory without what it uses.
+/// What goes from a store: inventories first, then what else lies in their folders and the records of the log, then
+/// packs and all that is with them, and the files of the log. No store ever shows a committed inventory without what it
+/// uses, nor a record of the log without the files that it commits.
 fn in_order(catalogue: &Catalogue, at: usize, condemned: &CondemnedSet) -> Phases {
     let mut phases: Phases = Default::default();
     for (name, size) in catalogue.listings[at].objects.iter().filter(|(name, _)| condemned.has_object(name)) {
         let phase = match (layout::committed_snapshot(name), layout::snapshot_of(name)) {
             (Some(_), _) => 0,
             (None, Some(_)) => 1,
+            (None, None) if layout::log_record_of(name).is_some() => 1,
             (None, None) => 2,
         };
         phases[phase].push((name.clone(), *size));

@@ -81,14 +81,14 @@ pub(super) async fn gather(
     let remains = held::remains(&catalogue, &vetoes, &noted);
     let newest_durable = newest_durable(host, protected, &known, &mut catalogue).await;
     let now = host.world.now();
-    let mut dated = dated(host, protected, &catalogue);
+    let mut dated = dated(host, protected, &known, &catalogue).await;
     let proven = newest_proven(&catalogue, &vetoes);
     let mut keep = protections(&catalogue, proven, newest_durable, state);
     keep.extend(held::all(&catalogue, &vetoes, &noted));
     let rule = Rule::of(&protected.policy);
     discount_incomplete(host, protected, &known, &mut catalogue, &mut dated, newest_durable, rule.keep_last).await;
     let expired = expired(&rule, &dated, now).into_iter().map(|id| (id, Because::Retention));
-    let spoilt = catalogue.spoilt.keys().map(|id| (*id, Because::UsesPruned));
+    let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, because(&catalogue, committed)));
     let mut going: BTreeMap<SnapshotId, Because> = expired.chain(spoilt).collect();
     going.retain(|id, _| !keep.contains_key(id));
     let was_confirmed = confirmed_before(&catalogue);
@@ -131,7 +131,9 @@ impl Gathered {
 
     /// What of a plan still goes, and what is dropped: what is in use or kept now, and what lies of held snapshots.
     pub(super) fn second_look(&self, plan: &Condemned, keep: &BTreeSet<SnapshotId>) -> (Condemned, Condemned) {
-        self.remains.spared(second_look(plan, &self.snapshots(), keep))
+        let (mut rest, mut dropped) = self.remains.spared(second_look(plan, &self.snapshots(), keep));
+        (rest.log, dropped.log) = self.look_at_log(&plan.log, &rest);
+        (rest, dropped)
     }
 
     /// Why a snapshot must stay though its deletion is executed: it is held, proven, or the newest durable one.
@@ -157,8 +159,11 @@ impl Gathered {
             // Those that the plan deletes itself go, whatever they use.
             let unheeding = catalogue.unheeding.iter().filter(|id| !deletes.leaves_nothing_of(**id));
             let unheeding = unheeding.map(|id| (*id, &catalogue.snapshots[id], TAKEN_WITHOUT.to_owned()));
+            let is_spoiled = |of: &Committed| {
+                deletes.used_by(&of.inventory).is_some() || self.shows_log_of(&of.inventory, &deletes.logs)
+            };
             let mut stay = held.chain(unheeding);
-            stay.find(|(_, of, _)| deletes.used_by(&of.inventory).is_some()).map(|(id, _, why)| (id, why))
+            stay.find(|(_, of, _)| is_spoiled(of)).map(|(id, _, why)| (id, why))
         };
         named.find(|(id, _)| self.catalogue.ready().any(|at| shows(at, *id))).or_else(used)
     }
@@ -206,7 +211,9 @@ impl Gathered {
         let keep = stays.keys().chain(held.keys().copied()).copied().collect();
         let all = self.catalogue.snapshots.iter().chain(stays).chain(held);
         let snapshots: Snapshots<'_> = all.map(|(id, committed)| (*id, known(committed))).collect();
-        let (goes, _) = self.remains.spared(second_look(&condemned.split(deletes).0, &snapshots, &keep));
+        let within = condemned.split(deletes).0;
+        let (mut goes, _) = self.remains.spared(second_look(&within, &snapshots, &keep));
+        goes.log = self.log_but_what_stays(within.log, &snapshots, &goes);
         Ok(CondemnedSet::of(&goes))
     }
 
@@ -240,6 +247,15 @@ fn known(committed: &Committed) -> KnownSnapshot<'_> {
 pub(super) fn all_committed(catalogue: &Catalogue) -> impl Iterator<Item = (SnapshotId, &Committed)> {
     let spoilt = catalogue.spoilt.iter().map(|(id, (committed, _))| (*id, committed));
     catalogue.snapshots.iter().map(|(id, committed)| (*id, committed)).chain(spoilt)
+}
+
+/// Why a snapshot goes that uses what was deleted. That its log was is told from what the stores show, so the second
+/// look is to find the same.
+fn because(catalogue: &Catalogue, committed: &Committed) -> Because {
+    match catalogue.tombstones.used_by(&committed.inventory) {
+        Some(_) => Because::UsesPruned,
+        None => Because::Retention,
+    }
 }
 
 /// The snapshots from the future that prune records say somebody has looked at, and that are still the same.

@@ -8,6 +8,7 @@ mod durable;
 mod execute;
 mod gather;
 mod held;
+mod log;
 mod orphans;
 mod records;
 mod sources;
@@ -24,8 +25,8 @@ use crate::{
         failure::{Code, Failure},
         id::{RunId, SnapshotId},
         plan::prune::{Orphans, condemn},
-        prune::{Because, Condemned, FORMAT, PruneRecord, Stage},
-        result::PrunedSource,
+        prune::{Because, Condemned, CondemnedLog, FORMAT, PruneRecord, Stage},
+        result::{PrunedLog, PrunedSource},
         retention::Rule,
     },
     repository::{
@@ -95,14 +96,23 @@ pub async fn prepare(
     {
         return Err(no_such_plan(&gathered, protected, plan));
     }
-    let plan = if request.cancel.is_some() { None } else { plan(host, protected, &gathered, &request).await };
+    let (plan, of_log) = match request.cancel {
+        Some(_) => (None, Vec::new()),
+        None => plan(host, protected, &gathered, &request).await,
+    };
     let steps = steps::steps(protected, &gathered, &request, plan.as_ref());
-    let notes = steps::notes(protected, &gathered);
+    let mut notes = steps::notes(protected, &gathered);
+    notes.extend(of_log);
     Ok(Prepared { request, state, gathered, plan, steps, notes, _lock: lock })
 }
 
-/// The new plan; `None` where there is nothing to say.
-async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: &PruneRequest) -> Option<PruneRecord> {
+/// The new plan; `None` where there is nothing to say. And what keeps a part of the log that should go.
+async fn plan(
+    host: &Host,
+    protected: &Protected,
+    gathered: &Gathered,
+    request: &PruneRequest,
+) -> (Option<PruneRecord>, Vec<String>) {
     let prunes = &gathered.catalogue.prunes;
     let before = prunes.condemned();
     let snapshots = gathered.snapshots();
@@ -115,7 +125,7 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     let on_each = |id: SnapshotId| gathered.catalogue.listings.iter().all(|listing| listing.has_inventory(id));
     condemned.snapshots.iter_mut().for_each(|one| one.on_every_store = on_each(one.id));
     let (runs, folders) = gathered.shown();
-    let mut out_of_the_way = before;
+    let mut out_of_the_way = before.clone();
     out_of_the_way.extend(gathered.catalogue.tombstones.clone());
     let orphans = Orphans::among(&runs, &folders, &snapshots, &out_of_the_way);
     let records: Vec<&PruneRecord> = prunes.records().collect();
@@ -125,12 +135,18 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
     }
     let recorded: BTreeSet<RunId> = records.iter().flat_map(|record| record.orphans_seen.iter().copied()).collect();
     let rule = Rule::of(&protected.policy);
-    let orphans_seen = orphans.all_runs();
+    let (mut orphans_seen, mut notes) = (orphans.all_runs(), Vec::new());
+    if request.forget.is_none() && !rule.keeps_all() {
+        let found = log::find(host, protected, gathered, (&condemned, &before), &recorded).await;
+        condemned.log = found.condemned;
+        orphans_seen.extend(found.orphans);
+        notes = found.notes;
+    }
     let says_nothing_new = orphans_seen.is_subset(&recorded) || request.forget.is_some();
     if condemned.is_empty() && gathered.confirmed.is_empty() && (says_nothing_new || rule.keeps_all()) {
-        return None;
+        return (None, notes);
     }
-    Some(PruneRecord {
+    let record = PruneRecord {
         format: FORMAT.to_owned(),
         stage: Stage::Planned,
         repository: host.repository.id,
@@ -143,10 +159,12 @@ async fn plan(host: &Host, protected: &Protected, gathered: &Gathered, request: 
         keep_last: rule.keep_last,
         condemned,
         dropped: Condemned::default(),
+        log_sha256: None,
         orphans_seen: orphans_seen.into_iter().take(crate::core::prune::MAX_RUNS).collect(),
         writers_seen: gathered.writers.clone(),
         confirmed: gathered.confirmed.clone(),
-    })
+    };
+    (Some(record), notes)
 }
 
 /// Only what no store has whole can be given up.
@@ -263,6 +281,8 @@ pub async fn execute(
         executed: Vec::new(),
         pruned: BTreeSet::new(),
         dropped: BTreeSet::new(),
+        pruned_log: Vec::new(),
+        dropped_log: Vec::new(),
         warnings: BTreeSet::new(),
     };
     let prunes = &gathered.catalogue.prunes;
@@ -311,6 +331,9 @@ fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneReco
         executed: pruning.executed,
         pruned: pruning.pruned.into_iter().collect(),
         dropped: pruning.dropped.into_iter().collect(),
+        condemned_log: plan.map(|plan| prune_log(&plan.condemned.log)).unwrap_or_default(),
+        pruned_log: prune_log(&pruning.pruned_log),
+        dropped_log: prune_log(&pruning.dropped_log),
         stores: pruning.stores.into_values().collect(),
         warnings: pruning.warnings.into_iter().collect(),
         notes: Vec::new(),
@@ -318,6 +341,10 @@ fn finish(mut pruning: Pruning<'_>, gathered: &Gathered, plan: Option<&PruneReco
     };
     result.message = steps::summary(&result, plan);
     result
+}
+
+fn prune_log(parts: &[CondemnedLog]) -> Vec<PrunedLog> {
+    parts.iter().map(PrunedLog::of).collect()
 }
 
 /// What this host knows of pruned snapshots would make them look lost.

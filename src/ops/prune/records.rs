@@ -17,7 +17,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         head, layout,
-        prunes::{SignedPrune, deleted_by, holders},
+        prunes::{PruneList, SignedPrune, deleted_by, holders},
     },
     stores::{Problem, StoreError},
 };
@@ -40,16 +40,25 @@ impl Pruning<'_> {
         if let Some(why) = record.contradiction() {
             return Err(Failure::internal(format!("the prune record cannot be right: {why}")));
         }
-        let bytes = Bytes::from(prune_format::to_bytes(&record));
+        // Which runs of a log it deletes, the list says that it names.
+        let bytes = Bytes::from(match record.stage {
+            Stage::Planned => prune_format::to_bytes(&record),
+            Stage::Executed => prune_format::to_bytes(&record.clone().unlisted()),
+        });
         let signature = self.host.key.sign(signature::PRUNE, &bytes);
         let (sha256, stores) = (format::sha256(&bytes), BTreeSet::new());
         Ok(SignedPrune { sha256, signature: signature.into_bytes().into(), bytes, record, stores })
     }
 
-    /// Writes a record on every store. What is not published everywhere is not acted upon.
+    /// Writes a plan on every store. What is not published everywhere is not acted upon.
     pub(super) async fn publish(&self, signed: &SignedPrune) -> Result<(), Failure> {
+        self.publish_with(signed, None).await
+    }
+
+    /// The same of a record, and before it what it names.
+    async fn publish_with(&self, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), Failure> {
         let stores = &self.host.repository.stores;
-        let publishing = (0..stores.len()).map(|at| self.publish_on(at, signed));
+        let publishing = (0..stores.len()).map(|at| self.publish_on(at, signed, list));
         let failed: Vec<(&str, Unpublished)> = stores
             .iter()
             .map(|store| store.name())
@@ -86,7 +95,7 @@ impl Pruning<'_> {
         format!("{}{name}", layout::source_folder(&self.protected.name))
     }
 
-    async fn publish_on(&self, at: usize, signed: &SignedPrune) -> Result<(), Unpublished> {
+    async fn publish_on(&self, at: usize, signed: &SignedPrune, list: Option<&PruneList>) -> Result<(), Unpublished> {
         let (repository, store) = (&self.host.repository, &self.host.repository.stores[at]);
         let status = head::status(store, repository.id).await;
         if let Some(why) = status.problem() {
@@ -100,6 +109,11 @@ impl Pruning<'_> {
         };
         let is_taken = |error: &StoreError| error.problem == Problem::Exists;
         let name = &self.protected.name;
+        // Where it is known that something was deleted, it is known what.
+        if let Some(list) = list {
+            let key = format!("{}{}", layout::source_folder(name), layout::prune_list(plan));
+            store.replace(&key, list.bytes.clone(), &list.sha256).await.map_err(told)?;
+        }
         let (sig_key, sig_sha256) = (format!("{key}.sig"), format::sha256(&signed.signature));
         let mut other = None;
         match store.create(&sig_key, signed.signature.clone(), &sig_sha256).await {
@@ -138,23 +152,26 @@ impl Pruning<'_> {
         condemned: Condemned,
         dropped: Condemned,
     ) -> Result<(PruneRecord, Vec<SignedPrune>), Failure> {
+        let list = PruneList::of(&plan.record);
         let record = PruneRecord {
             stage: Stage::Executed,
             writer: self.host.key.fingerprint().to_string(),
             created_at: self.host.world.now(),
+            log_sha256: list.as_ref().map(|list| list.sha256),
             condemned,
             dropped,
             ..plan.record.clone()
         };
         let vote = self.sign(record.clone())?;
-        self.publish(&vote).await?;
+        self.publish_with(&vote, list.as_ref()).await?;
         // One on every store, for good.
         let stores = (0..self.host.repository.stores.len()).collect();
         Ok((record, self.records_on(plan.record.plan, &stores, Some(&vote)).await?))
     }
 
-    /// The records of a plan's execution that stand on these stores now. Where two hosts have written at once, and one has
-    /// the signature and the other the record, `own` takes their place.
+    /// The records of a plan's execution that stand on these stores now, together with what lists their runs of a log, as
+    /// far as a store has that. Where two hosts have written at once, and one has the signature and the other the record,
+    /// `own` takes their place.
     async fn records_on(
         &self,
         plan: RunId,
@@ -163,7 +180,8 @@ impl Pruning<'_> {
     ) -> Result<Vec<SignedPrune>, Failure> {
         let (repository, name) = (&self.host.repository, &self.protected.name);
         for attempt in 0..TRIES {
-            if let Some(records) = repository.executed_records_on_each(name, plan, stores).await {
+            if let Some(mut records) = repository.executed_records_on_each(name, plan, stores).await {
+                repository.list_runs_of(name, &mut records).await;
                 return Ok(records);
             }
             self.pause(attempt).await;
@@ -172,7 +190,7 @@ impl Pruning<'_> {
                     && repository.read_prune(*at, name, plan, Stage::Executed).await.is_err()
                 {
                     // If it is not taken, the next look says so.
-                    let _ = self.publish_on(*at, own).await;
+                    let _ = self.publish_on(*at, own, None).await;
                 }
             }
         }
@@ -253,20 +271,28 @@ impl Pruning<'_> {
         })
     }
 
-    /// Puts the record of an executed plan on the stores that have none, and the same on all of them; gives what it
-    /// deletes.
+    /// Puts the record of an executed plan, and what lists its runs of a log, on the stores that have none, and the same
+    /// record on all of them; gives what it deletes, as the stores say it now.
     pub(super) async fn finish_record(
         &mut self,
         catalogue: &Catalogue,
         plan: RunId,
         records: &[SignedPrune],
-    ) -> Result<CondemnedSet, Failure> {
+    ) -> Result<Condemned, Failure> {
         let least = deleted_by(records);
         let deletes_least = |signed: &&SignedPrune| CondemnedSet::of(&signed.record.condemned) == least;
         let mut stores = holders(records);
         if let Some(signed) = records.iter().find(deletes_least).or(records.first()) {
-            for at in catalogue.ready().filter(|at| !stores.contains(at)).collect::<Vec<_>>() {
-                match self.publish_on(at, signed).await {
+            let (repository, source) = (&self.host.repository, &catalogue.source);
+            let list = match signed.record.log_sha256 {
+                Some(sha256) => repository.find_list(source, (plan, sha256), &catalogue.listings).await,
+                None => None,
+            };
+            let name = layout::prune_list(plan);
+            let is_unlisted = |at: usize| list.is_some() && !catalogue.listings[at].objects.contains_key(&name);
+            let lacks = |at: &usize| !stores.contains(at) || is_unlisted(*at);
+            for at in catalogue.ready().filter(lacks).collect::<Vec<_>>() {
+                match self.publish_on(at, signed, list.as_ref()).await {
                     Ok(()) => drop(stores.insert(at)),
                     Err(Unpublished { why, .. }) => {
                         let store = catalogue.listings[at].store.clone();
@@ -277,7 +303,8 @@ impl Pruning<'_> {
         }
         let records = self.records_on(plan, &stores, None).await?;
         let (base, deletes) = (base_of(&records)?, deleted_by(&records));
-        self.settle(&base, records, deletes).await
+        let deletes = self.settle(&base, records, deletes).await?;
+        Ok(base.condemned.split(&deletes).0)
     }
 
     /// Takes out of an executed plan what must stay and is still there.

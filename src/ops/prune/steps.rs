@@ -5,8 +5,9 @@ use crate::{
     core::{
         id::SnapshotId,
         prune::{Because, Condemned, PruneRecord},
-        result::PrunedSource,
+        result::{PrunedLog, PrunedSource},
         retention::Rule,
+        size::size_text,
         time::format_duration,
     },
     ops::host::Protected,
@@ -36,6 +37,10 @@ pub(super) fn steps(
         steps.push(format!("{name}: execute plan {} of {}: delete {what}", record.plan, record.created_at));
         if !dropped.snapshots.is_empty() {
             steps.push(format!("{name}: keep {}, which plan {} condemns", snapshots_text(&dropped), record.plan));
+        }
+        for part in &dropped.log {
+            let kept = log_text(&PrunedLog::of(part));
+            steps.push(format!("{name}: keep {kept}, which plan {} condemns", record.plan));
         }
     }
     for at in gathered.catalogue.ready() {
@@ -105,7 +110,23 @@ fn condemned_text(condemned: &Condemned) -> String {
             parts.push(format!("{count} {}", if count == 1 { one } else { many }));
         }
     }
+    parts.extend(condemned.log.iter().map(|part| log_text(&PrunedLog::of(part))));
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+/// Files of a history of the log.
+fn log_text(of: &PrunedLog) -> String {
+    let PrunedLog { history, files, .. } = of;
+    let size = size_text(of.bytes);
+    let files = format!("{files} {}", if *files == 1 { "file" } else { "files" });
+    match of.before {
+        Some(at) => format!("{files} of log {history} before {at} ({size})"),
+        None => format!("all {files} of log {history} ({size})"),
+    }
+}
+
+fn log_texts(parts: &[PrunedLog]) -> Vec<String> {
+    parts.iter().map(log_text).collect()
 }
 
 fn snapshots_text(condemned: &Condemned) -> String {
@@ -143,22 +164,28 @@ pub(super) fn notes(protected: &Protected, gathered: &Gathered) -> Vec<String> {
 /// What was done, in a line.
 pub(super) fn summary(result: &PrunedSource, planned: Option<&PruneRecord>) -> String {
     let mut parts = Vec::new();
-    if !result.pruned.is_empty() {
-        parts.push(format!("deleted {}", ids_text(&result.pruned)));
-    } else if !result.executed.is_empty() && result.dropped.is_empty() {
+    let snapshots = Some(ids_text(&result.pruned)).filter(|_| !result.pruned.is_empty());
+    let deleted: Vec<String> = snapshots.into_iter().chain(log_texts(&result.pruned_log)).collect();
+    if !deleted.is_empty() {
+        parts.push(format!("deleted {}", deleted.join(", ")));
+    } else if !result.executed.is_empty() && result.dropped.is_empty() && result.dropped_log.is_empty() {
         let plans: Vec<String> = result.executed.iter().map(ToString::to_string).collect();
         parts.push(format!("executed {}", plans.join(", ")));
     }
-    if !result.dropped.is_empty() {
-        parts.push(format!("kept {} after all", ids_text(&result.dropped)));
+    let snapshots = Some(ids_text(&result.dropped)).filter(|_| !result.dropped.is_empty());
+    let kept: Vec<String> = snapshots.into_iter().chain(log_texts(&result.dropped_log)).collect();
+    if !kept.is_empty() {
+        parts.push(format!("kept {} after all", kept.join(", ")));
     }
     if let Some(plan) = result.plan.filter(|plan| !result.executed.contains(plan)) {
-        parts.push(match &result.condemned[..] {
+        let snapshots = Some(ids_text(&result.condemned)).filter(|_| !result.condemned.is_empty());
+        let condemned: Vec<String> = snapshots.into_iter().chain(log_texts(&result.condemned_log)).collect();
+        parts.push(match &condemned[..] {
             [] if planned.is_some_and(|record| !record.confirmed.is_empty()) => {
                 format!("noted in plan {plan} what was confirmed")
             }
             [] => format!("noted unfinished runs in plan {plan}"),
-            ids => format!("condemned {} in plan {plan}; the next prune deletes it", ids_text(ids)),
+            what => format!("condemned {} in plan {plan}; the next prune deletes it", what.join(", ")),
         });
     }
     for store in result.stores.iter() {

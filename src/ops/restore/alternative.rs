@@ -19,6 +19,19 @@ pub(super) async fn explain(
     id: SnapshotId,
     failure: Failure,
 ) -> Failure {
+    match unless_pruned(repository, catalogue, id, failure).await {
+        failure if failure.code == Code::Damaged => name(catalogue, request, id, failure),
+        failure => failure,
+    }
+}
+
+/// The same of a failure that says itself what to do otherwise.
+pub(super) async fn unless_pruned(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    id: SnapshotId,
+    failure: Failure,
+) -> Failure {
     if failure.code != Code::Damaged {
         return failure;
     }
@@ -28,7 +41,7 @@ pub(super) async fn explain(
             .cause(format!("it {why}, while it was being restored"))
             .safe("nothing was left behind as if it were whole")
             .next_step(format!("recoup list {} shows what is there", catalogue.source)),
-        None => name(catalogue, request, id, failure),
+        None => failure,
     }
 }
 

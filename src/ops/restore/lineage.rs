@@ -24,7 +24,7 @@ pub(super) async fn candidates(
         // Of a source that has no log something else will be said.
         return Ok(all);
     }
-    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let survey = repository.survey_log(catalogue).await;
     let records = survey.records.values().map(|held| &held.signed.record);
     let histories = records.flat_map(|record| record.files.iter().map(|entry| (record.history.system, entry)));
     let grew = |(system, entry): (u64, &LogEntry)| match entry.file {

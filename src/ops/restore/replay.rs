@@ -68,7 +68,7 @@ pub(super) async fn prepare(
     identities: &Arc<Identities>,
 ) -> Result<Option<Replay>, Failure> {
     let Some(range) = &inventory.log else { return Ok(None) };
-    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let survey = repository.survey_log(catalogue).await;
     let records = || survey.records.values().map(|held| &held.signed.record);
     // What the snapshot itself needs was there before it, whatever the clock of the host that shipped it said.
     let as_of = request.as_of.filter(|as_of| inventory.created_at <= *as_of);

@@ -78,7 +78,7 @@ async fn point(
     request: &RestoreRequest,
     name: &str,
 ) -> Result<Target, Failure> {
-    let survey = repository.survey_log(&request.source, &catalogue.listings).await;
+    let survey = repository.survey_log(catalogue).await;
     let entries = survey.records.values().flat_map(|held| &held.signed.record.files);
     let points = entries.flat_map(|entry| &entry.facts.points).filter(|point| point.name == *name);
     match points.max_by_key(|point| (point.time, point.at)) {
@@ -342,6 +342,17 @@ pub(super) fn what_became_of(catalogue: &Catalogue, target: &Target) -> Option<S
     Some(format!("was never acknowledged, and a prune has deleted {part}, which it uses"))
 }
 
+/// Where what can be restored begins, and whether there was more.
+fn before_first(catalogue: &Catalogue, first: &Candidate) -> String {
+    let begins = match &first.log {
+        Some(log) => format!("; its log leads on from {} at {}", log.stopped_at, log.stop),
+        None => String::new(),
+    };
+    let was_pruned = catalogue.all_pruned().any(|id| id.seq < first.id.seq);
+    let pruned = if was_pruned { "; what came before it was pruned" } else { "" };
+    format!("the first one, {}, was read from {}{begins}{pruned}", first.id, first.read_started_at)
+}
+
 fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice) -> Failure {
     let command = |target: String| command(request, &target);
     let failure = |message: String| Failure::new(Code::NoRecoveryPoint, message).safe("nothing was written");
@@ -365,7 +376,7 @@ fn no_point(catalogue: &Catalogue, request: &RestoreRequest, no_choice: NoChoice
         }
         NoChoice::BeforeFirst(first) => {
             failure(format!("{} lies before the first snapshot of {}", request.target, request.source))
-                .cause(format!("the first one, {}, was read from {}", first.id, first.read_started_at))
+                .cause(before_first(catalogue, &first))
                 .next_step(command(format!("snapshot:{}", first.id.seq)))
         }
         NoChoice::NoLog => Failure::new(Code::Usage, format!("{} knows no target {}", request.source, request.target))

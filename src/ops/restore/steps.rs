@@ -81,7 +81,9 @@ impl<'a> Restore<'a> {
         let inventory = &located.committed().inventory;
         let prepared = replay::prepare(repository, catalogue, self.request, inventory, identities).await;
         manifest.replay = match prepared {
-            Err(failure) if failure.next_step.is_some() => return Err(failure),
+            Err(failure) if failure.next_step.is_some() => {
+                return Err(alternative::unless_pruned(repository, catalogue, located.id, failure).await);
+            }
             prepared => self.explained(located, prepared).await?,
         };
         let warnings = manifest.replay.iter().flat_map(|replay| replay.warnings().iter().cloned());
@@ -148,7 +150,11 @@ impl<'a> Restore<'a> {
         );
         self.explained(located, fetching.await).await?;
         if let Some(replay) = &manifest.replay {
-            replay.fetch(self.repository, &identities, files.target(), &located.catalogue.detours).await?;
+            let (repository, catalogue) = (self.repository, &located.catalogue);
+            let fetched = replay.fetch(repository, &identities, files.target(), &catalogue.detours).await;
+            if let Err(failure) = fetched {
+                return Err(alternative::unless_pruned(repository, catalogue, located.id, failure).await);
+            }
         }
         Ok(Fetched(files))
     }

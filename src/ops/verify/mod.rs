@@ -17,6 +17,7 @@ use crate::{
         failure::Failure,
         id::{SnapshotId, SourceName},
         policy::{Copies, is_durable},
+        prune::CondemnedLogs,
         result::{Problem, Status, StoreFinding, VerifyResult, VerifySchema},
     },
     format,
@@ -144,7 +145,7 @@ pub async fn examine(
         let catalogue = repository.catalogue(&source).await;
         let known = request.known.get(&source).cloned().unwrap_or_default();
         let copies = request.copies.get(&source).cloned().unwrap_or_default();
-        let log = repository.survey_log(&source, &catalogue.listings).await;
+        let log = repository.survey_log(&catalogue).await;
         let held = held::of(control, &source);
         let mut durable = once_durable(repository, &catalogue, &known, &copies);
         durable.extend(held.keys().filter(|id| catalogue.snapshots.contains_key(id)));
@@ -215,7 +216,10 @@ async fn examine_source(
             wrong.entry(object).or_default().insert(store);
         }
     }
-    prunes::forget_pruned(repository, catalogue, &mut examination.findings).await;
+    logs::examine_own(catalogue, judged.log, &wrong, examination);
+    let log_lags = !logs::lacking(catalogue, judged.log, &CondemnedLogs::default()).is_empty();
+    let gone = prunes::forget_pruned(repository, catalogue, &mut examination.findings, log_lags).await;
+    logs::examine_lag(catalogue, judged.log, &gone.logs, examination);
     examine_head(judged, examination);
     held::examine(judged, examination);
     settle_losses(catalogue, &wrong, examination);
@@ -335,7 +339,7 @@ fn wanted_on(
     let mut wanted: BTreeMap<Needed, BTreeSet<SnapshotId>> = BTreeMap::new();
     let completed = known.completed.get(&listing.store);
     prunes::wanted_on(catalogue, store, examination, &mut wanted);
-    logs::wanted_on(catalogue, log, store, examination, &mut wanted);
+    logs::wanted_on(log, store, &mut wanted);
     for (id, committed) in &catalogue.snapshots {
         let is_committed = listing.has_inventory(*id);
         let was_completed = completed.is_some_and(|completed| completed.contains(id));

@@ -29,7 +29,7 @@ pub(super) fn examine_refused(catalogue: &Catalogue, examination: &mut Examinati
             continue;
         }
         let name = full_name(catalogue, &layout::prune_object(*plan, Stage::Executed));
-        let cause = "no other store knows of it, and all of them show what it deletes: it hides nothing";
+        let cause = "no other store knows of it, and what it deletes is still there: it hides nothing";
         for at in holders(records) {
             let store = &catalogue.listings[at].store;
             examination.findings.add(store, Some(name.clone()), Problem::Foreign, [], Some(cause.to_owned()));
@@ -71,6 +71,15 @@ pub(super) fn wanted_on(
     wanted: &mut BTreeMap<Needed, BTreeSet<SnapshotId>>,
 ) {
     let listing = &catalogue.listings[store];
+    for (plan, sha256) in catalogue.prunes.lists() {
+        let name = layout::prune_list(plan);
+        if listing.objects.contains_key(&name) {
+            wanted.insert(Needed { name, size: None, sha256 }, BTreeSet::new());
+        } else if catalogue.listings.iter().any(|other| other.objects.contains_key(&name)) {
+            let cause = Some("it does not know which files of the log were pruned".to_owned());
+            examination.findings.add(&listing.store, Some(full_name(catalogue, &name)), Problem::Behind, [], cause);
+        }
+    }
     for (stage, signed) in catalogue.prunes.kept_on(store) {
         let name = layout::prune_object(signed.record.plan, stage);
         let is_refused = |refused: &crate::repository::prunes::RefusedPrune| {
@@ -91,16 +100,36 @@ pub(super) fn wanted_on(
     }
 }
 
-/// Forgets what is wrong with snapshots that a prune on another host has deleted since the stores were looked at.
-pub(in crate::ops) async fn forget_pruned(repository: &Repository, before: &Catalogue, findings: &mut Findings) {
+/// Forgets what is wrong with snapshots and files of the log that a prune on another host has deleted since the stores were
+/// looked at; gives what such a prune deletes. `log_lags` says that the log differs in any other way.
+pub(in crate::ops) async fn forget_pruned(
+    repository: &Repository,
+    before: &Catalogue,
+    findings: &mut Findings,
+    log_lags: bool,
+) -> CondemnedSet {
+    let (folder, log) = (layout::source_folder(&before.source), full_name(before, layout::LOG));
     let mut concerned = findings.snapshots();
     concerned.retain(|id| before.snapshots.contains_key(id));
-    if concerned.is_empty() {
-        return;
+    let is_log_concerned = log_lags || findings.name_any(|object| object.starts_with(&log));
+    if concerned.is_empty() && !is_log_concerned {
+        return CondemnedSet::default();
     }
-    let now = repository.inventories(&before.source, &BTreeSet::new()).await;
-    concerned.retain(|id| now.is_settled(*id));
-    findings.forget(&concerned);
+    let now = if concerned.is_empty() {
+        repository.prunes(&before.source).await.1
+    } else {
+        let now = repository.inventories(&before.source, &BTreeSet::new()).await;
+        concerned.retain(|id| now.is_settled(*id));
+        findings.forget(&concerned);
+        now.prunes
+    };
+    if !is_log_concerned {
+        return CondemnedSet::default();
+    }
+    let gone = repository.deleted_since(&before.source, &before.prunes, &now).await;
+    let is_gone = |object: &str| object.strip_prefix(&folder).is_some_and(|name| gone.has_object(name));
+    findings.forget_objects(|object| object.starts_with(&log) && is_gone(object));
+    gone
 }
 
 /// A record and its signature, as objects; the signature comes first.
@@ -113,6 +142,16 @@ pub(in crate::ops) fn objects(stage: Stage, signed: &SignedPrune) -> impl Iterat
 
 /// Says what is no fault: leftovers of executed plans, and snapshots that a prune took away from an unlucky backup.
 pub(super) fn note_leftovers(catalogue: &Catalogue, examination: &mut Examination) {
+    for (plan, _) in catalogue.prunes.lists() {
+        let name = layout::prune_list(plan);
+        let is_clear = catalogue.ready().count() == catalogue.listings.len();
+        if is_clear && !catalogue.listings.iter().any(|listing| listing.objects.contains_key(&name)) {
+            // Nobody can bring it, and nothing is lost with it: a prune condemns again what is still there.
+            let object = full_name(catalogue, &name);
+            examination
+                .note(format!("{object} is on no store: nothing tells any more which files plan {plan} has deleted"));
+        }
+    }
     for store in catalogue.ready() {
         let listing = &catalogue.listings[store];
         let left = listing.objects.keys().filter(|name| catalogue.tombstones.has_object(name)).count();

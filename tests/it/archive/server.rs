@@ -178,7 +178,7 @@ impl Server {
         let source = LEDGER.parse().unwrap();
         self.block_on(async {
             let catalogue = repository.catalogue(&source).await;
-            let survey = repository.survey_log(&source, &catalogue.listings).await;
+            let survey = repository.survey_log(&catalogue).await;
             survey.records.into_values().map(|held| held.signed.record).collect()
         })
     }

@@ -218,7 +218,10 @@ fn a_snapshot_without_its_log_pushes_none_out() {
         [("cut", &cut), ("flipped", &flip), ("not recorded", &unsay), ("removed", &|path| remove(path))];
     for (what, spoil) in spoils {
         new().for_each(|(path, _)| spoil(path));
-        assert_eq!(run(&mut cluster.recoup(["verify", "--all"])).code, if what == "removed" { 0 } else { 2 }, "{what}");
+        let verified = run(&mut cluster.recoup(["verify", "--all"]));
+        assert_eq!(verified.code, 2, "{what}: {verified:?}");
+        assert!(verified.stderr.contains("newest that is whole: "), "{what}: {verified:?}");
+        assert!(verified.stderr.contains("--target snapshot:0000000001-"), "{what}: {verified:?}");
         let pruned = run(&mut cluster.recoup(["prune", "ledger", "--yes", "--now", "--confirm=ledger"]));
         assert!(pruned.code <= 1, "{what}: {pruned:?}");
         assert_eq!(sequence_numbers(&cluster), [1, 2], "{what}: {pruned:?}");

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     needs::needs,
     simulation::random::Rng,
+    site::files_below,
     support::{Run, run},
 };
 use recoup::world::Stopwatch;
@@ -32,7 +33,14 @@ fn again<T>(over: &AtomicBool, mut work: impl FnMut() -> T) -> Vec<T> {
     done
 }
 
-/// Fetches a segment that was archived; how long that took.
+/// Whether any store shows a segment.
+fn is_shown(cluster: &Cluster, name: &str) -> bool {
+    let files = ["a", "b", "c"].map(|store| files_below(&cluster.path(store).join("sources/ledger/log")));
+    let begins = format!("{}-", name.to_lowercase());
+    files.iter().flatten().any(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&begins))
+}
+
+/// Fetches a segment that was archived; how long that took. There is none where a prune has taken it away.
 fn fetch(cluster: &Cluster, rng: &mut Rng) -> f64 {
     let names = fs::read_dir(cluster.path("data/pg_wal/archive_status")).unwrap().flatten();
     let names = names.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".done")?.to_owned()));
@@ -40,8 +48,18 @@ fn fetch(cluster: &Cluster, rng: &mut Rng) -> f64 {
     let Some(name) = (!names.is_empty()).then(|| rng.pick(&names)) else { return 0.0 };
     let (time, target) = (Stopwatch::start(), cluster.path("fetched"));
     let fixed = ["archive", "fetch", "ledger", name.as_str(), "fetched", "--identity", "R/custodian.age"];
-    run(&mut cluster.recoup(fixed)).expect_code(0);
+    let fetched = run(&mut cluster.recoup(fixed));
     let seconds = time.seconds();
+    if fetched.code == 1 {
+        // Records go first: what they named may lie there a moment longer.
+        let gone = Stopwatch::start();
+        while is_shown(cluster, name) && gone.seconds() < FETCH_SECONDS {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!is_shown(cluster, name) && !target.exists(), "{name}: {fetched:?}");
+        return seconds;
+    }
+    fetched.expect_code(0);
     let there = fs::read(cluster.path("data/pg_wal").join(name));
     // The server may have removed its own by now.
     assert!(there.is_err() || there.unwrap() == fs::read(&target).unwrap(), "{name}");
@@ -84,7 +102,9 @@ fn nobody_waits_for_the_others() {
         (works.map(|work| work.join().unwrap()), fetches.join().unwrap())
     });
     for runs in &done {
-        let wrong: Vec<&Run> = runs.iter().filter(|run| run.code > 1).collect();
+        // A drill of what a prune deletes at that moment comes to no result, and says so.
+        let is_late = |run: &Run| run.code == 16 && run.stderr.contains(", while it was being restored\n");
+        let wrong: Vec<&Run> = runs.iter().filter(|run| run.code > 1 && !is_late(run)).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
     assert!(fetched.iter().all(|seconds| *seconds < FETCH_SECONDS), "{fetched:?}");

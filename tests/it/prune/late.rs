@@ -25,15 +25,26 @@ impl Turn {
 
 /// Lets somebody go first before a process reads or writes the first object of such a name on some stores.
 pub(super) fn gate(process: &mut Process, stores: &[usize], verb: Verb, name: &'static str) -> Turn {
+    gate_where(process, stores, move |does, key| does == verb && key.contains(name))
+}
+
+/// The same before the first request of which this is true; it is asked about every one.
+pub(super) fn gate_where(
+    process: &mut Process,
+    stores: &[usize],
+    is_meant: impl Fn(Verb, &str) -> bool + Send + Sync + 'static,
+) -> Turn {
     let (begin, begun) = oneshot::channel();
     let (done, finish) = oneshot::channel();
     let passage = Arc::new(Mutex::new(Some((begin, finish))));
+    let is_meant = Arc::new(is_meant);
     for at in stores {
-        let passage = passage.clone();
+        let (passage, is_meant) = (passage.clone(), is_meant.clone());
         let pass = move |does, location: object_store::path::Path| {
             let passage = passage.clone();
+            let is_meant = is_meant(does, location.as_ref());
             async move {
-                if does == verb && location.as_ref().contains(name) {
+                if is_meant {
                     // Whoever comes next waits, too.
                     let mut passage = passage.lock().await;
                     if let Some((begin, finish)) = passage.take() {

@@ -8,6 +8,7 @@ mod emptied;
 mod future;
 mod junk;
 mod late;
+mod logs;
 mod noted;
 mod scale;
 mod schedules;

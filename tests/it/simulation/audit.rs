@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use recoup::{
-    core::{evidence::WriterId, id::SnapshotId},
+    core::{evidence::WriterId, id::SnapshotId, log::Lsn},
     repository::layout,
 };
 use serde_json::Value;
@@ -55,6 +55,18 @@ impl Site {
     pub(crate) fn committed(&self, store: usize) -> BTreeSet<SnapshotId> {
         let keys = self.keys(store).into_iter();
         keys.filter_map(|key| key.strip_prefix(FOLDER).and_then(layout_snapshot)).collect()
+    }
+
+    /// The segments, of 1 MiB, that the snapshots of a store that are not deleted begin to replay in.
+    pub(crate) fn log_begins(&self, store: usize) -> Vec<u64> {
+        let buried = Graves::of(self).snapshots();
+        let live = self.committed(store).into_iter().filter(|id| !buried.contains(id));
+        live.map(|id| {
+            let inventory = self.get(store, &format!("{FOLDER}snapshots/{id}/inventory.json")).unwrap();
+            let inventory: Value = serde_json::from_slice(&inventory).unwrap();
+            inventory["log"]["start"].as_str().unwrap().parse::<Lsn>().unwrap().0 >> 20
+        })
+        .collect()
     }
 
     /// The largest number that any snapshot on any store has, committed or begun.

@@ -18,7 +18,8 @@ impl Graves {
             for key in site.keys(store) {
                 let name = key.strip_prefix(FOLDER).and_then(|name| name.strip_prefix("prunes/"));
                 let Some(plan) = name.and_then(|name| name.strip_suffix("/executed.json")) else { continue };
-                let record: Value = serde_json::from_slice(&site.get(store, &key).unwrap()).unwrap();
+                let mut record: Value = serde_json::from_slice(&site.get(store, &key).unwrap()).unwrap();
+                list_runs(site, plan, &mut record["condemned"]);
                 *holders.entry(plan.to_owned()).or_default() += 1;
                 let records = graves.0.entry(plan.to_owned()).or_default();
                 if !records.contains(&record) {
@@ -48,9 +49,36 @@ impl Graves {
     }
 }
 
+/// Puts the runs of a log, which are listed apart, into the record of an execution.
+fn list_runs(site: &Site, plan: &str, condemned: &mut Value) {
+    let Some(parts) = condemned.get_mut("log").and_then(Value::as_array_mut) else { return };
+    let key = format!("{FOLDER}prunes/{plan}/log.json");
+    let list = (0..site.backends.len()).find_map(|store| site.get(store, &key)).unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    for part in parts {
+        let listed = list["log"].as_array().unwrap().iter();
+        let same = |other: &&Value| other["history"] == part["history"] && other["bound"] == part["bound"];
+        let runs = listed.filter(same).map(|other| other["runs"].clone()).next().unwrap();
+        part["runs"] = runs;
+    }
+}
+
+/// Whether an object is of a run of a log that is deleted. How far the bound reaches is no matter here: the runs that a
+/// plan names are deleted as a whole, or wrongly.
+fn names_log(condemned: &Value, history: &str, object: &str) -> bool {
+    let runs = |part: &Value| part["runs"].as_array().unwrap().clone();
+    let run = object.rsplit_once('.').and_then(|(stem, _)| stem.rsplit_once('-')).map(|(_, run)| run.to_owned());
+    let of_history = |part: &&Value| part["history"].as_str().unwrap().to_lowercase() == history;
+    let parts = condemned.get("log").and_then(Value::as_array).into_iter().flatten();
+    run.is_some_and(|run| parts.filter(of_history).flat_map(runs).any(|named| named.as_str() == Some(&run)))
+}
+
 fn names(condemned: &Value, name: &str) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
     let [folder, owner, object] = parts[..] else { return false };
+    if folder == "log" {
+        return names_log(condemned, owner, object);
+    }
     let lists = |list: &str| condemned[list].as_array().unwrap().iter().any(|id| id.as_str() == Some(owner));
     if folder == "packs" {
         let pack = object.strip_suffix(".age").and_then(|stem| stem.parse::<u32>().ok());

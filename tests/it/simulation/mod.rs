@@ -116,6 +116,13 @@ pub(crate) struct Keys {
     signers: Signers,
 }
 
+impl Keys {
+    /// What the custodian opens everything with.
+    pub(crate) fn identities(&self) -> Arc<Identities> {
+        self.identities.clone()
+    }
+}
+
 /// The keys of every simulation.
 pub(crate) fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
@@ -127,7 +134,7 @@ pub(crate) fn keys() -> &'static Keys {
         let mut hosts = Vec::new();
         for number in 0..2_u8 {
             let key = HostKey::generate([number + 1; 32], "simulated");
-            signers.push_str(&key.signers_line(&principal, &[signature::INVENTORY]));
+            signers.push_str(&key.signers_line(&principal, &[signature::INVENTORY, signature::LOG]));
             signers.push('\n');
             signers.push_str(&key.signers_line(&prune_format::principal(&repository), &[signature::PRUNE]));
             signers.push('\n');

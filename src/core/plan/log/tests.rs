@@ -128,6 +128,9 @@ fn plans_list_exactly_what_is_replayed() {
         ("1:3 1:4 1:5@0-800 1:6", wanted(1, Goal::Point("p5".into())), "1:3 1:4 1:5@0-800", true),
         // The child's copy is not there yet: the parent's whole segment has the same beginning.
         ("1:3 1:4 1:5 2h 2:6", wanted(2, Goal::Latest), "1:3 1:4 1:5 2:6 2h", true),
+        // Nothing is needed of a segment that begins where all ends that is wanted.
+        ("1:3 1:5", wanted(1, Goal::At(Lsn(4 * BYTES))), "1:3", false),
+        ("1:3 1:4@0-800 1:5", wanted(1, Goal::At(Lsn(4 * BYTES))), "1:3 1:4@0-800", true),
     ] {
         let plan = planned(files, &wanted).unwrap_or_else(|gap| panic!("{wanted:?}: {gap}"));
         let mut expected: Vec<LogFile> = expected.split(' ').map(|short| long(short).parse().unwrap()).collect();
@@ -154,12 +157,17 @@ fn gaps_are_named() {
         // What there is of a segment is no bridge to the next one.
         ("1:3 1:4@0-800 1:5", wanted(1, Goal::Latest), "000000010000000000000004 is on no store; the next"),
         ("1:3 1:4p 1:5", wanted(1, Goal::Latest), "000000010000000000000004 is on no store; the next"),
+        ("1:3 1:5", wanted(1, Goal::At(Lsn(4 * BYTES + 1))), "000000010000000000000004 is on no store; the next"),
         ("1:3@0-392", wanted(1, Goal::Latest), "000000010000000000000003 is on no store"),
         ("1:3 1:4@0-800", wanted(1, Goal::At(Lsn(4 * BYTES + 900))), "ends at 0/400320"),
     ] {
         let gap = planned(files, &wanted).map(|plan| names(&plan)).unwrap_err().to_string();
         assert!(gap.contains(said), "{said}: {gap}");
     }
+    // What ends where a segment does needs all of that one.
+    let exact = Wanted { consistent_at: Lsn(4 * BYTES), ..wanted(1, Goal::At(Lsn(4 * BYTES))) };
+    assert_eq!(planned("1:3 1:5", &exact).map(|plan| names(&plan)).unwrap().len(), 1);
+    assert!(planned("1:2 1:5", &exact).is_err());
     // The timeline left its parent before the snapshot was consistent.
     let late = Wanted { consistent_at: Lsn(6 * BYTES), ..wanted(2, Goal::Latest) };
     assert_eq!(planned("1:3 1:4 1:5 2h 2:5", &late), Err(Gap::Unrelated));
