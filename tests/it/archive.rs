@@ -113,6 +113,38 @@ fn what_waits_is_archived_along() {
     assert_eq!(server.push(&more[1]).unwrap_err().code, Code::Source);
 }
 
+/// What was shipped ahead is known without a store, and without being read where it is old enough; a change is noticed.
+#[test]
+fn what_was_shipped_ahead_is_answered_at_once() {
+    let server = Server::new(SYSTEM);
+    let names: Vec<String> = (1..=4).map(|number| server.segment(number)).collect();
+    names.iter().for_each(|name| server.ready(name));
+    std::thread::sleep(Duration::from_secs(4));
+    let young = server.segment(5);
+    server.ready(&young);
+    assert_eq!(server.push(&names[0]).unwrap().files.len(), 5);
+    let state = server.state().unwrap();
+    let is_settled = |name: &String| state.last_run[&name.parse::<LogFile>().unwrap()].is_some();
+    assert!(names.iter().all(is_settled) && !is_settled(&young), "{state:?}");
+    let stores =
+        ["a", "b", "c"].map(|store| (server.repository.store(store), server.repository.path(&format!("away-{store}"))));
+    stores.iter().for_each(|(store, away)| fs::rename(store, away).unwrap());
+    for name in [&names[1], &names[1], &young] {
+        assert_eq!(server.push(name).unwrap(), Default::default(), "{name}");
+    }
+    for (number, name) in [(3, &names[2]), (5, &young)] {
+        server.write(name, server.written(number, "12:00:00").bytes());
+        let refused = server.push(name).unwrap_err();
+        assert_eq!(refused.code, Code::Refused, "{refused}");
+    }
+    // What came before is not of the last run any more: the stores are asked.
+    stores.iter().for_each(|(store, away)| fs::rename(away, store).unwrap());
+    let next = server.segment(6);
+    assert_eq!(server.push(&next).unwrap().files.len(), 1);
+    stores.iter().for_each(|(store, away)| fs::rename(store, away).unwrap());
+    assert_eq!(server.push(&names[3]).unwrap_err().code, Code::Store);
+}
+
 #[test]
 fn the_log_of_another_system_waits_for_a_decision() {
     let mut server = Server::new(SYSTEM);

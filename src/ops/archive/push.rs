@@ -14,6 +14,7 @@ use crate::{
         log::{FIRST_TIMELINE, HistoryId, LogFile},
         policy::Copies,
         prune::{CondemnedLogs, end_of},
+        time::Timestamp,
     },
     format::log::Tagger,
     ops::host::Host,
@@ -23,6 +24,7 @@ use crate::{
 use futures_util::{Stream, StreamExt, stream};
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -66,7 +68,11 @@ pub(super) async fn push_with(
 ) -> Result<Pushed, Failure> {
     let file = file_of(&request.path)?;
     let mut kept = Kept::lock(&host.source_state_dir(&request.source), host.repository.id).await?;
-    let sealing = sealing(host);
+    // What is no regular file is refused where it is read.
+    if kept.state.was_just_shipped(file, fs::symlink_metadata(&request.path).ok().as_ref()) {
+        return Ok(Pushed::default());
+    }
+    let (sealing, began_at) = (sealing(host), host.world.now());
     let content = segment::read(&request.path, file)?;
     let header = content.header()?;
     let way = Way { host, source: &request.source, copies: &request.copies };
@@ -77,7 +83,10 @@ pub(super) async fn push_with(
     {
         return Err(other_content(&request.source, file, "this host"));
     }
-    Pushing { request, way, file, header, sealing, beside, is_noted }.run(&mut kept, content).await
+    if is_noted && kept.state.last_run.contains_key(&file) {
+        return Ok(Pushed::default());
+    }
+    Pushing { request, way, file, header, sealing, beside, is_noted, began_at }.run(&mut kept, content).await
 }
 
 fn file_of(path: &Path) -> Result<LogFile, Failure> {
@@ -119,6 +128,8 @@ struct Pushing<'a> {
     beside: Option<BTreeSet<LogFile>>,
     /// Whether this host has archived it before, with this content.
     is_noted: bool,
+    /// Nothing was read before.
+    began_at: Timestamp,
 }
 
 impl Pushing<'_> {
@@ -152,15 +163,15 @@ impl Pushing<'_> {
         };
         let label = Label { history, segment_bytes: self.header.segment_bytes, run: self.way.host.world.new_id() };
         let files = self.prepare(content, batch);
-        let (shipped, tags) = self.way.ship(reached, &mut kept.state, &label, files).await?;
+        let (shipped, notes) = self.way.ship(reached, &mut kept.state, &label, files).await?;
         if !self.way.is_enough(&shipped.stores) {
             self.save(kept, &mut pushed);
             return Err(not_durable(&self.request.source, self.file, &shipped));
         }
         kept.state.system = Some(self.header.system);
         kept.state.foreign = None;
-        pushed.files = tags.iter().map(|(file, _)| *file).collect();
-        tags.into_iter().for_each(|(file, tag)| kept.state.acknowledge(file, tag));
+        pushed.files = notes.iter().map(|note| note.file).collect();
+        kept.state.acknowledge_run(notes, self.began_at, !is_again);
         self.save(kept, &mut pushed);
         pushed.behind = shipped.behind.into_iter().collect();
         Ok(pushed)

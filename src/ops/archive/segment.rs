@@ -1,5 +1,6 @@
 //! One file of the log: read, looked at, compressed and sealed.
 
+use super::state::Seen;
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -15,7 +16,7 @@ use crate::{
     world::files::{self, create_private_directories, parent},
 };
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufWriter, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -46,6 +47,8 @@ pub(super) struct Content {
     body: Body,
     /// What was found in it, where its bytes alone do not tell.
     facts: Option<LogFacts>,
+    /// How the whole file looked.
+    seen: Option<Seen>,
 }
 
 enum Body {
@@ -59,6 +62,7 @@ pub(super) struct Prepared {
     pub(super) entry: LogEntry,
     pub(super) tag: String,
     pub(super) object: Sealed,
+    pub(super) seen: Option<Seen>,
 }
 
 /// A sealed file.
@@ -75,8 +79,8 @@ fn unreadable(path: &Path, cause: impl std::fmt::Display) -> Failure {
         .next_step("run recoup as the user who owns the server's data directory")
 }
 
-/// Opens a file of the log, which must be a regular one and no larger than any. Gives its size, too.
-fn opened(path: &Path, file: LogFile) -> Result<(File, u64), Failure> {
+/// Opens a file of the log, which must be a regular one and no larger than any. Says how it looks, too.
+fn opened(path: &Path, file: LogFile) -> Result<(File, Metadata), Failure> {
     let most = match file {
         LogFile::Segment(_) | LogFile::Partial(_) | LogFile::Piece(..) => *SEGMENT_BYTES.end(),
         LogFile::History(_) | LogFile::BackupNote(..) => HISTORY_BYTES_MAX,
@@ -86,13 +90,14 @@ fn opened(path: &Path, file: LogFile) -> Result<(File, u64), Failure> {
     if metadata.len() > most {
         return Err(unreadable(path, "it is larger than any of its kind"));
     }
-    Ok((opened, metadata.len()))
+    Ok((opened, metadata))
 }
 
 /// Reads a file of the log, or opens it where it is large.
 pub(super) fn read(path: &Path, file: LogFile) -> Result<Content, Failure> {
-    let (opened, size) = opened(path, file)?;
-    let content = |body| Content { file, path: path.to_owned(), body, facts: None };
+    let (opened, metadata) = opened(path, file)?;
+    let size = metadata.len();
+    let content = |body| Content { file, path: path.to_owned(), body, facts: None, seen: Some(Seen::of(&metadata)) };
     if size > LARGE_BYTES {
         return Ok(content(Body::File(opened, 0, size)));
     }
@@ -111,7 +116,8 @@ pub(super) fn read_piece(
     name: SegmentName,
     from: u64,
 ) -> Result<Option<(SegmentHeader, Span, Content)>, Failure> {
-    let (opened, size) = opened(path, LogFile::Partial(name))?;
+    let (opened, metadata) = opened(path, LogFile::Partial(name))?;
+    let size = metadata.len();
     let text = FileText::new(&opened, size);
     // It is made before anything is written to it.
     let start = text.get(0, EMPTY_BYTES.min(size as usize)).unwrap_or_default();
@@ -129,7 +135,8 @@ pub(super) fn read_piece(
         opened.read_exact_at(&mut bytes, from).map_err(|error| unreadable(path, error))?;
         Body::Memory(bytes)
     };
-    let content = Content { file: LogFile::Piece(name, span), path: path.to_owned(), body, facts: Some(facts) };
+    let content =
+        Content { file: LogFile::Piece(name, span), path: path.to_owned(), body, facts: Some(facts), seen: None };
     Ok(Some((header, span, content)))
 }
 
@@ -238,7 +245,7 @@ impl Content {
             content_tag: sealing.tags_are_shared.then(|| tag.clone()),
             facts,
         };
-        Ok(Prepared { entry, tag, object })
+        Ok(Prepared { entry, tag, object, seen: self.seen })
     }
 
     fn seal(&self, sealing: &Sealing, spool: &Path) -> Result<(String, Sealed), Failure> {

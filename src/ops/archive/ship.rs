@@ -4,7 +4,7 @@
 
 use super::{
     segment::{Prepared, Sealed},
-    state::{ArchiveState, Down, Kept},
+    state::{ArchiveState, Down, Kept, Note},
 };
 use crate::{
     core::{
@@ -156,33 +156,33 @@ impl Way<'_> {
         self.host.source_state_dir(self.source).join("archive-spool")
     }
 
-    /// Ships files as they come, then the record of them, and remembers which stores failed; returns which files with
-    /// their tags, too.
+    /// Ships files as they come, then the record of them, and remembers which stores failed; returns what is to be noted of
+    /// the files, too.
     pub(super) async fn ship(
         &self,
         reached: Reached,
         state: &mut ArchiveState,
         label: &Label,
         mut files: impl Stream<Item = Result<Prepared, Failure>> + Unpin,
-    ) -> Result<(Shipped, Vec<(LogFile, String)>), Failure> {
+    ) -> Result<(Shipped, Vec<Note>), Failure> {
         let (copies, places) = (self.copies.clone(), self.host.repository.places());
         let is_enough = Box::new(move |held: &BTreeSet<String>| is_durable(&copies, &places, held));
         let room = Room::new(self.spool().join(label.run.as_str()), self.host.spool_limit_bytes);
         let mut shipment = Shipment::new(&reached.stores, layout::source_folder(self.source), room, is_enough);
         let (sender, mut receiver) = mpsc::channel(1);
         let mut record = self.draft(label);
-        let mut tags = Vec::new();
+        let mut notes = Vec::new();
         let mut large = None;
         let feed = async {
             while let Some(prepared) = files.next().await {
                 // What was looked ahead for and cannot be read is left for its own turn; the file itself comes first.
                 let prepared = match prepared {
                     Ok(prepared) => prepared,
-                    Err(failure) if tags.is_empty() => return Err(failure),
+                    Err(failure) if notes.is_empty() => return Err(failure),
                     Err(_) => continue,
                 };
                 let name = layout::log_file(label.history, prepared.entry.file, label.run);
-                tags.push((prepared.entry.file, prepared.tag));
+                notes.push(Note { file: prepared.entry.file, tag: prepared.tag, seen: prepared.seen });
                 record.files.push(prepared.entry);
                 let sent = match prepared.object {
                     Sealed::Memory(object) => sender.send(Parcel { name, object }).await.is_ok(),
@@ -213,7 +213,7 @@ impl Way<'_> {
             shipped.behind.entry(store).or_insert(why);
         }
         self.remember(state, &shipped, reached.at);
-        Ok((shipped, tags))
+        Ok((shipped, notes))
     }
 
     /// Brings a large file to every store at its own pace.

@@ -51,6 +51,7 @@ pub async fn open(host: &Host, recorder: &Recorder, request: &OpenRequest) -> Re
         // The numbers of another system's segments say nothing about these.
         kept.state.highest.clear();
         kept.state.acknowledged.clear();
+        kept.state.last_run.clear();
     }
     let draft = Draft {
         subjects: vec![Subject::new(source.clone(), Verdict::Passed)],

@@ -14,13 +14,17 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 const FORMAT: &str = "recoup-archive/1";
 /// How many files are remembered by themselves. A server asks for a file again soon, or never.
-const NOTES_MAX: usize = 512;
+const NOTES_MAX: usize = 128;
+/// A file that was changed so shortly before it was read may be changed again without looking different.
+const SETTLED_SECONDS: i64 = 2;
 /// How long a push waits for another one of the same source to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -34,6 +38,45 @@ pub struct Acknowledged {
     pub tag: String,
     /// Counts up: the smallest is the oldest.
     pub order: u64,
+}
+
+/// How a file looked when it was read. One that looks the same is the same, and need not be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Its ctime: nobody can set it.
+    changed_seconds: i64,
+    changed_nanoseconds: i64,
+}
+
+impl Seen {
+    /// How it looks.
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Seen {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed_seconds: metadata.ctime(),
+            changed_nanoseconds: metadata.ctime_nsec(),
+        }
+    }
+
+    /// Whether it was last changed well before a moment, and before it was read then.
+    pub(super) fn is_settled(&self, at: Timestamp) -> bool {
+        self.changed_seconds + SETTLED_SECONDS < at.as_datetime().timestamp()
+    }
+}
+
+/// A file that was shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) file: LogFile,
+    /// The tag of its content.
+    pub(super) tag: String,
+    /// How it looked.
+    pub(super) seen: Option<Seen>,
 }
 
 /// A file of another system than the one whose log this is.
@@ -68,6 +111,11 @@ pub struct ArchiveState {
     pub highest: BTreeMap<u32, SegmentName>,
     /// Files that were acknowledged lately.
     pub acknowledged: BTreeMap<LogFile, Acknowledged>,
+    /// The files of the last run, and how they looked, where it led on from all that was archived before. The server asks for
+    /// each of them once, and at once: nothing can have taken them away meanwhile, for a prune deletes no log but what
+    /// lies before a later snapshot, and that needs log from behind them.
+    #[serde(default)]
+    pub last_run: BTreeMap<LogFile, Option<Seen>>,
     /// What was refused last, until a file of the right system comes.
     pub foreign: Option<Foreign>,
     /// Stores that failed lately, by name.
@@ -116,6 +164,24 @@ impl ArchiveState {
             let oldest = self.acknowledged.iter().min_by_key(|(_, note)| note.order).map(|(file, _)| *file);
             oldest.into_iter().for_each(|file| drop(self.acknowledged.remove(&file)));
         }
+    }
+
+    /// Remembers what one run has made durable, by files that were read after a moment. One that leads on is of nothing that
+    /// the stores held before.
+    pub(super) fn acknowledge_run(&mut self, notes: Vec<Note>, read_after: Timestamp, leads_on: bool) {
+        self.last_run.clear();
+        for Note { file, tag, seen } in notes {
+            if leads_on {
+                self.last_run.insert(file, seen.filter(|seen| seen.is_settled(read_after)));
+            }
+            self.acknowledge(file, tag);
+        }
+    }
+
+    /// Whether a file was in the last run, and looks as it did then.
+    pub(super) fn was_just_shipped(&self, file: LogFile, metadata: Option<&Metadata>) -> bool {
+        let seen = self.last_run.get(&file).copied().flatten();
+        seen.is_some() && seen == metadata.map(Seen::of)
     }
 
     /// Whether the stores may hold a file of which nothing is noted here. A segment beyond all that were seen is new.
