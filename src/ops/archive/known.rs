@@ -126,6 +126,8 @@ impl Way<'_> {
         let (mut all, mut deleted) = (CondemnedSet::default(), CondemnedSet::default());
         for record in self.plans(file, asked, None).await? {
             all.add(&record.condemned);
+            // Whoever counts a snapshot does not trust it any more, either: it may have been deleted before it was dropped.
+            all.add(&record.dropped);
             if record.stage == Stage::Executed {
                 deleted.add(&record.condemned);
             }

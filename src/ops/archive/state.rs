@@ -22,7 +22,7 @@ use std::{
 
 const FORMAT: &str = "recoup-archive/1";
 /// How many files are remembered by themselves. A server asks for a file again soon, or never.
-const NOTES_MAX: usize = 128;
+const NOTES_MAX: usize = 512;
 /// A file that was changed so shortly before it was read may be changed again without looking different.
 const SETTLED_SECONDS: i64 = 2;
 /// How long a push waits for another one of the same source to end.

@@ -102,13 +102,15 @@ pub(super) async fn dated(
     catalogue: &Catalogue,
 ) -> BTreeMap<SnapshotId, Dated> {
     let places = host.repository.places();
+    // Also what was taken out of a plan again: it may have been deleted by then.
+    let taken = catalogue.prunes.avoided().logs;
     let mut dated = BTreeMap::new();
     for (id, committed) in &catalogue.snapshots {
         let mut durable = is_durable(&protected.policy.copies, &places, &holders(catalogue, committed));
         // It began before what a plan has taken of its log, and was acknowledged only if that is there all the same.
         let range = committed.inventory.log.as_ref();
-        if let Some(range) = range.filter(|range| catalogue.tombstones.logs.reach(range).is_some()) {
-            let needed = NeededLog::beside(range, &catalogue.tombstones.logs);
+        if let Some(range) = range.filter(|range| taken.reach(range).is_some()) {
+            let needed = NeededLog::beside(range, &taken);
             let log = log_holders(&host.repository, known, catalogue, Some(needed)).await;
             durable &= log.values().all(|holders| is_durable(&protected.policy.copies, &places, holders));
         }
@@ -126,10 +128,11 @@ pub(super) async fn newest_durable(
     catalogue: &mut Catalogue,
 ) -> Option<SnapshotId> {
     let ids: Vec<SnapshotId> = catalogue.snapshots.keys().rev().copied().collect();
+    let taken = catalogue.prunes.avoided().logs;
     for id in ids {
         let committed = catalogue.snapshots[&id].clone();
         let range = committed.inventory.log.as_ref();
-        let log = range.map(|range| NeededLog::beside(range, &catalogue.tombstones.logs));
+        let log = range.map(|range| NeededLog::beside(range, &taken));
         let whereabouts = Whereabouts::with_log(host, known, catalogue, &committed, log).await;
         if whereabouts.are_durable(host, protected) {
             return Some(id);

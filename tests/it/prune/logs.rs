@@ -2,6 +2,7 @@
 
 mod again;
 mod crash;
+mod dropped;
 mod held;
 mod lists;
 mod lying;
