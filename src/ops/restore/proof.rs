@@ -26,9 +26,8 @@ use std::{
     sync::Arc,
 };
 
-/// Bytes of sealed files that are read at once, and how many of them at most.
-const BYTES_AT_ONCE: u64 = 128 * 1024 * 1024;
-const FILES_AT_ONCE: u64 = 8;
+/// How many sealed files are read at once.
+const FILES_AT_ONCE: usize = 8;
 
 /// A plan, and what it was made for.
 pub(super) struct Proof<'a> {
@@ -44,14 +43,13 @@ pub(super) struct Proof<'a> {
 impl Proof<'_> {
     /// Reads every planned file from whichever store has it right.
     pub(super) async fn every_file_is_there(&self, detours: &Detours) -> Result<(), Failure> {
-        let at_once = (BYTES_AT_ONCE / self.plan.segment_bytes).clamp(1, FILES_AT_ONCE) as usize;
         let reads = self.plan.files.iter().map(|object| async move {
-            let read = self.repository.fetch_log(&self.request.source, object, detours).await;
+            let read = self.repository.prove_log(&self.request.source, object, detours).await;
             read.err().map(|nowhere| (*object, nowhere))
         });
         let reads: Vec<_> = reads.collect();
         let mut lost: Vec<(LogObject, NowhereIntact)> =
-            stream::iter(reads).buffered(at_once).filter_map(|read| async { read }).collect().await;
+            stream::iter(reads).buffered(FILES_AT_ONCE).filter_map(|read| async { read }).collect().await;
         lost.sort_by_key(|(object, _)| self.number(object));
         match lost.first() {
             None => Ok(()),
@@ -108,7 +106,9 @@ impl Proof<'_> {
         identities: &Arc<Identities>,
         detours: &Detours,
     ) -> Result<Option<Gap>, Failure> {
-        let fork = archive::fork_of_pieces(self.repository, identities, self.plan, self.files, detours).await?;
+        let fork =
+            archive::fork_of_pieces(self.repository, identities, self.plan, self.files, detours, self.request.spool());
+        let fork = fork.await?;
         Ok(fork.map(|(name, runs)| Gap::Forked { file: LogFile::Segment(name), runs }))
     }
 
@@ -127,8 +127,11 @@ impl Proof<'_> {
                 continue;
             }
             let served = (file, parts.as_slice());
-            let bytes = archive::open_served(self.repository, identities, self.plan, served, detours).await?;
-            let made = tablespaces_made(&bytes, name, self.range.start, self.end()).map_err(|error| {
+            let opened =
+                archive::look_at_served(self.repository, identities, self.plan, served, detours, self.request.spool())
+                    .await?;
+            let made = tablespaces_made(&*opened.text(), name, self.range.start, self.end());
+            let made = made.map_err(|error| {
                 Failure::new(Code::Damaged, format!("{name} of {} cannot be read", self.request.source)).cause(error)
             })?;
             for made in made {
