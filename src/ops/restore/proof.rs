@@ -26,8 +26,10 @@ use std::{
     sync::Arc,
 };
 
-/// How many sealed files are read at once.
-const FILES_AT_ONCE: usize = 8;
+/// Bytes of files that are read at once, and how many of them at most: with more of them, each would come so slowly that
+/// other stores were asked for it, too.
+const BYTES_AT_ONCE: u64 = 128 * 1024 * 1024;
+const FILES_AT_ONCE: u64 = 8;
 
 /// A plan, and what it was made for.
 pub(super) struct Proof<'a> {
@@ -43,13 +45,14 @@ pub(super) struct Proof<'a> {
 impl Proof<'_> {
     /// Reads every planned file from whichever store has it right.
     pub(super) async fn every_file_is_there(&self, detours: &Detours) -> Result<(), Failure> {
+        let at_once = (BYTES_AT_ONCE / self.plan.segment_bytes).clamp(1, FILES_AT_ONCE) as usize;
         let reads = self.plan.files.iter().map(|object| async move {
             let read = self.repository.prove_log(&self.request.source, object, detours).await;
             read.err().map(|nowhere| (*object, nowhere))
         });
         let reads: Vec<_> = reads.collect();
         let mut lost: Vec<(LogObject, NowhereIntact)> =
-            stream::iter(reads).buffered(FILES_AT_ONCE).filter_map(|read| async { read }).collect().await;
+            stream::iter(reads).buffered(at_once).filter_map(|read| async { read }).collect().await;
         lost.sort_by_key(|(object, _)| self.number(object));
         match lost.first() {
             None => Ok(()),

@@ -22,7 +22,7 @@ use std::{
 const BYTES: u64 = 128 << 20;
 const BYTES_OF_SEVERAL: u64 = 64 << 20;
 /// What a command may take, however large a segment is.
-const PEAK_KIB: u64 = 96 * 1024;
+pub(crate) const PEAK_KIB: u64 = 128 * 1024;
 
 /// Runs a command that must succeed and gives the most memory that it was seen to use, in KiB.
 fn peak_of(command: &mut Command) -> u64 {
