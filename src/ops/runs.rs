@@ -372,7 +372,8 @@ async fn bring_level(
     let known = known_of(settings, repository.id, &sources);
     let named = sources.clone();
     let configured = settings.sources.iter().map(|source| source.name.clone()).collect();
-    let request = CopyRequest { sources, presence_only, dry_run, known, configured };
+    let spool = settings.host.state_dir.clone();
+    let request = CopyRequest { sources, presence_only, dry_run, known, configured, spool };
     let copied = copy::copy(&repository, &request, progress).await?;
     if !dry_run {
         for (source, stores) in &copied.completed {

@@ -4,11 +4,13 @@ use super::Repository;
 use crate::{
     core::{id::Sha256, result::Problem},
     format,
-    stores::{Store, StoreError},
+    stores::{LargeObject, Store, StoreError},
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -68,7 +70,7 @@ impl Detours {
     }
 
     /// Stores in the order in which they are asked.
-    pub(super) fn in_order<'s>(&self, stores: &'s [Store]) -> Vec<&'s Store> {
+    pub fn in_order<'s>(&self, stores: &'s [Store]) -> Vec<&'s Store> {
         let waited_for = self.waited_for.lock().expect("no panic while held");
         let lags = |store: &&Store| waited_for.get(store.name()).is_some_and(|waits| *waits >= WAITS_MAX);
         let (last, first): (Vec<&Store>, Vec<&Store>) = stores.iter().partition(lags);
@@ -126,26 +128,60 @@ impl Repository {
     /// Fetches an object whole, from the first store that has it with the right digest. One that keeps not
     /// answering is asked last.
     pub async fn fetch(&self, wanted: Wanted<'_>, detours: &Detours) -> Result<Bytes, NowhereIntact> {
-        let mut reasons = Vec::new();
-        let mut unreachable = false;
+        let mut nowhere = NowhereIntact::of(wanted.key);
         for store in detours.in_order(&self.stores) {
-            match store.get(wanted.key, wanted.size.unwrap_or(wanted.max_bytes)).await {
+            let problem = match store.get(wanted.key, wanted.size.unwrap_or(wanted.max_bytes)).await {
                 Ok(bytes) if format::sha256(&bytes) == wanted.sha256 => {
                     detours.note_given(store.name());
                     return Ok(bytes);
                 }
-                Ok(_) => {
-                    detours.add(store.name(), wanted.key, Problem::Damaged);
-                    reasons.push(format!("on {} it is damaged", store.name()));
-                }
-                Err(error) => {
-                    let problem = problem_of(&error);
-                    detours.add(store.name(), wanted.key, problem);
-                    unreachable |= problem == Problem::Unreachable;
-                    reasons.push(format!("on {} it is {problem}", store.name()));
-                }
-            }
+                Ok(_) => Problem::Damaged,
+                Err(error) => problem_of(&error),
+            };
+            nowhere.note(store, problem, detours);
         }
-        Err(NowhereIntact { object: wanted.key.to_owned(), reasons, unreachable })
+        Err(nowhere)
+    }
+
+    /// The same of an object of `size` bytes that is too large for memory: it comes into a file without a name in the
+    /// directory `spool`. The inner error is that file's.
+    pub async fn fetch_large(
+        &self,
+        (key, size, sha256): (&str, u64, Sha256),
+        spool: &Path,
+        detours: &Detours,
+    ) -> Result<io::Result<LargeObject>, NowhereIntact> {
+        let mut nowhere = NowhereIntact::of(key);
+        let file = match tempfile::tempfile_in(spool) {
+            Ok(file) => Arc::new(file),
+            Err(error) => return Ok(Err(error)),
+        };
+        for store in detours.in_order(&self.stores) {
+            let problem = match store.get_into(key, size, &file).await {
+                Ok(Err(error)) => return Ok(Err(error)),
+                Ok(Ok(found)) if found == sha256 => {
+                    detours.note_given(store.name());
+                    return Ok(Ok(LargeObject { file, size, sha256 }));
+                }
+                Ok(Ok(_)) => Problem::Damaged,
+                Err(error) => problem_of(&error),
+            };
+            nowhere.note(store, problem, detours);
+        }
+        Err(nowhere)
+    }
+}
+
+impl NowhereIntact {
+    /// Nobody was asked yet.
+    pub(super) fn of(key: &str) -> Self {
+        NowhereIntact { object: key.to_owned(), reasons: Vec::new(), unreachable: false }
+    }
+
+    /// Notes what a store has in place of it.
+    pub(super) fn note(&mut self, store: &Store, problem: Problem, detours: &Detours) {
+        detours.add(store.name(), &self.object, problem);
+        self.unreachable |= problem == Problem::Unreachable;
+        self.reasons.push(format!("on {} it is {problem}", store.name()));
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         result::Problem,
     },
     format::{self, log as log_format, signature, signers},
-    stores::StoreError,
+    stores::{LARGE_BYTES, Store, StoreError},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
@@ -30,7 +30,8 @@ use std::{
 
 /// How many records are asked for at once.
 const CONCURRENT_READS: usize = 16;
-/// How long one store may take before the next one is asked for the same object, too.
+/// How long one store may take before the next one is asked for the same object, too. What is only looked at, and fills
+/// no memory, is given as long for every part of it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A record that a trusted signer signed.
@@ -411,23 +412,48 @@ impl Repository {
         object: &LogObject,
         detours: &Detours,
     ) -> Result<Bytes, NowhereIntact> {
-        let name = layout::log_file(object.history, object.file, object.run);
-        let key = format!("{}{name}", layout::source_folder(source));
+        let get = |store: Store, key: String| async move {
+            let bytes = store.get(&key, object.size).await?;
+            Ok((format::sha256(&bytes) == object.sha256).then_some(bytes))
+        };
+        self.first_right(&log_key(source, object), PATIENCE, detours, get).await
+    }
+
+    /// Reads a sealed file of a log to its end, as [`Repository::fetch_log`] does it, without holding it in memory.
+    pub async fn prove_log(
+        &self,
+        source: &SourceName,
+        object: &LogObject,
+        detours: &Detours,
+    ) -> Result<(), NowhereIntact> {
+        let read = |store: Store, key: String| async move {
+            let found = store.digest(&key, object.size).await?;
+            Ok((found == (object.sha256, object.size)).then_some(()))
+        };
+        let patience = PATIENCE * (1 + object.size / LARGE_BYTES) as u32;
+        self.first_right(&log_key(source, object), patience, detours, read).await
+    }
+
+    /// What the first store gives that has an object right.
+    async fn first_right<T, Asked: Future<Output = Result<Option<T>, StoreError>>>(
+        &self,
+        key: &str,
+        patience: Duration,
+        detours: &Detours,
+        ask: impl Fn(Store, String) -> Asked,
+    ) -> Result<T, NowhereIntact> {
         let mut waiting = detours.in_order(&self.stores).into_iter();
         let mut asked = FuturesUnordered::new();
         // Those that were asked and have not answered.
         let mut silent: BTreeSet<&str> = BTreeSet::new();
-        let mut failed = NowhereIntact { object: key.clone(), reasons: Vec::new(), unreachable: false };
-        let ask = |store: &crate::stores::Store| {
-            let (store, key) = (store.clone(), key.clone());
-            async move {
-                let got = store.get(&key, object.size).await;
-                (store, got)
-            }
+        let mut failed = NowhereIntact::of(key);
+        let ask = |store: &Store| {
+            let (store, asking) = (store.clone(), ask(store.clone(), key.to_owned()));
+            async move { (store, asking.await) }
         };
         loop {
             // Nobody is asked yet, or nobody answers: the next one is.
-            let Ok(Some((store, got))) = tokio::time::timeout(PATIENCE, asked.next()).await else {
+            let Ok(Some((store, got))) = tokio::time::timeout(patience, asked.next()).await else {
                 match waiting.next() {
                     Some(store) => {
                         silent.iter().for_each(|store| detours.note_lagging(store));
@@ -441,23 +467,22 @@ impl Repository {
             };
             silent.remove(store.name());
             let problem = match got {
-                Ok(bytes) if format::sha256(&bytes) == object.sha256 => {
+                Ok(Some(right)) => {
                     detours.note_given(store.name());
-                    return Ok(bytes);
+                    return Ok(right);
                 }
-                Ok(_) => Problem::Damaged,
-                Err(error) => note(&mut failed, &error),
+                Ok(None) => Problem::Damaged,
+                Err(error) => problem_of(&error),
             };
-            detours.add(store.name(), &key, problem);
-            failed.reasons.push(format!("on {} it is {problem}", store.name()));
+            failed.note(&store, problem, detours);
         }
     }
 }
 
-fn note(failed: &mut NowhereIntact, error: &StoreError) -> Problem {
-    let problem = problem_of(error);
-    failed.unreachable |= problem == Problem::Unreachable;
-    problem
+/// The full name of a sealed file of a log.
+pub fn log_key(source: &SourceName, object: &LogObject) -> String {
+    let name = layout::log_file(object.history, object.file, object.run);
+    format!("{}{name}", layout::source_folder(source))
 }
 
 #[cfg(test)]

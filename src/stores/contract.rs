@@ -153,6 +153,58 @@ async fn healing_keeps_what_it_replaces_where_it_can() {
     }
 }
 
+fn large(bytes: &[u8]) -> LargeObject {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    LargeObject { file: Arc::new(file), size: bytes.len() as u64, sha256: digest(bytes) }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_memory_is_healed_alike() {
+    // More than one part of an upload.
+    let right: Vec<u8> =
+        (0..LARGE_BYTES as u32 + 1_000_003).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let spoil = |at: usize, cut: usize| {
+        let mut bytes = right[..right.len() - cut].to_vec();
+        bytes[at] ^= 1;
+        Bytes::from(bytes)
+    };
+    let object = large(&right);
+    for store in every_kind().0 {
+        let keeps = store.facts().directory.is_some();
+        assert_eq!(problem(store.digest("a/b", object.size).await), Problem::Missing, "{store:?}");
+        // The disk of the spool has lost something: nothing shows of it.
+        let lost = LargeObject { sha256: digest(b"other"), ..object.clone() };
+        assert!(store.replace_from("a/b", &lost).await.is_err() && store.list("").await == Ok(vec![]), "{store:?}");
+        assert_eq!(store.replace_from("a/b", &object).await, Ok(Replaced::Filled), "{store:?}");
+        assert_eq!(store.replace_from("a/b", &object).await, Ok(Replaced::AlreadyRight), "{store:?}");
+        assert_eq!(store.digest("a/b", object.size).await, Ok((object.sha256, object.size)), "{store:?}");
+        assert!(matches!(problem(store.digest("a/b", object.size - 1).await), Problem::Damaged(_)), "{store:?}");
+        for (number, damaged) in [spoil(right.len() - 1, 0), spoil(7, 1), spoil(0, 2_000_000)].into_iter().enumerate() {
+            let wrong = digest(&damaged);
+            store.replace("a/b", damaged.clone(), &wrong).await.unwrap();
+            assert_eq!(store.digest("a/b", object.size).await, Ok((wrong, damaged.len() as u64)), "{store:?}");
+            assert_eq!(problem(store.create_from("a/b", &object).await), Problem::Exists, "{store:?}");
+            // What was right went aside for the damage, then the damage for what is right.
+            let aside =
+                if number == 0 { "quarantine/a/b.1".to_owned() } else { format!("quarantine/a/b.{}", 2 * number + 1) };
+            let quarantined = keeps.then_some(aside);
+            assert_eq!(store.replace_from("a/b", &object).await, Ok(Replaced::Healed { quarantined }), "{store:?}");
+            assert!(store.get("a/b", object.size).await.unwrap() == right, "{store:?}");
+        }
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        assert_eq!(store.get_into("a/b", object.size, &file).await.unwrap().unwrap(), object.sha256, "{store:?}");
+        let mut read = Vec::new();
+        std::io::Read::read_to_end(&mut &*file, &mut read).unwrap();
+        assert!(read == right, "{store:?}");
+        for size in [object.size - 1, object.size + 1] {
+            assert!(matches!(problem(store.get_into("a/b", size, &file).await), Problem::Damaged(_)), "{store:?}");
+        }
+        let closed = Arc::new(std::fs::File::open("/dev/null").unwrap());
+        assert!(store.get_into("a/b", object.size, &closed).await.unwrap().is_err(), "nothing can be written to it");
+    }
+}
+
 #[tokio::test]
 async fn what_is_deleted_is_gone_and_nothing_else() {
     for store in every_kind().0 {

@@ -3,14 +3,21 @@
 use super::{
     Store, StoreError,
     error::{Problem, Trouble},
-    writing::Created,
+    writing::{Created, Found, Replaced, Right},
 };
 use crate::core::id::Sha256;
 use bytes::Bytes;
 use object_store::{GetOptions, MultipartUpload, PutMultipartOptions, PutPayload, path::Path};
 use sha2::Digest;
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, OnceLock},
+};
 
+/// What has more bytes is never held in memory as a whole, on no way.
+pub const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes that are sent at once: a bucket takes at most 10,000 parts, and none but the last below 5 MiB.
 const PART_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes that are read at once.
@@ -67,13 +74,18 @@ impl Store {
                 }
                 Err(trouble) => return Err(self.failed(key, trouble.into())),
             }
-            match self.holds_large(key, object).await? {
-                Some(true) => return self.settle(key, &path).await.map(|()| created),
-                Some(false) => return Err(self.failed(key, Problem::Exists)),
-                None => {}
+            match self.found_large(key, object).await? {
+                Found::Same => return self.settle(key, &path).await.map(|()| created),
+                Found::Other => return Err(self.failed(key, Problem::Exists)),
+                Found::Missing => {}
             }
         }
         Err(self.failed(key, problem))
+    }
+
+    /// Heals an object from a file, as [`Store::replace`] does it from memory.
+    pub async fn replace_from(&self, key: &str, object: &LargeObject) -> Result<Replaced, StoreError> {
+        self.set_right(key, Right::Large(object)).await
     }
 
     async fn put_large(&self, key: &str, path: &Path, object: &LargeObject) -> Result<(), Trouble> {
@@ -86,17 +98,23 @@ impl Store {
             Err(Trouble::Missing) => {}
             Err(other) => return Err(other),
         }
-        let mut upload = self.once(0, self.objects.put_multipart_opts(path, PutMultipartOptions::default())).await?;
-        if let Err(trouble) = self.put_parts(&mut *upload, object).await {
-            // What is left of it is the bucket's to clear away, as its life cycle rules say.
-            let _ = self.once(0, upload.abort()).await;
-            return Err(trouble);
-        }
-        match self.holds_large(key, object).await {
-            Ok(Some(true)) => Ok(()),
+        self.upload(path, object).await?;
+        match self.found_large(key, object).await {
+            Ok(Found::Same) => Ok(()),
             Ok(_) => Err(Trouble::Exists),
             Err(error) => Err(Trouble::Gone(error.to_string())),
         }
+    }
+
+    /// Sends it to a bucket, over whatever is there: nothing of it shows before all of it is there.
+    pub(super) async fn upload(&self, path: &Path, object: &LargeObject) -> Result<(), Trouble> {
+        let mut upload = self.once(0, self.objects.put_multipart_opts(path, PutMultipartOptions::default())).await?;
+        let sent = self.put_parts(&mut *upload, object).await;
+        if sent.is_err() {
+            // What is left of it is the bucket's to clear away, as its life cycle rules say.
+            let _ = self.once(0, upload.abort()).await;
+        }
+        sent
     }
 
     async fn put_parts(&self, upload: &mut dyn MultipartUpload, object: &LargeObject) -> Result<(), Trouble> {
@@ -112,23 +130,33 @@ impl Store {
         self.once(0, upload.complete()).await.map(drop)
     }
 
-    /// Whether exactly that object stands under a key; `None` where nothing does.
-    async fn holds_large(&self, key: &str, object: &LargeObject) -> Result<Option<bool>, StoreError> {
-        match self.size(key).await {
-            Ok(size) if size != object.size => return Ok(Some(false)),
-            Ok(_) => {}
-            Err(error) if error.problem == Problem::Missing => return Ok(None),
-            Err(error) => return Err(error),
+    /// What stands under a key, compared with the object.
+    pub(super) async fn found_large(&self, key: &str, object: &LargeObject) -> Result<Found, StoreError> {
+        match self.digest(key, object.size).await {
+            Ok(found) if found == (object.sha256, object.size) => Ok(Found::Same),
+            Ok(_) => Ok(Found::Other),
+            Err(error) => Found::of(error),
         }
-        let mut hasher = sha2::Sha256::new();
-        for number in 0..object.size.div_ceil(PIECE_BYTES) {
-            match self.get_piece(key, object.size, number).await {
-                Ok(piece) => hasher.update(&piece),
-                Err(error) if matches!(error.problem, Problem::Damaged(_)) => return Ok(Some(false)),
-                Err(error) => return Err(error),
+    }
+
+    /// Brings an object of exactly `size` bytes into a file, from its beginning on, and says what it is. The inner error
+    /// is the file's.
+    pub async fn get_into(&self, key: &str, size: u64, file: &Arc<File>) -> Result<io::Result<Sha256>, StoreError> {
+        let (mut hasher, mut at, unwritten) = (sha2::Sha256::new(), 0, OnceLock::new());
+        let noted = &unwritten;
+        let take = |piece: Bytes| {
+            hasher.update(&piece);
+            let (file, from) = (file.clone(), at);
+            at += piece.len() as u64;
+            let write = tokio::task::spawn_blocking(move || file.write_all_at(&piece, from));
+            async move {
+                let written = write.await.map_err(io::Error::from).and_then(|written| written);
+                written.map_err(|error| noted.set(error)).is_ok()
             }
-        }
-        Ok(Some(<[u8; 32]>::from(hasher.finalize()) == object.sha256.0))
+        };
+        self.get_in_pieces(key, size, take).await?;
+        let sha256 = Sha256(hasher.finalize().into());
+        Ok(unwritten.into_inner().map_or(Ok(sha256), Err))
     }
 
     /// Hands out an object of exactly `size` bytes piece by piece, until `take` wants no more.

@@ -39,7 +39,7 @@ use std::{
 
 pub use error::{Problem, StoreError};
 pub use key::QUARANTINE;
-pub use large::LargeObject;
+pub use large::{LARGE_BYTES, LargeObject};
 pub use open::{StoreSpec, examine, found};
 pub use reading::Listing;
 pub use surroundings::{Fate, Shared, Surroundings, holds, is_below, lies_in, refuse_aliases, shared, surroundings};

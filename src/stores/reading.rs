@@ -1,19 +1,24 @@
 //! Reading from a store: bounded, so that a lying store cannot fill memory, and repeated while a failure may pass.
 
 use super::{Store, StoreError, error::Problem, error::Trouble, files::failed, key};
+use crate::core::id::Sha256;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::BoxStream};
-use object_store::{GetOptions, GetResultPayload, ObjectMeta, path::Path};
+use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, path::Path};
+use sha2::Digest;
 use std::{
     fs::File,
     io::{self, Read},
     ops::Range,
+    os::unix::fs::FileExt,
     path::PathBuf,
 };
 
 /// The most names that one listing may have. A repository of so many objects would hold dozens of terabytes; the names
 /// and sizes of so many take some 500 MiB of memory. A store that shows more is not believed, and fills no memory.
 pub(super) const MAX_LISTED: u64 = 4_000_000;
+/// Bytes of a file that are looked at at once.
+const LOOK_BYTES: u64 = 1 << 20;
 /// A longer name counts as several.
 const BYTES_OF_A_NAME: usize = 128;
 
@@ -38,12 +43,18 @@ impl Store {
         outcome.map_err(|trouble| self.failed(key, trouble.into()))
     }
 
-    async fn get_once(&self, path: &Path, max_bytes: u64) -> Result<Bytes, Trouble> {
+    async fn begin(&self, path: &Path, max_bytes: u64) -> Result<GetResult, Trouble> {
         let result = self.once(0, self.objects.get_opts(path, GetOptions::default())).await?;
         let size = result.meta.size;
         if size > max_bytes {
             return Err(Trouble::Damaged(format!("it has {size} bytes, at most {max_bytes} are right")));
         }
+        Ok(result)
+    }
+
+    async fn get_once(&self, path: &Path, max_bytes: u64) -> Result<Bytes, Trouble> {
+        let result = self.begin(path, max_bytes).await?;
+        let size = result.meta.size;
         match result.payload {
             GetResultPayload::File(file, path) => self.once(size, read_file(file, path, size)).await,
             GetResultPayload::Stream(stream) => self.collect(stream, size).await,
@@ -67,15 +78,52 @@ impl Store {
                 joined = Some(both);
             }
             if joined.as_ref().map_or(body.len(), BytesMut::len) > size {
-                return Err(Trouble::Damaged("its body is longer than the store says".to_owned()));
+                return Err(longer());
             }
         }
         let body = joined.map_or(body, BytesMut::freeze);
-        if body.len() == size {
-            Ok(body)
-        } else {
-            Err(Trouble::Passing(format!("its body broke off after {} of {size} bytes", body.len())))
+        if body.len() == size { Ok(body) } else { Err(broke_off(body.len() as u64, size as u64)) }
+    }
+
+    /// SHA-256 and size of an object, unless it is larger than `max_bytes`. It is never held in memory as a whole.
+    pub async fn digest(&self, key: &str, max_bytes: u64) -> Result<(Sha256, u64), StoreError> {
+        let path = self.path(key)?;
+        let outcome = self.read_whole(|| self.digest_once(&path, max_bytes)).await;
+        outcome.map_err(|trouble| self.failed(key, trouble.into()))
+    }
+
+    async fn digest_once(&self, path: &Path, max_bytes: u64) -> Result<(Sha256, u64), Trouble> {
+        let result = self.begin(path, max_bytes).await?;
+        let (size, mut hasher, mut at) = (result.meta.size, sha2::Sha256::new(), 0);
+        match result.payload {
+            GetResultPayload::File(file, path) => {
+                let mut reading = (file, hasher, Vec::new());
+                while at < size {
+                    let length = (size - at).min(LOOK_BYTES);
+                    let (from, path) = (at, path.clone());
+                    let work = tokio::task::spawn_blocking(move || {
+                        let (file, hasher, piece) = &mut reading;
+                        piece.resize(length as usize, 0);
+                        file.read_exact_at(piece, from).map_err(|error| failed(&path, error))?;
+                        hasher.update(&*piece);
+                        Ok(reading)
+                    });
+                    reading = self.once(length, async { work.await? }).await?;
+                    at += length;
+                }
+                hasher = reading.1;
+            }
+            GetResultPayload::Stream(mut stream) => {
+                while let Some(piece) = self.next(&mut stream).await? {
+                    hasher.update(&piece);
+                    at += piece.len() as u64;
+                    if at > size {
+                        return Err(longer());
+                    }
+                }
+            }
         }
+        if at == size { Ok((Sha256(hasher.finalize().into()), size)) } else { Err(broke_off(at, size)) }
     }
 
     /// The next item of a stream, waited for no longer than the idle time.
@@ -201,6 +249,14 @@ impl Store {
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         if prefix.is_empty() { Ok(None) } else { self.path(prefix).map(Some) }
     }
+}
+
+fn longer() -> Trouble {
+    Trouble::Damaged("its body is longer than the store says".to_owned())
+}
+
+fn broke_off(after: u64, size: u64) -> Trouble {
+    Trouble::Passing(format!("its body broke off after {after} of {size} bytes"))
 }
 
 /// No use to try again: it would take as long, and fill as much.

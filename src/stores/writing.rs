@@ -4,6 +4,7 @@ use super::{
     Store, StoreError,
     error::{Problem, Trouble},
     key,
+    large::LargeObject,
 };
 use crate::core::id::Sha256;
 use bytes::Bytes;
@@ -34,10 +35,28 @@ pub enum Replaced {
 }
 
 /// What stands under a key, compared with what should.
-enum Found {
+pub(super) enum Found {
     Same,
     Other,
     Missing,
+}
+
+impl Found {
+    /// What a failed read says of it. A store that does not answer is an error.
+    pub(super) fn of(error: StoreError) -> Result<Self, StoreError> {
+        match error.problem {
+            Problem::Missing => Ok(Found::Missing),
+            Problem::Damaged(_) => Ok(Found::Other),
+            _ => Err(error),
+        }
+    }
+}
+
+/// What should stand under a key.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    Whole(&'a Bytes, &'a Sha256),
+    Large(&'a LargeObject),
 }
 
 impl Store {
@@ -62,10 +81,10 @@ impl Store {
                 tokio::time::sleep(self.patience.pause_before(attempt)).await;
             }
             attempt += 1;
-            let mut outcome = self.put_new(key, &path, &bytes, conditional).await;
+            let mut outcome = self.put_new(key, &path, (&bytes, sha256), conditional).await;
             if conditional && matches!(outcome, Err(Trouble::Unsupported(_))) {
                 conditional = false;
-                outcome = self.put_new(key, &path, &bytes, conditional).await;
+                outcome = self.put_new(key, &path, (&bytes, sha256), conditional).await;
             }
             match outcome {
                 Ok(()) => return Ok(Created::Created),
@@ -76,7 +95,7 @@ impl Store {
                 }
                 Err(trouble) => return Err(self.failed(key, trouble.into())),
             }
-            match self.found(key, &bytes).await? {
+            match self.found(key, Right::Whole(&bytes, sha256)).await? {
                 Found::Same => return self.settle(key, &path).await.map(|()| created),
                 Found::Other => return Err(self.failed(key, Problem::Exists)),
                 Found::Missing => {}
@@ -92,7 +111,13 @@ impl Store {
     }
 
     /// One attempt to create: conditional, or else looked for, put, and read back.
-    async fn put_new(&self, key: &str, path: &Path, bytes: &Bytes, conditional: bool) -> Result<(), Trouble> {
+    async fn put_new(
+        &self,
+        key: &str,
+        path: &Path,
+        (bytes, sha256): (&Bytes, &Sha256),
+        conditional: bool,
+    ) -> Result<(), Trouble> {
         if conditional {
             return self.put(path, bytes, PutMode::Create).await;
         }
@@ -102,7 +127,7 @@ impl Store {
             Err(other) => return Err(other),
         }
         self.put(path, bytes, PutMode::Overwrite).await?;
-        match self.found(key, bytes).await {
+        match self.found(key, Right::Whole(bytes, sha256)).await {
             Ok(Found::Same) => Ok(()),
             // Somebody else's bytes won: the caller looks again, and says so.
             Ok(Found::Other | Found::Missing) => Err(Trouble::Exists),
@@ -117,22 +142,21 @@ impl Store {
     }
 
     /// What stands under the key. A store that does not answer is an error.
-    async fn found(&self, key: &str, bytes: &Bytes) -> Result<Found, StoreError> {
-        match self.found_once(key, bytes).await? {
+    async fn found(&self, key: &str, right: Right<'_>) -> Result<Found, StoreError> {
+        match self.found_once(key, right).await? {
             // So much hangs on it that it is read twice: the error may have been on the way.
-            Found::Other => self.found_once(key, bytes).await,
+            Found::Other => self.found_once(key, right).await,
             found => Ok(found),
         }
     }
 
-    async fn found_once(&self, key: &str, bytes: &Bytes) -> Result<Found, StoreError> {
-        match self.get(key, bytes.len() as u64).await {
-            Ok(found) if found == *bytes => Ok(Found::Same),
-            Ok(_) => Ok(Found::Other),
-            Err(error) => match error.problem {
-                Problem::Missing => Ok(Found::Missing),
-                Problem::Damaged(_) => Ok(Found::Other),
-                _ => Err(error),
+    async fn found_once(&self, key: &str, right: Right<'_>) -> Result<Found, StoreError> {
+        match right {
+            Right::Large(object) => self.found_large(key, object).await,
+            Right::Whole(bytes, _) => match self.get(key, bytes.len() as u64).await {
+                Ok(found) if found == *bytes => Ok(Found::Same),
+                Ok(_) => Ok(Found::Other),
+                Err(error) => Found::of(error),
             },
         }
     }
@@ -148,21 +172,25 @@ impl Store {
     /// A `file://` store moves what stands there to its quarantine first. Right bytes are left alone. What was
     /// written is read back.
     pub async fn replace(&self, key: &str, bytes: Bytes, sha256: &Sha256) -> Result<Replaced, StoreError> {
+        self.set_right(key, Right::Whole(&bytes, sha256)).await
+    }
+
+    pub(super) async fn set_right(&self, key: &str, right: Right<'_>) -> Result<Replaced, StoreError> {
         let path = self.path(key)?;
-        let replaced = match self.found(key, &bytes).await? {
+        let replaced = match self.found(key, right).await? {
             Found::Same => {
                 self.settle(key, &path).await?;
                 return Ok(Replaced::AlreadyRight);
             }
             // What is missing is just created. A backup may have put it there meanwhile: then it is right already.
-            Found::Missing if self.directory.is_some() && self.create(key, bytes.clone(), sha256).await.is_ok() => {
+            Found::Missing if self.directory.is_some() && self.create_right(key, right).await.is_ok() => {
                 Replaced::Filled
             }
             // A folder or a link in an object's place, or a link in its folder's, reads as missing, and is moved aside
             // like damage.
             found if self.directory.is_some() => match (self.quarantine(key, &path).await?, found) {
                 (None, Found::Missing) => Replaced::Filled,
-                (Some(aside), _) if self.takes_back(key, &path, &aside, &bytes).await? => {
+                (Some(aside), _) if self.takes_back(key, &path, &aside, right).await? => {
                     return Ok(Replaced::AlreadyRight);
                 }
                 (quarantined, _) => Replaced::Healed { quarantined },
@@ -172,20 +200,34 @@ impl Store {
         };
         // Only what is damaged is overwritten: what was missing, somebody else may be creating at this moment.
         if self.directory.is_some() || replaced == Replaced::Filled {
-            self.create(key, bytes.clone(), sha256).await?;
+            self.create_right(key, right).await?;
         } else {
-            self.repeated(key, || self.put(&path, &bytes, PutMode::Overwrite)).await?;
+            self.repeated(key, || self.overwrite(&path, right)).await?;
         }
-        match self.found(key, &bytes).await? {
+        match self.found(key, right).await? {
             Found::Same => Ok(replaced),
             _ => Err(self.failed(key, Problem::Damaged("what was written is not what is read back".to_owned()))),
         }
     }
 
+    async fn create_right(&self, key: &str, right: Right<'_>) -> Result<Created, StoreError> {
+        match right {
+            Right::Whole(bytes, sha256) => self.create(key, bytes.clone(), sha256).await,
+            Right::Large(object) => self.create_from(key, object).await,
+        }
+    }
+
+    async fn overwrite(&self, path: &Path, right: Right<'_>) -> Result<(), Trouble> {
+        match right {
+            Right::Whole(bytes, _) => self.put(path, bytes, PutMode::Overwrite).await,
+            Right::Large(object) => self.upload(path, object).await,
+        }
+    }
+
     /// Whether what was moved aside is right, and back in its place: another run may have healed it between our look
     /// and our move.
-    async fn takes_back(&self, key: &str, path: &Path, aside: &str, bytes: &Bytes) -> Result<bool, StoreError> {
-        if !self.get(aside, bytes.len() as u64).await.is_ok_and(|moved| moved == *bytes) {
+    async fn takes_back(&self, key: &str, path: &Path, aside: &str, right: Right<'_>) -> Result<bool, StoreError> {
+        if !matches!(self.found_once(aside, right).await, Ok(Found::Same)) {
             return Ok(false);
         }
         let from = Path::parse(aside).map_err(|_| self.failed(key, Problem::InvalidKey))?;

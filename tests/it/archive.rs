@@ -2,7 +2,7 @@
 
 mod commands;
 mod crash;
-mod large;
+pub(crate) mod large;
 mod server;
 
 use crate::support::LEDGER;

@@ -11,6 +11,7 @@ mod follow;
 mod follower;
 mod gaps;
 mod kills;
+mod large;
 mod moments;
 mod moved;
 mod outside;
@@ -31,8 +32,16 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+/// As large as segments have to be to be held in no memory.
+const LARGE_SEGMENTS: &[&str] = &["--wal-segsize=32"];
+
 fn ledger(program: &str) -> Cluster {
-    let cluster = Cluster::new(program);
+    ledger_with(program, &[])
+}
+
+/// The same, made with options of initdb.
+fn ledger_with(program: &str, options: &[&str]) -> Cluster {
+    let cluster = Cluster::with(program, options);
     cluster.sql("data", "postgres", &["CREATE DATABASE ledger"]);
     cluster.sql("data", "ledger", LEDGER);
     cluster

@@ -5,7 +5,10 @@
 //! That is right only for a server that ends its recovery with it. A standby asks for the same segment again and again
 //! until it is whole, and is never given less.
 
-use super::fetch::{Fetched, Fetching, open_file, open_served};
+use super::{
+    fetch::{Fetched, Fetching},
+    large::{look_at, look_at_served},
+};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -15,9 +18,13 @@ use crate::{
     },
     format::seal::Identities,
     repository::{Repository, fetch::Detours, log::LogNames},
+    sources::postgres::wal::Text,
     world::files::parent,
 };
-use std::sync::Arc;
+use std::{ops::Range, path::Path, sync::Arc};
+
+/// How much of two files is compared at once.
+const PART_BYTES: usize = 64 * 1024;
 
 impl Fetching<'_> {
     /// Whether whoever asks ends its recovery where the log ends.
@@ -67,7 +74,8 @@ impl Fetching<'_> {
             end,
         };
         let detours = Detours::default();
-        let forked = fork_of_pieces(self.repository, &self.identities, &plan, &files, &detours).await;
+        let spool = parent(&self.request.target);
+        let forked = fork_of_pieces(self.repository, &self.identities, &plan, &files, &detours, spool).await;
         if forked.map_err(|failure| self.retold(failure))?.is_some() {
             return Err(self.failed("pieces of it were stored with different contents", Code::Refused));
         }
@@ -77,13 +85,15 @@ impl Fetching<'_> {
 }
 
 /// Compares the pieces in a plan with those that other runs stored of the same segment. A follower that was started again
-/// stored the same; another content is that of another server, and nobody here can tell which is right.
+/// stored the same; another content is that of another server, and nobody here can tell which is right. What is large is
+/// opened in the directory `spool`.
 pub async fn fork_of_pieces(
     repository: &Repository,
     identities: &Arc<Identities>,
     plan: &LogPlan,
     files: &LogFiles,
     detours: &Detours,
+    spool: &Path,
 ) -> Result<Option<(SegmentName, Vec<RunId>)>, Failure> {
     for (file, parts) in plan.served() {
         let (LogFile::Segment(name), Some(part)) = (file, parts.first()) else { continue };
@@ -91,22 +101,35 @@ pub async fn fork_of_pieces(
         if !matches!(part.file, LogFile::Piece(..)) || others.is_empty() {
             continue;
         }
-        let bytes = open_served(repository, identities, plan, (file, parts.as_slice()), detours).await?;
+        let served = (file, parts.as_slice());
+        let opened = look_at_served(repository, identities, plan, served, detours, spool).await?;
         let written: usize = parts.iter().map(|part| part.bytes_raw as usize).sum();
         for other in others {
             let LogFile::Piece(_, span) = other.file else { continue };
             let from = (span.from as usize).min(written);
-            // One that cannot be read says nothing, and is not needed.
-            let Ok(piece) = open_file(repository, identities, &plan.source, other, &Detours::default()).await else {
-                continue;
+            let apart = Detours::default();
+            let piece = match look_at(repository, identities, &plan.source, other, &apart, spool).await {
+                Ok(piece) => piece,
+                // One that cannot be read says nothing, and is not needed.
+                Err(failure) if matches!(failure.code, Code::Damaged | Code::Store | Code::NoKey) => continue,
+                Err(failure) => return Err(failure),
             };
-            let common = piece.len().min(written - from);
-            if bytes.get(from..from + common) != piece.get(..common) {
+            if !agree(&*opened.text(), from..written, &*piece.text()) {
                 return Ok(Some((name, vec![part.run, other.run])));
             }
         }
     }
     Ok(None)
+}
+
+/// Whether a piece is what stands in that place of a segment, as far as both go.
+fn agree(text: &dyn Text, place: Range<usize>, piece: &dyn Text) -> bool {
+    let common = piece.length().min(place.len());
+    (0..common).step_by(PART_BYTES).all(|at| {
+        let bytes = PART_BYTES.min(common - at);
+        let found = piece.get(at, bytes);
+        found.is_some() && found == text.get(place.start + at, bytes)
+    })
 }
 
 fn is_part(file: LogFile, name: SegmentName) -> bool {

@@ -3,7 +3,6 @@
 use super::{
     large::{open_into, serve_into},
     prefetch::{Pending, Prefetched, put},
-    segment::LARGE_BYTES,
 };
 use crate::{
     core::{
@@ -20,6 +19,7 @@ use crate::{
         log::{LogNames, LogSurvey},
     },
     sources::postgres::wal::{self, SegmentHeader},
+    stores::LARGE_BYTES,
     world::files::{self, parent},
 };
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};

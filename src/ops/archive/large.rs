@@ -1,6 +1,6 @@
 //! Files of the log that are too large to be held in memory, on their way back: opened into a file as they arrive.
 
-use super::fetch::{check, misfit, unopened};
+use super::fetch::{check, misfit, open_file, open_served, unopened};
 use crate::{
     core::{
         failure::{Code, Failure},
@@ -13,10 +13,10 @@ use crate::{
     repository::{
         Repository,
         fetch::{Detours, problem_of},
-        layout,
+        log::log_key,
     },
-    sources::postgres::wal::{self, FileText},
-    stores::{Store, StoreError},
+    sources::postgres::wal::{self, FileText, Text},
+    stores::{LARGE_BYTES, Store, StoreError},
 };
 use bytes::{Buf, Bytes};
 use sha2::Digest;
@@ -24,6 +24,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
+    path::Path,
     sync::Arc,
 };
 use tokio::sync::mpsc;
@@ -39,10 +40,9 @@ pub(super) async fn open_into(
     detours: &Detours,
     (output, at): (&Arc<File>, u64),
 ) -> Result<(), Failure> {
-    let name = layout::log_file(object.history, object.file, object.run);
-    let key = format!("{}{name}", layout::source_folder(source));
+    let key = log_key(source, object);
     let (mut reasons, mut unreachable, mut is_locked) = (Vec::new(), false, false);
-    for store in &repository.stores {
+    for store in detours.in_order(&repository.stores) {
         let problem = match open_from(store, &key, identities, object, (output, at)).await? {
             Ok(()) => {
                 detours.note_given(store.name());
@@ -148,6 +148,68 @@ pub async fn serve_into(
         wal::read_text(&text, name, 0).is_ok_and(|(_, _, whole)| whole == written)
     };
     if is_in_pieces && !reads_as_one() { Err(misfit(name, plan, written)) } else { Ok(()) }
+}
+
+/// A file of a log that is only looked at.
+pub enum LogBytes {
+    /// One that fits in memory.
+    Memory(Vec<u8>),
+    /// A large one, in a file without a name, and its bytes.
+    File(Arc<File>, u64),
+}
+
+impl LogBytes {
+    /// Its bytes.
+    pub fn text(&self) -> Box<dyn Text + '_> {
+        match self {
+            LogBytes::Memory(bytes) => Box::new(bytes.as_slice()),
+            LogBytes::File(file, bytes) => Box::new(FileText::new(file, *bytes)),
+        }
+    }
+
+    fn file(spool: &Path) -> Result<Arc<File>, Failure> {
+        let failed = |error| {
+            Failure::new(Code::Failed, format!("a large file of the log cannot be opened in {}", spool.display()))
+                .cause(error)
+                .safe("the stores are unaffected, and nothing was written")
+                .next_step("make room there, then run the same command again")
+        };
+        tempfile::tempfile_in(spool).map(Arc::new).map_err(failed)
+    }
+}
+
+/// The same as [`open_file`], to be looked at; a large one in the directory `spool`.
+pub async fn look_at(
+    repository: &Repository,
+    identities: &Arc<Identities>,
+    source: &SourceName,
+    object: &LogObject,
+    detours: &Detours,
+    spool: &Path,
+) -> Result<LogBytes, Failure> {
+    if object.bytes_raw <= LARGE_BYTES {
+        return open_file(repository, identities, source, object, detours).await.map(LogBytes::Memory);
+    }
+    let file = LogBytes::file(spool)?;
+    open_into(repository, identities, source, object, detours, (&file, 0)).await?;
+    Ok(LogBytes::File(file, object.bytes_raw))
+}
+
+/// The same as [`open_served`], to be looked at; a large one in the directory `spool`.
+pub async fn look_at_served(
+    repository: &Repository,
+    identities: &Arc<Identities>,
+    plan: &LogPlan,
+    served: (LogFile, &[&LogObject]),
+    detours: &Detours,
+    spool: &Path,
+) -> Result<LogBytes, Failure> {
+    if plan.segment_bytes <= LARGE_BYTES {
+        return open_served(repository, identities, plan, served, detours).await.map(LogBytes::Memory);
+    }
+    let file = LogBytes::file(spool)?;
+    serve_into(repository, identities, plan, served, detours, &file).await?;
+    Ok(LogBytes::File(file, plan.segment_bytes))
 }
 
 /// What arrives, as something to be read.

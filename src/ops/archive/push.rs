@@ -3,7 +3,7 @@
 use super::{
     known::Stored,
     ready,
-    segment::{self, Content, LARGE_BYTES, Prepared, Sealing},
+    segment::{self, Content, Prepared, Sealing},
     ship::{Label, Reached, Way, not_durable},
     state::{Foreign, Kept},
 };
@@ -19,6 +19,7 @@ use crate::{
     format::log::Tagger,
     ops::host::Host,
     sources::postgres::wal::SegmentHeader,
+    stores::LARGE_BYTES,
     world::files::parent,
 };
 use futures_util::{Stream, StreamExt, stream};

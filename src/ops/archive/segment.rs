@@ -12,7 +12,7 @@ use crate::{
     },
     ops::host::state_failure,
     sources::postgres::wal::{self, FileText, SegmentHeader, Text, WalError},
-    stores::LargeObject,
+    stores::{LARGE_BYTES, LargeObject},
     world::files::{self, create_private_directories, parent},
 };
 use std::{
@@ -25,8 +25,6 @@ use std::{
 
 /// As many zeros at the beginning of a segment mean that nothing was written to it yet.
 const EMPTY_BYTES: usize = 64;
-/// What has more bytes is never held in memory as a whole, neither on its way out nor back.
-pub(in crate::ops) const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 /// As many parts of a large file are read at once, and compressed on two threads.
 const PARTS_AT_ONCE: usize = 4;
 

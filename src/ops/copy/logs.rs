@@ -11,9 +11,9 @@ use crate::{
         layout,
         log::{HeldLog, LogSurvey},
     },
-    stores::Replaced,
+    stores::{LARGE_BYTES, Replaced},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 impl Copying<'_> {
     /// Brings a store every file of the log that a believed record names.
@@ -89,7 +89,20 @@ impl Copying<'_> {
             return true;
         }
         let detours = Detours::default();
-        let brought = if is_record {
+        let large = object.size.filter(|size| *size > LARGE_BYTES);
+        let brought = if let Some(size) = large {
+            match self.repository.fetch_large((&key, size, object.sha256), &self.request.spool, &detours).await {
+                Ok(Err(error)) => {
+                    self.no_room(&name, &error);
+                    return false;
+                }
+                Ok(Ok(object)) => {
+                    let replaced = self.repository.stores[store].replace_from(&key, &object).await;
+                    replaced.map(|replaced| (replaced, size)).map_err(BringError::Store)
+                }
+                Err(nowhere) => Err(BringError::Nowhere(nowhere)),
+            }
+        } else if is_record {
             let bytes = held.signed.bytes.clone();
             let size = bytes.len() as u64;
             let replaced = self.repository.stores[store].replace(&key, bytes, &object.sha256).await;
@@ -122,5 +135,17 @@ impl Copying<'_> {
             Err(BringError::Store(error)) => self.not_taken(store, &error, None),
         }
         false
+    }
+    /// What was found wrong stays so: it could not be brought for a reason that is no store's.
+    fn no_room(&mut self, store: &str, error: &io::Error) {
+        let note = format!(
+            "store {store}: files of the log of more than {} MiB were not brought, for want of a place on this host: \
+             {}: {error}; make room there, then run recoup copy again",
+            LARGE_BYTES >> 20,
+            self.request.spool.display()
+        );
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 }

@@ -36,7 +36,10 @@ use crate::{
     stores::{Problem as StoreProblem, Replaced, StoreError},
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+};
 
 /// What to bring level.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,8 @@ pub struct CopyRequest {
     pub known: BTreeMap<SourceName, Known>,
     /// The sources of this host: their names are right also where no store has anything of them.
     pub configured: BTreeSet<SourceName>,
+    /// A directory for what is too large for memory.
+    pub spool: PathBuf,
 }
 
 /// What a copy came to, and what is level now.

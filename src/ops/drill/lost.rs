@@ -28,7 +28,8 @@ pub(super) async fn transactions(
 ) -> Option<u64> {
     let disaster_at = gathered.disaster_at;
     let (located, manifest) = attempt.located.as_ref().zip(attempt.manifest.as_ref())?;
-    let later = located.committed_later(&gathered.repository, manifest, &gathered.identities, disaster_at).await?;
+    let (repository, identities) = (&gathered.repository, &gathered.identities);
+    let later = located.committed_later(repository, manifest, identities, disaster_at, &host.state_dir).await?;
     if later.is_complete {
         return Some(later.commits);
     }

@@ -3,16 +3,12 @@
 use super::replay::Replay;
 use crate::{
     core::{
-        id::SourceName,
-        log::{HistoryId, LogFile, Lsn, SegmentName, ServerTime},
+        log::{HistoryId, LogFile, LogObject, Lsn, SegmentName, ServerTime},
         time::Timestamp,
     },
-    format::seal::Identities,
-    ops::archive,
-    repository::{Repository, fetch::Detours},
-    sources::postgres::wal::commits::{TAIL_BYTES, commits},
+    ops::archive::LogBytes,
+    sources::postgres::wal::{Joined, commits::commits},
 };
-use std::sync::Arc;
 
 /// No more segments than this are opened to count what is in them.
 const SEGMENTS_MAX: usize = 64;
@@ -32,28 +28,26 @@ pub struct Later {
 
 impl Replay {
     /// Counts what was committed behind its end until a moment, as far as the stores have whole segments by now.
+    /// `look` opens a file of the log, where some store has it.
     pub(super) async fn committed_later(
         &self,
-        repository: &Repository,
-        identities: &Arc<Identities>,
-        source: &SourceName,
-        detours: &Detours,
+        look: impl AsyncFn(&LogObject) -> Option<LogBytes>,
         until: Timestamp,
     ) -> Later {
         let end = self.end();
         let mut later = Later { commits: 0, history: end.history, known_to: end.at, is_complete: end.passes_target };
         let (bytes, until) = (self.range().segment_bytes, ServerTime::new(until.as_datetime()));
         let name = |number: u64| SegmentName::of_number(end.history.timeline, number, bytes);
-        let mut content: Option<Vec<u8>> = None;
+        let open = async |number| {
+            let (object, _) = self.files()?.get(LogFile::Segment(name(number)))?;
+            look(object).await
+        };
+        let mut content: Option<LogBytes> = None;
         for number in (end.at.0 / bytes..).take(SEGMENTS_MAX) {
             if later.is_complete {
                 break;
             }
-            let open = async |number| {
-                let (object, _) = self.files()?.get(LogFile::Segment(name(number)))?;
-                archive::open_file(repository, identities, source, object, detours).await.ok()
-            };
-            let mut here = match content.take() {
+            let here = match content.take() {
                 Some(content) => content,
                 None => match open(number).await {
                     Some(content) => content,
@@ -62,8 +56,11 @@ impl Replay {
             };
             // The commit that goes over its end is counted with it, or not yet.
             content = open(number + 1).await;
-            here.extend(content.iter().flat_map(|next| &next[..next.len().min(TAIL_BYTES)]));
-            let Some(found) = commits(&here, name(number), later.known_to, until) else { break };
+            let found = match &content {
+                Some(next) => commits(&Joined(&*here.text(), &*next.text()), name(number), later.known_to, until),
+                None => commits(&*here.text(), name(number), later.known_to, until),
+            };
+            let Some(found) = found else { break };
             let next = Lsn((number + 1) * bytes);
             later.commits += found.count;
             later.is_complete = found.is_past;

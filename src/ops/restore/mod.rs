@@ -38,7 +38,10 @@ use crate::{
     },
     sources::CheckOptions,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use checks::{checked, kept_policy};
 pub use later::Later;
@@ -104,6 +107,11 @@ impl RestoreRequest {
             confirmed: false,
             notes: Vec::new(),
         }
+    }
+
+    /// Where large files of a log are opened to be looked at: on the disk that is restored to, without a name.
+    fn spool(&self) -> &Path {
+        self.to.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("."))
     }
 }
 

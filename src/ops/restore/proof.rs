@@ -26,7 +26,8 @@ use std::{
     sync::Arc,
 };
 
-/// Bytes of sealed files that are read at once, and how many of them at most.
+/// Bytes of files that are read at once, and how many of them at most: with more of them, each would come so slowly that
+/// other stores were asked for it, too.
 const BYTES_AT_ONCE: u64 = 128 * 1024 * 1024;
 const FILES_AT_ONCE: u64 = 8;
 
@@ -46,7 +47,7 @@ impl Proof<'_> {
     pub(super) async fn every_file_is_there(&self, detours: &Detours) -> Result<(), Failure> {
         let at_once = (BYTES_AT_ONCE / self.plan.segment_bytes).clamp(1, FILES_AT_ONCE) as usize;
         let reads = self.plan.files.iter().map(|object| async move {
-            let read = self.repository.fetch_log(&self.request.source, object, detours).await;
+            let read = self.repository.prove_log(&self.request.source, object, detours).await;
             read.err().map(|nowhere| (*object, nowhere))
         });
         let reads: Vec<_> = reads.collect();
@@ -108,7 +109,9 @@ impl Proof<'_> {
         identities: &Arc<Identities>,
         detours: &Detours,
     ) -> Result<Option<Gap>, Failure> {
-        let fork = archive::fork_of_pieces(self.repository, identities, self.plan, self.files, detours).await?;
+        let fork =
+            archive::fork_of_pieces(self.repository, identities, self.plan, self.files, detours, self.request.spool());
+        let fork = fork.await?;
         Ok(fork.map(|(name, runs)| Gap::Forked { file: LogFile::Segment(name), runs }))
     }
 
@@ -127,8 +130,11 @@ impl Proof<'_> {
                 continue;
             }
             let served = (file, parts.as_slice());
-            let bytes = archive::open_served(self.repository, identities, self.plan, served, detours).await?;
-            let made = tablespaces_made(&bytes, name, self.range.start, self.end()).map_err(|error| {
+            let opened =
+                archive::look_at_served(self.repository, identities, self.plan, served, detours, self.request.spool())
+                    .await?;
+            let made = tablespaces_made(&*opened.text(), name, self.range.start, self.end());
+            let made = made.map_err(|error| {
                 Failure::new(Code::Damaged, format!("{name} of {} cannot be read", self.request.source)).cause(error)
             })?;
             for made in made {

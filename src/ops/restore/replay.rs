@@ -19,6 +19,7 @@ use crate::{
         settings::{Recovery, RecoveryEnd, freed_from_places},
         wal::read_history,
     },
+    stores::LARGE_BYTES,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -300,7 +301,7 @@ impl Replay {
         for (file, parts) in self.plan.served() {
             let served = (file, parts.as_slice());
             let name = format!("{LOG}/{file}");
-            if self.plan.segment_bytes > archive::LARGE_BYTES {
+            if self.plan.segment_bytes > LARGE_BYTES {
                 let output = Arc::new(files.create_top(&name)?);
                 archive::serve_into(repository, identities, &self.plan, served, detours, &output).await?;
                 files.finish_top(&name, &output)?;

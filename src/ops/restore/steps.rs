@@ -10,17 +10,17 @@ use super::{
 };
 use crate::{
     core::{
-        failure::Failure, fingerprint::Fingerprints, id::SnapshotId, inventory::Parent, policy::Copies,
+        failure::Failure, fingerprint::Fingerprints, id::SnapshotId, inventory::Parent, log::LogObject, policy::Copies,
         result::WentRound, time::Timestamp,
     },
     format::seal::Identities,
-    ops::progress::Progress,
+    ops::{archive, progress::Progress},
     repository::{
         Repository,
         catalogue::{Catalogue, Committed},
     },
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// A restore under way. What was not published is removed when this is dropped.
 pub struct Restore<'a> {
@@ -188,17 +188,21 @@ impl<'a> Restore<'a> {
 
 impl Located {
     /// What was committed behind what was restored, until a moment, going by what the stores have now. `None` of a source
-    /// without a log.
+    /// without a log. Large files of the log are opened in the directory `spool`.
     pub async fn committed_later(
         &self,
         repository: &Repository,
         manifest: &Manifest,
         identities: &Arc<Identities>,
         until: Timestamp,
+        spool: &Path,
     ) -> Option<Later> {
         let replay = manifest.replay.as_ref()?;
         let Catalogue { source, detours, .. } = &self.catalogue;
-        Some(replay.committed_later(repository, identities, source, detours, until).await)
+        let look = async |object: &LogObject| {
+            archive::look_at(repository, identities, source, object, detours, spool).await.ok()
+        };
+        Some(replay.committed_later(look, until).await)
     }
 
     /// The snapshot.

@@ -407,8 +407,8 @@ async fn check_object(
         return Ok(0);
     }
     let max_bytes = object.size.unwrap_or(format::objects::MAX_BYTES);
-    match repository.stores[store].get(&key, max_bytes).await {
-        Ok(bytes) if format::sha256(&bytes) == object.sha256 => Ok(bytes.len() as u64),
+    match repository.stores[store].digest(&key, max_bytes).await {
+        Ok((found, bytes)) if found == object.sha256 => Ok(bytes),
         Ok(_) => Err(Problem::Damaged),
         Err(error) => Err(problem_of(&error)),
     }

@@ -11,7 +11,7 @@ mod tests;
 mod text;
 mod walk;
 
-pub use text::{FileText, Text};
+pub use text::{FileText, Joined, Text, Until};
 
 use crate::core::{
     log::{Ancestor, HISTORY_BYTES_MAX, LogFacts, Lsn, SEGMENT_BYTES, SegmentName},
@@ -155,6 +155,15 @@ impl SegmentHeader {
     }
 }
 
+impl SegmentHeader {
+    /// The header of a segment of that name.
+    pub(super) fn of_text(text: &dyn Text, name: SegmentName) -> Result<Self, WalError> {
+        let start = text.get(0, text.length().min(LONG_HEADER_BYTES)).unwrap_or_default();
+        let header = SegmentHeader::read(&start)?;
+        header.check_name(name).map(|()| header)
+    }
+}
+
 /// Reads a whole segment: whose it is, and what is in it.
 pub fn read_segment(bytes: &[u8], name: SegmentName) -> Result<(SegmentHeader, LogFacts), WalError> {
     read_segment_text(&bytes, name)
@@ -182,9 +191,7 @@ pub fn read_growing(bytes: &[u8], name: SegmentName, from: u64) -> Result<(Segme
 
 /// The same of a segment that may be in a file.
 pub fn read_text(text: &dyn Text, name: SegmentName, from: u64) -> Result<(SegmentHeader, LogFacts, u64), WalError> {
-    let start = text.get(0, text.length().min(LONG_HEADER_BYTES)).unwrap_or_default();
-    let header = SegmentHeader::read(&start)?;
-    header.check_name(name)?;
+    let header = SegmentHeader::of_text(text, name)?;
     if text.length() as u64 > header.segment_bytes {
         return Err(WalError::Size { found: text.length() as u64, expected: header.segment_bytes });
     }

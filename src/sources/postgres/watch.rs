@@ -6,7 +6,7 @@ use super::{
     control::Control,
     session::Session,
     wal::{
-        self, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader,
+        self, FileText, Joined, LONG_HEADER_BYTES, SHORT_HEADER_BYTES, SegmentHeader, Text, Until,
         commits::{self, TAIL_BYTES},
     },
 };
@@ -20,8 +20,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use std::{
-    fs,
-    io::Read,
+    fs::{self, File},
     ops::Range,
     path::{Path, PathBuf},
     time::Duration,
@@ -31,6 +30,7 @@ use std::{
 const NAMES_MAX: usize = 1_000_000;
 /// The most of the log that is read to find out whether something was committed.
 const READ_BYTES_MAX: u64 = 64 << 20;
+static NOTHING: &[u8] = &[];
 /// Bytes of the largest page that a server may be built with.
 const PAGE_BYTES_MAX: u64 = 64 << 10;
 
@@ -105,10 +105,10 @@ impl Stretch {
         Lsn((number + 1) * self.segment_bytes).min(self.to)
     }
 
-    /// What is written of a segment, at most so many bytes.
-    fn read(&self, number: u64, most: u64) -> Option<Vec<u8>> {
+    /// What is written of a segment, at most so many bytes: the file, and how many.
+    fn open(&self, number: u64, most: u64) -> Option<(File, u64)> {
         let written = self.end(number).0 - number * self.segment_bytes;
-        read(&self.wal.join(self.name(number).to_string()), self.segment_bytes, written.min(most))
+        open(&self.wal.join(self.name(number).to_string()), self.segment_bytes, written.min(most))
     }
 
     fn is_ours(&self, header: &SegmentHeader) -> bool {
@@ -122,9 +122,9 @@ pub(super) fn commits_between(data_dir: &Path, history: HistoryId, from: Lsn, to
     let stretch = Stretch::of(data_dir, history, (from, to))?;
     let mut commits = 0;
     for number in stretch.numbers() {
-        let content = stretch.read(number, u64::MAX)?;
+        let (file, bytes) = stretch.open(number, u64::MAX)?;
         let offset = from.0.saturating_sub(number * stretch.segment_bytes);
-        let (header, facts) = behind(content, stretch.name(number), offset)?;
+        let (header, facts) = behind(&FileText::new(&file, bytes), stretch.name(number), offset)?;
         // What begins in one segment and ends in the next would be counted in neither.
         if !stretch.is_ours(&header) || facts.ends? < stretch.end(number) {
             return None;
@@ -145,12 +145,14 @@ pub(super) fn commits_until(
     let stretch = Stretch::of(data_dir, history, (from, to))?;
     let mut count = 0;
     for number in stretch.numbers() {
-        let mut content = stretch.read(number, u64::MAX)?;
-        if number + 1 < stretch.numbers().end {
-            content.extend(stretch.read(number + 1, TAIL_BYTES as u64)?);
-        }
-        let header = SegmentHeader::read(&content).ok()?;
-        let found = commits::commits(&content, stretch.name(number), from, until)?;
+        let (file, bytes) = stretch.open(number, u64::MAX)?;
+        let own = FileText::new(&file, bytes);
+        let follows = number + 1 < stretch.numbers().end;
+        let next = if follows { Some(stretch.open(number + 1, TAIL_BYTES as u64)?) } else { None };
+        let next = next.as_ref().map(|(file, bytes)| FileText::new(file, *bytes));
+        let text = Joined(&own, next.as_ref().map_or(&NOTHING, |next| next));
+        let header = SegmentHeader::of_text(&own, stretch.name(number)).ok()?;
+        let found = commits::commits(&text, stretch.name(number), from, until)?;
         if !stretch.is_ours(&header) {
             return None;
         }
@@ -166,12 +168,11 @@ pub(super) fn commits_until(
 }
 
 /// What a segment holds behind an offset, at which a record must end; the caller says so, and is not believed.
-fn behind(content: Vec<u8>, name: SegmentName, offset: u64) -> Option<(SegmentHeader, LogFacts)> {
-    let (header, facts, _) = wal::read_growing(&content, name, offset).ok()?;
+fn behind(text: &dyn Text, name: SegmentName, offset: u64) -> Option<(SegmentHeader, LogFacts)> {
+    let (header, facts, _) = wal::read_text(text, name, offset).ok()?;
     if offset > 0 {
-        let mut before = content;
-        before.get_mut(usize::try_from(offset).ok()?..)?.fill(0);
-        let (_, _, written) = wal::read_growing(&before, name, 0).ok()?;
+        let from = usize::try_from(offset).ok().filter(|from| *from <= text.length())?;
+        let (_, _, written) = wal::read_text(&Until(text, from), name, 0).ok()?;
         return (written == offset).then_some((header, facts));
     }
     Some((header, facts))
@@ -190,14 +191,11 @@ fn end_of_records(at: Lsn, segment_bytes: u64) -> Lsn {
     }
 }
 
-/// The pages of a segment up to an offset: segments may be large, and what is written of one may be little.
-fn read(path: &Path, segment_bytes: u64, until: u64) -> Option<Vec<u8>> {
+/// A segment, and the bytes of its pages up to an offset: it may be large, and what is written of it may be little.
+fn open(path: &Path, segment_bytes: u64, until: u64) -> Option<(File, u64)> {
     let file = files::open_regular(path).ok()?;
     let is_whole = file.metadata().is_ok_and(|found| found.len() == segment_bytes);
-    let most = until.next_multiple_of(PAGE_BYTES_MAX).min(segment_bytes);
-    let mut content = Vec::new();
-    file.take(most).read_to_end(&mut content).ok()?;
-    (is_whole && content.len() as u64 == most).then_some(content)
+    is_whole.then_some((file, until.next_multiple_of(PAGE_BYTES_MAX).min(segment_bytes)))
 }
 
 /// Whether a segment waits to be archived.
@@ -231,10 +229,10 @@ mod tests {
         assert_eq!(commits_between(dir.path(), history, Lsn(1 << 20), Lsn(2 << 20)), None);
         let path = dir.path().join("segment");
         fs::write(&path, vec![7; 1 << 20]).unwrap();
-        assert_eq!(read(&path, 1 << 20, 1).map(|content| content.len()), Some(64 << 10));
-        assert_eq!(read(&path, 1 << 20, 1 << 20).map(|content| content.len()), Some(1 << 20));
-        assert_eq!(read(&path, 2 << 20, 1), None);
-        assert_eq!(read(&dir.path().join("gone"), 1 << 20, 1), None);
+        assert_eq!(open(&path, 1 << 20, 1).map(|(_, bytes)| bytes), Some(64 << 10));
+        assert_eq!(open(&path, 1 << 20, 1 << 20).map(|(_, bytes)| bytes), Some(1 << 20));
+        assert!(open(&path, 2 << 20, 1).is_none());
+        assert!(open(&dir.path().join("gone"), 1 << 20, 1).is_none());
     }
 
     #[test]

@@ -191,6 +191,18 @@ impl Server {
         found.remove(0)
     }
 
+    /// The sealed object of a file on a store.
+    pub(super) fn sealed(&self, store: &str, name: &str) -> PathBuf {
+        let start = format!("{}-", name.to_lowercase());
+        let is_it = |path: &PathBuf| {
+            let file = path.file_name().unwrap().to_string_lossy();
+            file.starts_with(&start) && file.ends_with(".age")
+        };
+        let mut found: Vec<_> = log_files(&self.repository, store).into_iter().filter(is_it).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+
     pub(super) fn fetch(&self, name: &str, plan: Option<LogPlan>) -> Result<Fetched, Failure> {
         drop(fs::remove_file(self.target()));
         let request = FetchRequest {

@@ -4,14 +4,14 @@
 use super::{
     care::check,
     cluster::Cluster,
-    follower::{Follower, eventually, quiet},
+    follower::{Follower, eventually, quiet_with},
 };
 use crate::{needs::needs, support::run};
 use std::{collections::BTreeMap, fs};
 
 /// A copy of the server and of the host's configuration, as a copied machine has them. Both write on from the same place.
-fn twins(program: &str) -> Cluster {
-    let mut cluster = quiet(program);
+fn twins(program: &str, options: &[&str]) -> Cluster {
+    let mut cluster = quiet_with(program, options);
     let follower = Follower::start(&cluster, &["--create-slot"]);
     cluster.wait_for("data", "SELECT count(*) FROM pg_stat_replication", "1");
     assert!(cluster.backup(&[]).code < 2);
@@ -41,12 +41,8 @@ fn stored(cluster: &Cluster) -> Vec<String> {
     found
 }
 
-#[test]
-fn clones_that_are_followed_are_told_apart() {
-    if !(needs("postgres15") && needs("setpriv")) {
-        return;
-    }
-    let mut cluster = twins("postgres15");
+fn clones_are_told_apart(options: &[&str]) {
+    let mut cluster = twins("postgres15", options);
     let (first, second) = (Follower::start(&cluster, &[]), Follower::start_with(&cluster, "twin.R/recoup.toml", &[]));
     for server in ["data", "twin"] {
         cluster.wait_for(server, "SELECT count(*) FROM pg_stat_replication", "1");
@@ -102,4 +98,18 @@ fn clones_that_are_followed_are_told_apart() {
     assert!(restored.code < 2, "{restored:?}");
     cluster.start_restored("after");
     assert_eq!(cluster.sql("after", "ledger", &["SELECT count(*) FROM numbered"]), "3");
+}
+
+#[test]
+fn clones_that_are_followed_are_told_apart() {
+    if needs("postgres15") && needs("setpriv") {
+        clones_are_told_apart(&[]);
+    }
+}
+
+#[test]
+fn clones_with_large_segments_are_told_apart() {
+    if needs("postgres15") && needs("setpriv") {
+        clones_are_told_apart(super::LARGE_SEGMENTS);
+    }
 }

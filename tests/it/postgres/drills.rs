@@ -7,7 +7,12 @@ use std::fs;
 
 /// A ledger that commits nothing by itself, under a policy that asks for fingerprints.
 fn watched_ledger(program: &str, tables: &str) -> Cluster {
-    let cluster = Cluster::with(program, &["--wal-segsize=1"]);
+    watched_ledger_with(program, &["--wal-segsize=1"], tables)
+}
+
+/// The same, made with options of initdb.
+fn watched_ledger_with(program: &str, options: &[&str], tables: &str) -> Cluster {
+    let cluster = Cluster::with(program, options);
     cluster.sql("data", "postgres", &["ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"]);
     cluster.sql("data", "postgres", &["CREATE DATABASE ledger"]);
     cluster.sql("data", "ledger", LEDGER);
@@ -66,8 +71,8 @@ fn assert_limit(result: &Value, words: &str) {
     assert!(limits.iter().any(|limit| limit.as_str().unwrap().contains(words)), "{words}: {result}");
 }
 
-fn drills_compare_and_count(program: &str) {
-    let mut cluster = watched_ledger(program, "\"public.*\", \"public.nosuch\"");
+fn drills_compare_and_count(program: &str, options: &[&str]) {
+    let mut cluster = watched_ledger_with(program, options, "\"public.*\", \"public.nosuch\"");
     let mut traffic = cluster.traffic();
     let mut taken = cluster.backup(&[]).expect_code(0);
     for _ in 0..10 {
@@ -129,14 +134,21 @@ fn drills_compare_and_count(program: &str) {
 #[test]
 fn drills_of_15_compare_and_count() {
     if needs("postgres15") && needs("setpriv") {
-        drills_compare_and_count("postgres15");
+        drills_compare_and_count("postgres15", &["--wal-segsize=1"]);
+    }
+}
+
+#[test]
+fn drills_over_large_segments_compare_and_count() {
+    if needs("postgres15") && needs("setpriv") {
+        drills_compare_and_count("postgres15", super::LARGE_SEGMENTS);
     }
 }
 
 #[test]
 fn drills_of_18_compare_and_count() {
     if needs("postgres18") && needs("setpriv") {
-        drills_compare_and_count("postgres18");
+        drills_compare_and_count("postgres18", &["--wal-segsize=1"]);
     }
 }
 

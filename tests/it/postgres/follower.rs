@@ -13,7 +13,12 @@ use std::{
 
 /// A cluster that archives nothing by itself, and keeps a bounded log for slots.
 pub(super) fn quiet(program: &str) -> Cluster {
-    let mut cluster = super::ledger(program);
+    quiet_with(program, &[])
+}
+
+/// The same, made with options of initdb.
+pub(super) fn quiet_with(program: &str, options: &[&str]) -> Cluster {
+    let mut cluster = super::ledger_with(program, options);
     cluster.stop("data");
     cluster.configure("data", "archive_mode = off\nmax_slot_wal_keep_size = '1GB'\n");
     cluster.start("data");

@@ -33,8 +33,8 @@ fn restored(cluster: &mut Cluster, target: &str, extra: &[&str], code: i32, rows
     restored.stderr
 }
 
-fn nothing_is_written_over(program: &str) {
-    let mut cluster = super::ledger(program);
+fn nothing_is_written_over(program: &str, options: &[&str]) {
+    let mut cluster = super::ledger_with(program, options);
     // Nothing of what is compared below is written by the server itself later.
     cluster.sql("data", "postgres", &["ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"]);
     cluster.backup(&[]).expect_code(0);
@@ -94,13 +94,20 @@ fn nothing_is_written_over(program: &str) {
 #[test]
 fn nothing_of_15_is_written_over() {
     if needs("postgres15") && needs("setpriv") {
-        nothing_is_written_over("postgres15");
+        nothing_is_written_over("postgres15", &[]);
     }
 }
 
 #[test]
 fn nothing_of_18_is_written_over() {
     if needs("postgres18") && needs("setpriv") {
-        nothing_is_written_over("postgres18");
+        nothing_is_written_over("postgres18", &[]);
+    }
+}
+
+#[test]
+fn nothing_is_written_over_by_large_segments() {
+    if needs("postgres15") && needs("setpriv") {
+        nothing_is_written_over("postgres15", super::LARGE_SEGMENTS);
     }
 }

@@ -154,8 +154,13 @@ impl TestRepository {
 
     /// Brings all stores level.
     pub(crate) fn copy(&self) -> CopyResult {
-        let request = CopyRequest::default();
-        self.runtime.block_on(copy::copy(&self.host().repository, &request, &NoProgress)).unwrap().result
+        let request = CopyRequest { spool: self.dir.path().to_owned(), ..CopyRequest::default() };
+        self.copy_with(&request)
+    }
+
+    /// The same, as asked for.
+    pub(crate) fn copy_with(&self, request: &CopyRequest) -> CopyResult {
+        self.runtime.block_on(copy::copy(&self.host().repository, request, &NoProgress)).unwrap().result
     }
 
     /// An object of [`LEDGER`] on a store, by its name below the source's folder.

@@ -1,7 +1,7 @@
 //! How many transactions a stretch of the log commits.
 
 use super::{
-    SegmentHeader,
+    SegmentHeader, Text,
     record::{self, Told},
     walk::Walk,
 };
@@ -21,13 +21,12 @@ pub struct Commits {
     pub ends: Lsn,
 }
 
-/// What the records of a segment commit that begin in it at `from` or behind it. `bytes` are the whole segment and the
+/// What the records of a segment commit that begin in it at `from` or behind it. `text` is the whole segment and the
 /// beginning of the next one, as far as there is one. `None` where the bytes are no segment of that name, or `from` is no
 /// place at which a record could begin.
-pub fn commits(bytes: &[u8], name: SegmentName, from: Lsn, until: ServerTime) -> Option<Commits> {
-    let header = SegmentHeader::read(bytes).ok()?;
-    header.check_name(name).ok()?;
-    let walk = Walk { text: &bytes, header: &header, timeline: name.timeline, page_bytes: header.page_bytes as usize };
+pub fn commits(text: &dyn Text, name: SegmentName, from: Lsn, until: ServerTime) -> Option<Commits> {
+    let header = SegmentHeader::of_text(text, name).ok()?;
+    let walk = Walk { text, header: &header, timeline: name.timeline, page_bytes: header.page_bytes as usize };
     walk.first_record()?;
     let mut found = Commits { count: 0, is_past: false, ends: header.start };
     walk.each(|start, record, next| {

@@ -1,7 +1,7 @@
 //! Where the replay of a segment would create tablespaces: outside of the data directory, at the path that the original
 //! server had.
 
-use super::{SegmentHeader, WalError, record::Told, walk};
+use super::{SegmentHeader, Text, WalError, record::Told, walk};
 use crate::core::log::{Lsn, SegmentName, ServerTime};
 
 /// Up to where a server replays: the last record is the first that begins there or later, or the one before the first
@@ -25,16 +25,15 @@ pub struct MadeTablespace {
 
 /// The tablespaces that a replay from `start` to `end` would create outside of the data directory.
 pub fn tablespaces_made(
-    bytes: &[u8],
+    text: &dyn Text,
     name: SegmentName,
     start: Lsn,
     end: ReplayEnd,
 ) -> Result<Vec<MadeTablespace>, WalError> {
-    let header = SegmentHeader::read(bytes)?;
-    header.check_name(name)?;
+    let header = SegmentHeader::of_text(text, name)?;
     let mut made = Vec::new();
     let mut is_over = false;
-    let unfinished = walk::records(bytes, &header, name.timeline, &mut |at, told| {
+    let unfinished = walk::records(text, &header, name.timeline, &mut |at, told| {
         let ends = |time: &ServerTime| end.after.is_some_and(|end| *time > end);
         match told {
             Told::Commit(time) => is_over |= ends(&time),

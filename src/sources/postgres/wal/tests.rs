@@ -55,7 +55,7 @@ fn tablespaces_are_counted_and_read() {
     let (second, segment) = (segment.place(), segment.tablespace("/srv/slow"));
     assert_eq!(facts(&segment, 3).tablespaces, 3);
     let made = |start: Lsn, end: ReplayEnd| -> Vec<String> {
-        let made = tablespaces_made(segment.bytes(), name(3), start, end).unwrap().into_iter();
+        let made = tablespaces_made(&segment.bytes(), name(3), start, end).unwrap().into_iter();
         made.map(|made| String::from_utf8(made.directory.unwrap()).unwrap()).collect()
     };
     let (all, none) = (["/srv/fast", "/srv/slow"].as_slice(), Lsn(0));
@@ -84,10 +84,10 @@ fn a_tablespace_whose_record_goes_over_the_end_is_counted() {
     assert_eq!(facts(&whole, 3).tablespaces, 0);
     let segment = segment.tablespace(&long);
     assert_eq!(facts(&segment, 3).tablespaces, 1);
-    let made = tablespaces_made(segment.bytes(), name(3), Lsn(0), ReplayEnd::default()).unwrap();
+    let made = tablespaces_made(&segment.bytes(), name(3), Lsn(0), ReplayEnd::default()).unwrap();
     assert_eq!(made.len(), 1);
     assert_eq!((made[0].at, &made[0].directory), (place, &None));
-    assert_eq!(tablespaces_made(segment.bytes(), name(3), Lsn(place.0 + 1), ReplayEnd::default()).unwrap(), []);
+    assert_eq!(tablespaces_made(&segment.bytes(), name(3), Lsn(place.0 + 1), ReplayEnd::default()).unwrap(), []);
 }
 
 #[test]
@@ -245,12 +245,12 @@ fn commits_are_counted_until_a_moment_and_over_the_end() {
     let from = first.place();
     let second = first.commit(time("10:00:01")).commit(time("10:00:02"));
     let end = second.place();
-    let count = |from, until: &str| commits(second.bytes(), name(3), from, time(until)).unwrap();
+    let count = |from, until: &str| commits(&second.bytes(), name(3), from, time(until)).unwrap();
     assert_eq!(count(Lsn(0), "10:00:02"), Commits { count: 3, is_past: false, ends: end });
     assert_eq!(count(from, "10:00:01.5"), Commits { count: 1, is_past: true, ends: end });
     assert_eq!(count(end, "10:00:05"), Commits { count: 0, is_past: false, ends: end });
-    assert_eq!(commits(second.bytes(), name(4), from, time("10:00:01")), None);
-    assert_eq!(commits(&[7; 100], name(3), from, time("10:00:01")), None);
+    assert_eq!(commits(&second.bytes(), name(4), from, time("10:00:01")), None);
+    assert_eq!(commits(&&[7; 100][..], name(3), from, time("10:00:01")), None);
 
     // The last commit goes over the end: it is counted where the next segment is there, and only once.
     let mut filled = Synthetic::new(SYSTEM, name(3), BYTES).commit(time("10:00:00"));
@@ -263,11 +263,11 @@ fn commits_are_counted_until_a_moment_and_over_the_end() {
     assert_eq!(filled.room(), 8);
     let over = filled.commit(time("10:00:01"));
     let next = over.next(SYSTEM).commit(time("10:00:02"));
-    let alone = commits(over.bytes(), name(3), Lsn(0), time("10:00:05")).unwrap();
+    let alone = commits(&over.bytes(), name(3), Lsn(0), time("10:00:05")).unwrap();
     assert_eq!((alone.count, alone.ends), (1, Lsn(4 * BYTES - 8)));
     let both = [over.bytes(), &next.bytes()[..16384]].concat();
-    let counted = commits(&both, name(3), Lsn(0), time("10:00:05")).unwrap();
+    let counted = commits(&both.as_slice(), name(3), Lsn(0), time("10:00:05")).unwrap();
     assert!(counted.count == 2 && counted.ends > Lsn(4 * BYTES), "{counted:?}");
-    let behind = commits(next.bytes(), name(4), Lsn(0), time("10:00:05")).unwrap();
+    let behind = commits(&next.bytes(), name(4), Lsn(0), time("10:00:05")).unwrap();
     assert_eq!((behind.count, behind.ends), (1, next.place()));
 }

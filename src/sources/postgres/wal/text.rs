@@ -59,3 +59,78 @@ impl Text for FileText<'_> {
         Some(Cow::Owned(bytes[at - *begins..end - *begins].to_vec()))
     }
 }
+
+/// One text and what comes after it.
+pub struct Joined<'t>(pub &'t dyn Text, pub &'t dyn Text);
+
+impl Text for Joined<'_> {
+    fn length(&self) -> usize {
+        self.0.length() + self.1.length()
+    }
+
+    fn get(&self, at: usize, length: usize) -> Option<Cow<'_, [u8]>> {
+        let first = self.0.length();
+        let end = at.checked_add(length)?;
+        if end <= first {
+            self.0.get(at, length)
+        } else if at >= first {
+            self.1.get(at - first, length)
+        } else {
+            let mut both = self.0.get(at, first - at)?.into_owned();
+            both.extend_from_slice(&self.1.get(0, end - first)?);
+            Some(Cow::Owned(both))
+        }
+    }
+}
+
+/// A text in which nothing stands from an offset on but zeros.
+pub struct Until<'t>(pub &'t dyn Text, pub usize);
+
+impl Text for Until<'_> {
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    fn get(&self, at: usize, length: usize) -> Option<Cow<'_, [u8]>> {
+        let mut bytes = self.0.get(at, length)?;
+        if at + length > self.1 {
+            bytes.to_mut()[self.1.saturating_sub(at)..].fill(0);
+        }
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn every_text_shows_what_is_in_it() {
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|number| (number / 7) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let length = bytes.len() - 100;
+        let (in_file, whole) = (FileText::new(&file, length as u64), &bytes[..length]);
+        let joined = Joined(&in_file, &&bytes[length..]);
+        let until = Until(&joined, 2_000_001);
+        let mut zeroed = bytes.clone();
+        zeroed[2_000_001..].fill(0);
+        assert_eq!((in_file.length(), joined.length(), until.length()), (length, bytes.len(), bytes.len()));
+        let places = [0, 1, 1_048_570, 1_048_576, 1_999_990, 2_000_001, 2_000_002, 2_999_890, 2_999_899, 2_999_900];
+        // To and fro.
+        for at in places.into_iter().chain(places.into_iter().rev()) {
+            for size in [0, 1, 20, 8192] {
+                let end = at + size;
+                assert_eq!(in_file.get(at, size).as_deref(), whole.get(at..end), "{at} {size}");
+                assert_eq!(joined.get(at, size).as_deref(), bytes.get(at..end), "{at} {size}");
+                assert_eq!(until.get(at, size).as_deref(), zeroed.get(at..end), "{at} {size}");
+            }
+        }
+        for text in [&in_file as &dyn Text, &joined, &until] {
+            assert_eq!(text.get(usize::MAX, 2), None);
+        }
+        // A file that is shorter than was said.
+        assert_eq!(FileText::new(&file, 4_000_000).get(2_999_990, 20), None);
+    }
+}

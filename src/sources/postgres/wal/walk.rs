@@ -72,12 +72,12 @@ pub(super) fn facts_behind(text: &dyn Text, header: &SegmentHeader, timeline: u3
 /// Shows what every whole record tells, and where it begins. Gives where a record begins that creates a tablespace and
 /// goes on in the next segment.
 pub(super) fn records(
-    bytes: &[u8],
+    text: &dyn Text,
     header: &SegmentHeader,
     timeline: u32,
     show: &mut dyn FnMut(Lsn, Told),
 ) -> Option<Lsn> {
-    let walk = Walk { text: &bytes, header, timeline, page_bytes: header.page_bytes as usize };
+    let walk = Walk { text, header, timeline, page_bytes: header.page_bytes as usize };
     walk.each(|start, record, next| {
         let told = record::told(record, walk.place(next));
         let goes_on = told != Told::Switch;
