@@ -136,6 +136,7 @@ impl Copying<'_> {
         }
         false
     }
+
     /// What was found wrong stays so: it could not be brought for a reason that is no store's.
     fn no_room(&mut self, store: &str, error: &io::Error) {
         let note = format!(
