@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// What has more bytes is never held in memory as a whole, on no way.
+/// What has more bytes is held in memory as a whole by nobody.
 pub const LARGE_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes that are sent at once: a bucket takes at most 10,000 parts, and none but the last below 5 MiB.
 const PART_BYTES: u64 = 16 * 1024 * 1024;
