@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod control;
 pub mod coverage;
 pub mod evidence;
+pub mod extents;
 pub mod failure;
 pub mod fingerprint;
 pub mod id;

@@ -3,7 +3,7 @@
 use super::{
     FormatError, check_format,
     pack::PackIndex,
-    seal::{Identities, open_lines},
+    seal::{Identities, Recipients, SealedObject, open_lines, seal_written},
 };
 use crate::core::{id::RunId, inventory::PackSet};
 use serde::{Deserialize, Serialize};
@@ -37,29 +37,45 @@ pub fn to_lines<'a>(run: RunId, packs: impl IntoIterator<Item = &'a PackIndex>) 
     lines
 }
 
+/// Writes and seals the index of a run, of which no more than one line is in memory as text.
+pub fn seal(recipients: &Recipients, run: RunId, packs: impl IntoIterator<Item = PackIndex>) -> SealedObject {
+    seal_written(recipients, |output| {
+        output.write_all(&to_lines(run, []))?;
+        let mut line = Vec::new();
+        for pack in packs {
+            line.clear();
+            super::manifest::push_line(&mut line, &pack);
+            output.write_all(&line)?;
+        }
+        Ok(())
+    })
+}
+
 /// Opens the index of a run with so many packs, and keeps what it says of those that `wanted` names.
 ///
-/// It is read line by line: whatever it holds, no more is in memory than what is kept.
-pub fn open(
+/// It is read line by line: whatever it holds, no more is in memory than what `keep` makes of each.
+pub fn open<T>(
     identities: &Identities,
     sealed: &[u8],
     run: RunId,
     packs: u64,
     wanted: &PackSet,
-) -> Result<BTreeMap<u32, PackIndex>, FormatError> {
-    let mut reading = Reading { run, wanted, begun: false, packs: BTreeMap::new() };
+    keep: impl Fn(PackIndex) -> T,
+) -> Result<BTreeMap<u32, T>, FormatError> {
+    let mut reading = Reading { run, wanted, keep, begun: false, packs: BTreeMap::new() };
     open_lines(identities, sealed, max_raw_bytes(packs), LINE_BYTES_MAX, |line| reading.line(line))?;
     if reading.begun { Ok(reading.packs) } else { Err(FormatError::damaged("it is empty")) }
 }
 
-struct Reading<'a> {
+struct Reading<'a, K, T> {
     run: RunId,
     wanted: &'a PackSet,
+    keep: K,
     begun: bool,
-    packs: BTreeMap<u32, PackIndex>,
+    packs: BTreeMap<u32, T>,
 }
 
-impl Reading<'_> {
+impl<T, K: Fn(PackIndex) -> T> Reading<'_, K, T> {
     fn line(&mut self, line: &[u8]) -> Result<(), FormatError> {
         if !std::mem::replace(&mut self.begun, true) {
             let head: Head = super::manifest::parse_line(line)?;
@@ -75,7 +91,7 @@ impl Reading<'_> {
             return Err(FormatError::damaged(format_args!("it describes pack {} with {why}", pack.pack)));
         }
         let number = pack.pack;
-        if self.wanted.contains(number) && self.packs.insert(number, pack).is_some() {
+        if self.wanted.contains(number) && self.packs.insert(number, (self.keep)(pack)).is_some() {
             return Err(FormatError::damaged(format_args!("it describes pack {number} twice")));
         }
         Ok(())
@@ -101,10 +117,12 @@ mod tests {
         let (recipients, identities) = crate::format::seal::tests::pair();
         let read = |lines: &[u8], run: RunId, wanted: &str| {
             let sealed = seal_small(&recipients, lines);
-            open(&identities, &sealed.bytes, run, 1, &wanted.parse().unwrap())
+            open(&identities, &sealed.bytes, run, 1, &wanted.parse().unwrap(), |pack| pack)
         };
         let lines = to_lines(run, [&pack]);
         assert_eq!(read(&lines, run, "0").unwrap(), BTreeMap::from([(0, pack.clone())]));
+        let written = seal(&recipients, run, [pack.clone()]);
+        assert_eq!(crate::format::seal::open_small(&identities, &written.bytes, 4096).unwrap(), lines);
         assert_eq!(read(&lines, run, "1-7").unwrap(), BTreeMap::new());
         assert!(read(&lines, RunId::from_random([4; 16]), "0").is_err());
         let largest = PackIndex {

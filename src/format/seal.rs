@@ -237,6 +237,16 @@ pub fn seal_small(recipients: &Recipients, raw: &[u8]) -> SealedObject {
     writer.finish().expect("sealing in memory does not fail").finish()
 }
 
+/// Compresses and seals what is written: an object whose raw form is too long to be held.
+pub fn seal_written(recipients: &Recipients, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> SealedObject {
+    let sealed = || -> io::Result<SealedObject> {
+        let mut compressed = zstd::stream::Encoder::new(recipients.seal(Hashed::with_capacity(1024))?, 3)?;
+        write(&mut compressed)?;
+        Ok(compressed.finish()?.finish()?.finish())
+    };
+    sealed().expect("sealing in memory does not fail")
+}
+
 /// The most bytes that the header of an age file may have: room for some ninety RSA keys, six hundred native ones.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 

@@ -119,6 +119,16 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_directory(parent(path))
 }
 
+/// Makes a file in a directory that only we can read, and that is gone when it is closed: it has no name any more.
+pub fn create_unnamed(directory: &Path) -> io::Result<File> {
+    let path = directory.join("unnamed");
+    // Of a process that died at the wrong moment.
+    let _ = fs::remove_file(&path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
 /// Makes a directory and its parents, 0700, and syncs what was made.
 pub fn create_private_directories(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();

@@ -2,6 +2,7 @@
 
 use crate::core::{
     blocks::BlockSet,
+    extents::ExtentList,
     manifest::{Entry, Extent, Item, Key, PartId, PartRef},
     path::StoredPath,
 };
@@ -12,8 +13,9 @@ use std::collections::BTreeMap;
 pub struct Captured {
     /// Blocks that no longer are what the base says: changed, or captured again.
     pub replaced: BlockSet,
-    /// Where captured blocks stand now, in order of their first block. Replaced blocks without an extent are zero.
-    pub extents: Vec<Extent>,
+    /// Where captured blocks stand now: lists that are each in order of the first block, and share none. Replaced blocks
+    /// without an extent are zero.
+    pub extents: Vec<ExtentList>,
 }
 
 /// The parts of a new manifest, in order.
@@ -174,9 +176,9 @@ fn merge_window(kept: &[Item], new: &Captured, start: u64, end: u64) -> Vec<Exte
             pieces.push(extent.slice(known, last - known));
         }
     }
-    let from = new.extents.partition_point(|extent| extent.end() <= start);
-    for (extent, (first, last)) in new.extents[from..].iter().map_while(|extent| Some((extent, within(extent)?))) {
-        pieces.push(extent.slice(first, last - first));
+    for list in &new.extents {
+        let new = list.from(start).map_while(|extent| Some((extent, within(&extent)?)));
+        pieces.extend(new.map(|(extent, (first, last))| extent.slice(first, last - first)));
     }
     pieces.sort_by_key(|extent| extent.first);
     pieces
@@ -224,6 +226,12 @@ mod tests {
         Item::Extent(path(name), extent)
     }
 
+    /// As two builders have them: each every other one.
+    fn lists(extents: &[Extent]) -> Vec<ExtentList> {
+        let of = |odd: usize| extents.iter().skip(odd).step_by(2).map(|extent| (0, *extent)).collect();
+        [of(0), of(1)].into()
+    }
+
     /// Path, replaced runs, new extents, blocks of the file.
     type Edit<'a> = (&'a str, &'a [(u64, u64)], Vec<Extent>, u64);
 
@@ -233,7 +241,7 @@ mod tests {
             .map(|(name, replaced, extents, length)| {
                 let mut set = BlockSet::none(*length);
                 replaced.iter().for_each(|(first, count)| set.insert_run(*first, *count));
-                (path(name), Captured { replaced: set, extents: extents.clone() })
+                (path(name), Captured { replaced: set, extents: lists(extents) })
             })
             .collect();
         let mut parts = Vec::new();
@@ -361,7 +369,7 @@ mod tests {
                     }
                 }
             }
-            let captured = [(path("f"), Captured { replaced, extents })].into();
+            let captured = [(path("f"), Captured { replaced, extents: lists(&extents) })].into();
             let entries = [entry("f", length as u64)];
             let mut new_parts = Vec::new();
             let (refs, opened) = shelf(std::mem::take(&mut parts));

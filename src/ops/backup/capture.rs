@@ -16,10 +16,11 @@ use crate::{
     core::{
         alteration::Alteration,
         blocks::BlockSet,
+        extents::ExtentList,
         failure::Failure,
         fingerprint::Fingerprints,
         id::{RepositoryId, RunId, Sha256, SourceName},
-        manifest::{Extent, Item, PartId, PartRef},
+        manifest::{Item, PartId, PartRef},
         path::StoredPath,
         plan::merge::{Captured, NewPart, merge},
         policy::FingerprintRule,
@@ -127,7 +128,7 @@ struct Read {
     replaced: Replaced,
     packed: pipeline::Packed,
     /// Extents of the base that other files hold now, by those.
-    moved: BTreeMap<StoredPath, Vec<Extent>>,
+    moved: BTreeMap<StoredPath, ExtentList>,
 }
 
 impl Work {
@@ -153,7 +154,8 @@ impl Work {
         let mut moved = BTreeMap::new();
         if let Some(base) = &self.request.base {
             let users = reuse::Users::new(entries, &continued);
-            reuse::capture_again(base, &users, &mut replaced)?;
+            let again = reuse::capture_again(base, &users, &replaced)?;
+            reuse::add(&mut replaced, &again);
             moved = reuse::moved_extents(base, &users, &replaced)?;
         }
         // In a full nothing was compared before: the digests are written on the way.
@@ -187,15 +189,21 @@ impl Work {
         let comparing = old.map(|old| pipeline::Comparing { old: Some(old), changed });
         pipeline::pack(Input::of(view), entries, &wanted, &job, comparing.as_ref(), &mut packed)?;
         let mut replaced = match comparing {
-            Some(comparing) => fuzzy::by_path(entries, comparing.changed),
+            Some(comparing) => {
+                // A bit for every block of a large cluster is as much as one set of them should take.
+                drop(wanted);
+                fuzzy::by_path(entries, comparing.changed)
+            }
             None => wanted,
         };
         if let Some(base) = &self.request.base {
             let nothing_moved = vec![None; entries.len()];
-            let before = replaced.clone();
-            reuse::capture_again(base, &reuse::Users::new(entries, &nothing_moved), &mut replaced)?;
+            let mut again = reuse::capture_again(base, &reuse::Users::new(entries, &nothing_moved), &replaced)?;
+            // These are all read at the end, whatever becomes of their packs.
+            view.late().iter().for_each(|at| drop(again.remove(&entries[*at].path)));
             // Read again, and not compared: it may have changed since.
-            pipeline::pack(Input::of(view), entries, &fuzzy::added(&before, &replaced), &job, None, &mut packed)?;
+            pipeline::pack(Input::of(view), entries, &again, &job, None, &mut packed)?;
+            reuse::add(&mut replaced, &again);
         }
         view.finish()?;
         let taking = self.request.fingerprints.as_ref().and_then(|rule| view.fingerprints(rule));
@@ -245,8 +253,7 @@ impl Work {
         let run = self.request.run;
         self.objects.extend(packed.objects);
         if !packed.indexes.is_empty() {
-            let lines = index::to_lines(run, packed.indexes.values());
-            let sealed = seal_small(&self.request.structure_recipients, &lines);
+            let sealed = index::seal(&self.request.structure_recipients, run, packed.indexes.into_values());
             self.ship(&ObjectKind::Index.name(), sealed)?;
         }
         let mut extents = packed.extents;

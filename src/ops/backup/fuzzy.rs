@@ -52,37 +52,3 @@ pub(super) fn by_path(entries: &[Entry], sets: Vec<Mutex<BlockSet>>) -> Replaced
     let sets = sets.into_iter().map(|set| set.into_inner().expect("no panic while held"));
     entries.iter().map(|entry| entry.path.clone()).zip(sets).collect()
 }
-
-/// What is in `after` and not in `before`.
-pub(super) fn added(before: &Replaced, after: &Replaced) -> Replaced {
-    let mut added = Replaced::new();
-    for (path, after) in after {
-        let mut set = BlockSet::none(after.length());
-        for (first, count) in after.runs() {
-            match before.get(path) {
-                Some(before) => {
-                    before.runs_within(first, first + count, false).for_each(|(at, count)| set.insert_run(at, count));
-                }
-                None => set.insert_run(first, count),
-            }
-        }
-        added.insert(path.clone(), set);
-    }
-    added
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::path::StoredPath;
-
-    #[test]
-    fn only_what_was_added_is_read_again() {
-        let path = StoredPath::parse("a").unwrap();
-        let (mut before, mut after) = (BlockSet::none(100), BlockSet::none(100));
-        before.insert_run(10, 20);
-        after.insert_run(5, 40);
-        let added = added(&[(path.clone(), before)].into(), &[(path.clone(), after)].into());
-        assert_eq!(added[&path].runs().collect::<Vec<_>>(), [(5, 5), (30, 15)]);
-    }
-}

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     core::{
         blocks::BlockSet,
+        extents::ExtentList,
         failure::{Code, Failure},
         id::RunId,
         manifest::{Entry, Extent, PackId, push_extent},
@@ -216,8 +217,8 @@ pub(super) struct Packed {
     pub(super) indexes: BTreeMap<u32, PackIndex>,
     /// Packs and their digests.
     pub(super) objects: Vec<RunObject>,
-    /// By path, in order of the first block.
-    pub(super) extents: BTreeMap<StoredPath, Vec<Extent>>,
+    /// By path, lists that are each in order of the first block.
+    pub(super) extents: BTreeMap<StoredPath, Vec<ExtentList>>,
 }
 
 /// Reads the wanted blocks, packs them and hands the packs to the outbox. May be called more than once for a job;
@@ -251,20 +252,19 @@ pub(super) fn pack(
     for mut of_worker in all {
         packed.indexes.append(&mut of_worker.indexes);
         packed.objects.append(&mut of_worker.objects);
-        for (path, extents) in of_worker.extents {
-            packed.extents.entry(path).or_default().extend(extents);
+        for (path, lists) in of_worker.extents {
+            packed.extents.entry(path).or_default().extend(lists);
         }
     }
     Ok(())
 }
 
-/// Hands out what is left of the digests, and puts everything in order.
+/// Hands out what is left of the digests.
 pub(super) fn end_job(job: PackJob<'_>, packed: &mut Packed) -> Result<(), Failure> {
     let last = job.digest_parts.lock().expect("no panic while held").end_part();
     if let Some(part) = last {
         packed.objects.push(job.ship_digests(part)?);
     }
-    packed.extents.values_mut().for_each(|extents| extents.sort_by_key(|extent| extent.first));
     Ok(())
 }
 
@@ -313,7 +313,8 @@ impl Packer<'_> {
         if let Some(comparing) = self.comparing {
             comparing.note(at, &kept);
         }
-        self.packed.extents.entry(entry.path.clone()).or_default().extend(extents);
+        let lists = self.packed.extents.entry(entry.path.clone()).or_default();
+        extents.into_iter().for_each(|extent| push_in_order(lists, extent));
         self.record_digests(entry, segment, &digests)
     }
 
@@ -370,6 +371,14 @@ impl Packer<'_> {
     }
 }
 
+/// Appends to the last list, or to a new one where that would not be in order.
+fn push_in_order(lists: &mut Vec<ExtentList>, extent: Extent) {
+    if lists.last().is_none_or(|last| last.end() > extent.first) {
+        lists.push(ExtentList::default());
+    }
+    lists.last_mut().expect("made above").push(0, extent);
+}
+
 fn changed_while_read(entry: &Entry) -> Failure {
     Failure::new(Code::Source, format!("{} {CHANGED_WHILE_READ}", entry.path))
         .cause("it gave other bytes when it was read again")
@@ -379,4 +388,21 @@ fn changed_while_read(entry: &Entry) -> Failure {
 
 fn sealing_failed(error: std::io::Error) -> Failure {
     Failure::internal(format!("sealing failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_list_is_in_order_whatever_comes() {
+        let extent = |first| {
+            let pack = PackId { run: RunId::from_random([1; 16]), pack: 0 };
+            Extent { first, count: 2, pack, raw_block: 9 * first }
+        };
+        let mut lists = Vec::new();
+        [4, 6, 20, 5, 7, 0].into_iter().for_each(|first| push_in_order(&mut lists, extent(first)));
+        let firsts = |list: &ExtentList| list.iter().map(|(_, extent)| extent.first).collect::<Vec<_>>();
+        assert_eq!(lists.iter().map(firsts).collect::<Vec<_>>(), [vec![4, 6, 20], vec![5, 7], vec![0]]);
+    }
 }

@@ -4,8 +4,9 @@ use super::base::BaseManifest;
 use crate::{
     core::{
         blocks::BlockSet,
+        extents::ExtentList,
         failure::{Code, Failure},
-        manifest::{Entry, Extent, Item, PackId},
+        manifest::{Entry, Item, PackId},
         path::StoredPath,
         plan::{
             backup::{PackLife, packs_to_capture_again},
@@ -41,15 +42,16 @@ impl<'a> Users<'a> {
     }
 }
 
-/// Adds the blocks that are captured again although they did not change.
-pub(super) fn capture_again(base: &BaseManifest, users: &Users<'_>, replaced: &mut Replaced) -> Result<(), Failure> {
+/// The blocks that are captured again although they did not change: others than are `replaced` already.
+pub(super) fn capture_again(base: &BaseManifest, users: &Users<'_>, replaced: &Replaced) -> Result<Replaced, Failure> {
     let lives = live_bytes(base, users, replaced)?;
     let entries = users.0.values().flatten();
     let changed_bytes =
         entries.filter_map(|entry| Some(replaced.get(&entry.path)?.count() * u64::from(entry.block_size()?))).sum();
     let again = packs_to_capture_again(&lives, &base.lost, changed_bytes);
+    let mut added = Replaced::new();
     if again.is_empty() {
-        return Ok(());
+        return Ok(added);
     }
     for part in base.parts() {
         for item in base.open(part)? {
@@ -58,15 +60,22 @@ pub(super) fn capture_again(base: &BaseManifest, users: &Users<'_>, replaced: &m
                 continue;
             }
             for user in users.of(&path) {
-                let Some(set) = replaced.get_mut(&user.path) else { continue };
-                let end = extent.end().min(set.length());
-                if extent.first < end {
-                    set.insert_run(extent.first, end - extent.first);
-                }
+                let Some(set) = replaced.get(&user.path) else { continue };
+                let added = added.entry(user.path.clone()).or_insert_with(|| BlockSet::none(set.length()));
+                let unchanged = set.runs_within(extent.first, extent.end(), false);
+                unchanged.for_each(|(first, count)| added.insert_run(first, count));
             }
         }
     }
-    Ok(())
+    Ok(added)
+}
+
+/// Adds blocks that are captured again to those that are replaced.
+pub(super) fn add(replaced: &mut Replaced, added: &Replaced) {
+    for (path, added) in added {
+        let set = replaced.get_mut(path).expect("only blocks of these files are captured again");
+        added.runs().for_each(|(first, count)| set.insert_run(first, count));
+    }
 }
 
 /// How much of each pack the unchanged blocks still use.
@@ -101,7 +110,7 @@ pub(super) fn moved_extents(
     base: &BaseManifest,
     users: &Users<'_>,
     replaced: &Replaced,
-) -> Result<BTreeMap<StoredPath, Vec<Extent>>, Failure> {
+) -> Result<BTreeMap<StoredPath, ExtentList>, Failure> {
     let mut moved = BTreeMap::new();
     if !users.has_moved() {
         return Ok(moved);
@@ -112,8 +121,8 @@ pub(super) fn moved_extents(
             for user in users.of(&path).filter(|user| user.path != path) {
                 let Some(set) = replaced.get(&user.path) else { continue };
                 let kept = set.runs_within(extent.first, extent.end(), false);
-                let kept = kept.map(|(first, count)| extent.slice(first, count));
-                moved.entry(user.path.clone()).or_insert_with(Vec::new).extend(kept);
+                let list: &mut ExtentList = moved.entry(user.path.clone()).or_default();
+                kept.for_each(|(first, count)| list.push(0, extent.slice(first, count)));
             }
         }
     }
@@ -121,16 +130,19 @@ pub(super) fn moved_extents(
 }
 
 /// A file of `length` blocks that was captured under another name: nothing stays that the base has under its name.
-pub(super) fn with_moved(length: u64, new: Vec<Extent>, moved: Vec<Extent>) -> Captured {
-    let mut extents = [new, moved].concat();
-    extents.sort_by_key(|extent| extent.first);
+pub(super) fn with_moved(length: u64, new: Vec<ExtentList>, moved: ExtentList) -> Captured {
+    let mut extents = new;
+    extents.push(moved);
     Captured { replaced: BlockSet::all(length), extents }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{id::RunId, manifest::EntryKind};
+    use crate::core::{
+        id::RunId,
+        manifest::{EntryKind, Extent},
+    };
 
     fn path(text: &str) -> StoredPath {
         StoredPath::parse(text).unwrap()
@@ -159,11 +171,25 @@ mod tests {
     }
 
     #[test]
-    fn moved_and_new_extents_are_in_order() {
+    fn moved_and_new_extents_are_all_there() {
         let pack = |run: u8| PackId { run: RunId::from_random([run; 16]), pack: 0 };
-        let extent = |first, count, run| Extent { first, count, pack: pack(run), raw_block: first };
-        let captured = with_moved(9, vec![extent(2, 1, 2), extent(8, 1, 2)], vec![extent(0, 2, 1), extent(3, 5, 1)]);
-        assert_eq!(captured.extents.iter().map(|extent| extent.first).collect::<Vec<_>>(), [0, 2, 3, 8]);
+        let extent = |first, count, run| (0, Extent { first, count, pack: pack(run), raw_block: first });
+        let new = vec![[extent(2, 1, 2), extent(8, 1, 2)].into_iter().collect()];
+        let captured = with_moved(9, new, [extent(0, 2, 1), extent(3, 5, 1)].into_iter().collect());
+        let firsts = |list: &ExtentList| list.iter().map(|(_, extent)| extent.first).collect::<Vec<_>>();
+        assert_eq!(captured.extents.iter().map(firsts).collect::<Vec<_>>(), [[2, 8], [0, 3]]);
         assert_eq!(captured.replaced, BlockSet::all(9));
+    }
+
+    #[test]
+    fn what_is_captured_again_is_added() {
+        let set = |runs: &[(u64, u64)]| {
+            let mut set = BlockSet::none(100);
+            runs.iter().for_each(|(first, count)| set.insert_run(*first, *count));
+            set
+        };
+        let mut replaced = Replaced::from([(path("a"), set(&[(10, 20)])), (path("b"), set(&[]))]);
+        add(&mut replaced, &[(path("a"), set(&[(5, 5), (30, 15)]))].into());
+        assert_eq!(replaced, [(path("a"), set(&[(5, 40)])), (path("b"), set(&[]))].into());
     }
 }

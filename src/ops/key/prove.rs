@@ -206,7 +206,7 @@ async fn open_pack(
     identities: &Identities,
 ) -> Result<(), Failure> {
     let key = format!("{}{}", layout::source_folder(&catalogue.source), layout::pack(pack.run, pack.pack));
-    let block = content.extents[0].1.raw_block;
+    let block = content.extents.iter().next().map_or(0, |(_, extent)| extent.raw_block);
     let expected = digests.pack(pack.pack).and_then(|all| all.get(usize::try_from(block).ok()?));
     let ranges = ranged::ranges(&content.index, content.object.size, [(block, 1)]);
     let mut last = Failure::new(Code::Store, format!("{key} cannot be read from any store"));

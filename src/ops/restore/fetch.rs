@@ -3,6 +3,7 @@
 use super::manifest::{Manifest, PackContent, nowhere};
 use crate::{
     core::{
+        extents::ExtentList,
         failure::{Code, Failure},
         id::RunId,
         manifest::{Extent, PackId},
@@ -174,13 +175,18 @@ impl Context<'_> {
         content: &PackContent,
         digests: Arc<DigestPart>,
     ) -> Result<Option<PackContent>, Failure> {
-        let (files, extents, block_size) = (self.files.clone(), content.extents.clone(), content.index.block_size);
+        let (files, block_size) = (self.files.clone(), content.index.block_size);
+        let extents: Vec<(usize, Extent)> = content.extents.iter().collect();
         let compare = move || files.missing(&extents, u64::from(block_size), &digests, id.pack);
         let missing = tokio::task::spawn_blocking(compare)
             .await
             .map_err(|error| Failure::internal(format!("a thread of the restore failed: {error}")))??;
         let (object, index) = (&content.object, &content.index);
-        Ok(missing.map(|extents| PackContent { object: object.clone(), index: index.clone(), extents }))
+        Ok(missing.map(|extents| PackContent {
+            object: object.clone(),
+            index: index.clone(),
+            extents: extents.into_iter().collect(),
+        }))
     }
 
     /// Opens a pack on a thread of its own and writes the blocks that are right.
@@ -231,7 +237,7 @@ async fn fetch(store: &Store, key: &str, content: &PackContent) -> Result<Sparse
 
 struct OpenPack {
     index: crate::format::pack::PackIndex,
-    extents: Vec<(usize, Extent)>,
+    extents: ExtentList,
     digests: Arc<DigestPart>,
     pack: u32,
     identities: Arc<Identities>,
@@ -253,7 +259,7 @@ impl OpenPack {
             return Ok(Err(FormatError::Damaged("its digests are not complete".to_owned())));
         };
         let block_size = self.index.block_size as usize;
-        for (entry, extent) in &self.extents {
+        for (entry, extent) in self.extents.iter() {
             let mut done = 0;
             while done < extent.count {
                 let raw_block = extent.raw_block + done;
@@ -269,7 +275,7 @@ impl OpenPack {
                 if !right {
                     return Ok(Err(FormatError::Damaged("a block is not what was captured".to_owned())));
                 }
-                self.files.write(*entry, extent.first + done, block_size as u64, bytes)?;
+                self.files.write(entry, extent.first + done, block_size as u64, bytes)?;
                 done += (bytes.len() / block_size) as u64;
             }
         }

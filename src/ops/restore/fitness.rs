@@ -117,7 +117,7 @@ async fn peek(
         .packs
         .iter()
         .map(|(id, content)| {
-            let extents = content.extents.iter().filter(|(entry, _)| paths.contains_key(entry)).copied().collect();
+            let extents = content.extents.iter().filter(|(entry, _)| paths.contains_key(entry)).collect();
             (*id, PackContent { object: content.object.clone(), index: content.index.clone(), extents })
         })
         .filter(|(_, content)| !content.extents.is_empty())

@@ -3,11 +3,12 @@
 use super::{places::Layout, replay::Replay};
 use crate::{
     core::{
+        extents::ExtentList,
         failure::{Code, Failure},
         fingerprint::Fingerprints,
         id::{RunId, Sha256, SnapshotId},
         inventory::Use,
-        manifest::{Entry, EntryKind, Extent, Item, PackId},
+        manifest::{Entry, EntryKind, Item, PackId},
     },
     format::{
         FormatError,
@@ -56,7 +57,7 @@ pub struct PackContent {
     /// Its frame table.
     pub index: PackIndex,
     /// Position of the entry, and the extent, in order of the raw block.
-    pub extents: Vec<(usize, Extent)>,
+    pub extents: ExtentList,
 }
 
 impl Manifest {
@@ -111,7 +112,7 @@ pub async fn read_manifest(
     for used in &inventory.uses {
         runs.insert(used.run, reader.run(used).await?);
     }
-    let assembly = reader.parts(&root, &runs).await?;
+    let assembly = reader.parts(&root, &mut runs).await?;
     assembly.finish(root)
 }
 
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
             Some(object) => {
                 let name = layout::run_object(used.run, &object.name);
                 let sealed = self.fetch(&name, object.size, object.sha256).await?;
-                index::open(self.identities, &sealed, used.run, objects.packs(), &used.packs)
+                index::open(self.identities, &sealed, used.run, objects.packs(), &used.packs, |pack| pack)
                     .map_err(|error| damaged(&format!("{}{name}", self.folder), &error))?
             }
             None => BTreeMap::new(),
@@ -194,12 +195,13 @@ impl<'a> Reader<'a> {
     async fn parts<'r>(
         &self,
         root: &Root,
-        runs: &'r BTreeMap<RunId, RunInUse<'a>>,
+        runs: &'r mut BTreeMap<RunId, RunInUse<'a>>,
     ) -> Result<Assembly<'r, 'a>, Failure> {
         let mut assembly = Assembly::new(runs);
         for part in &root.parts {
             let name = layout::part(part.id);
-            let object = runs
+            let object = assembly
+                .runs
                 .get(&part.id.run)
                 .and_then(|run| run.objects.find(&ObjectKind::ManifestPart(part.id.part).name()))
                 .ok_or_else(|| {
@@ -216,14 +218,14 @@ impl<'a> Reader<'a> {
 
 /// Puts entries and extents together, and refuses contradictions between parts.
 struct Assembly<'r, 'a> {
-    runs: &'r BTreeMap<RunId, RunInUse<'a>>,
+    runs: &'r mut BTreeMap<RunId, RunInUse<'a>>,
     order: Order,
     entries: Vec<Entry>,
     packs: BTreeMap<PackId, PackContent>,
 }
 
 impl<'r, 'a> Assembly<'r, 'a> {
-    fn new(runs: &'r BTreeMap<RunId, RunInUse<'a>>) -> Self {
+    fn new(runs: &'r mut BTreeMap<RunId, RunInUse<'a>>) -> Self {
         Assembly { runs, order: Order::default(), entries: Vec::new(), packs: BTreeMap::new() }
     }
 
@@ -245,7 +247,7 @@ impl<'r, 'a> Assembly<'r, 'a> {
                     let pack = extent.pack.pack;
                     return Err(contradiction(format!("{path} uses blocks that pack {pack} does not have")));
                 }
-                content.extents.push((at, extent));
+                content.extents.push(at, extent);
             }
         }
         Ok(())
@@ -253,7 +255,7 @@ impl<'r, 'a> Assembly<'r, 'a> {
 
     fn finish(self, root: Root) -> Result<Manifest, Failure> {
         let Assembly { runs, entries, mut packs, .. } = self;
-        packs.values_mut().for_each(|pack| pack.extents.sort_by_key(|(_, extent)| extent.raw_block));
+        packs.values_mut().for_each(|pack| pack.extents.sort_by_raw_block());
         check_tree(&entries).map_err(contradiction)?;
         let used: BTreeSet<RunId> = packs.keys().map(|pack| pack.run).collect();
         let digests = used.into_iter().map(|run| (run, digest_objects(runs[&run].objects))).collect();
@@ -277,18 +279,19 @@ fn contradiction(what: String) -> Failure {
 fn content_of<'a>(
     packs: &'a mut BTreeMap<PackId, PackContent>,
     id: PackId,
-    runs: &BTreeMap<RunId, RunInUse<'_>>,
+    runs: &mut BTreeMap<RunId, RunInUse<'_>>,
 ) -> Result<&'a mut PackContent, Failure> {
     match packs.entry(id) {
         btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
         btree_map::Entry::Vacant(place) => {
-            let known = runs.get(&id.run).filter(|run| run.used.packs.contains(id.pack));
-            let found = known.and_then(|run| Some((run.objects.pack(id.pack)?, run.index.get(&id.pack)?)));
+            let known = runs.get_mut(&id.run).filter(|run| run.used.packs.contains(id.pack));
+            // Taken out, for a large cluster's frame tables are large; each is asked for once.
+            let found = known.and_then(|run| Some((run.objects.pack(id.pack)?, run.index.remove(&id.pack)?)));
             let (object, index) = found.ok_or_else(|| {
                 let what = format!("the manifest uses pack {} of run {}", id.pack, id.run);
                 Failure::new(Code::Damaged, what).cause("the inventory does not name it")
             })?;
-            Ok(place.insert(PackContent { object: object.clone(), index: index.clone(), extents: Vec::new() }))
+            Ok(place.insert(PackContent { object: object.clone(), index, extents: ExtentList::default() }))
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Moved, Staging, failed, files::OpenFiles, finish::Notes, over::Over, refuse};
 use crate::{
     core::{
+        extents::ExtentList,
         failure::{Code, Failure},
         manifest::Extent,
     },
@@ -97,8 +98,8 @@ impl Ground {
         let mut needed = vec![0_u64; self.roots.len()];
         needed[0] = more;
         for pack in manifest.packs.values() {
-            for (entry, extent) in &pack.extents {
-                let part = manifest.layout.place(*entry).0;
+            for (entry, extent) in pack.extents.iter() {
+                let part = manifest.layout.place(entry).0;
                 needed[part] += extent.count * u64::from(pack.index.block_size);
             }
         }
@@ -213,18 +214,22 @@ impl Written {
 
     /// Blocks that no extent covers are zero: in files that were there before they may be something else.
     pub(in crate::ops::restore) fn clear_gaps(&self, manifest: &Manifest) -> Result<(), Failure> {
-        let mut covered: BTreeMap<usize, Vec<(u64, u64)>> = BTreeMap::new();
-        for (entry, extent) in manifest.packs.values().flat_map(|pack| &pack.extents) {
-            covered.entry(*entry).or_default().push((extent.first, extent.end()));
+        let is_found = |at: usize| self.place(at).map(|(files, place)| files.is_found(place));
+        let mut covered: BTreeMap<usize, ExtentList> = BTreeMap::new();
+        for (entry, extent) in manifest.packs.values().flat_map(|pack| pack.extents.iter()) {
+            if is_found(entry)? {
+                covered.entry(entry).or_default().push(0, extent);
+            }
         }
         let mut buffer = vec![0; COMPARED_BYTES as usize];
         for (at, entry) in manifest.entries.iter().enumerate() {
             let Some(block_size) = entry.block_size().map(u64::from) else { continue };
-            let (files, place) = self.place(at)?;
-            if !files.is_found(place) {
+            if !is_found(at)? {
                 continue;
             }
-            let mut runs = covered.remove(&at).unwrap_or_default();
+            let (files, place) = self.place(at)?;
+            let covered = covered.remove(&at).unwrap_or_default();
+            let mut runs: Vec<(u64, u64)> = covered.iter().map(|(_, extent)| (extent.first, extent.end())).collect();
             runs.sort_unstable();
             runs.push((entry.blocks(), entry.blocks()));
             let mut next = 0;
