@@ -42,6 +42,7 @@ mod site;
 mod sqlite_live;
 mod stores;
 mod support;
+mod terabyte;
 mod tidy;
 mod writing;
 mod zz_left_out;

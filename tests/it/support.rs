@@ -6,8 +6,11 @@ pub(crate) use repository::{LEDGER, TestRepository, files_below};
 
 use recoup::world;
 use std::{
+    fs,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 /// How often to repeat: `variable` from the environment, else `default`.
@@ -44,6 +47,22 @@ pub(crate) fn run(command: &mut Command) -> Run {
     let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|number| 128 + number);
     let text = |bytes| String::from_utf8(bytes).unwrap_or_else(|error| panic!("{line}: output is not UTF-8: {error}"));
     Run { code: status.code().or(signal).unwrap(), stdout: text(stdout), stderr: text(stderr), line }
+}
+
+/// Runs a command and gives the most memory that it was seen to use, in KiB.
+pub(crate) fn peak_of(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut peak = 0;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).max(peak);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{command:?}: {status}");
+            return peak;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What came of a command.

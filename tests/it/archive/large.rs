@@ -1,33 +1,13 @@
 //! Segments that are larger than what is held in memory.
 
 use super::server::{SYSTEM, Server};
-use crate::support::recoup;
+use crate::support::{peak_of, recoup};
 use ::recoup::{core::log::SegmentName, sources::postgres::wal::synthetic::Synthetic};
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::fs;
 
 const BYTES: u64 = 128 << 20;
 /// What a command may take, however large a segment is.
 const PEAK_KIB: u64 = 96 * 1024;
-
-/// Runs a command and gives the most memory that it was seen to use, in KiB.
-fn peak_of(command: &mut Command) -> u64 {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-    let mut peak = 0;
-    loop {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).max(peak);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{command:?}: {status}");
-            return peak;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A segment whose content cannot be compressed, with one record.
 fn written(number: u64) -> (String, Vec<u8>) {
