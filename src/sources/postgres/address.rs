@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::world::{self, files};
-use std::{net::IpAddr, path::Path};
+use std::{ffi::OsString, net::IpAddr, path::Path};
 
 /// A place that a server listens at, and a role.
 pub(super) struct Address {
@@ -32,11 +32,33 @@ impl Address {
         let is_local = |address: IpAddr| address.is_loopback();
         !self.host.starts_with(['/', '@']) && self.host != "localhost" && !self.host.parse().is_ok_and(is_local)
     }
+
+    /// How the server's own programs are told it, and by which name the server is to know them.
+    pub(super) fn conninfo(&self, application: &str) -> String {
+        let (host, user, name) = (quoted(&self.host), quoted(&self.role), quoted(application));
+        format!("host={host} port={} user={user} connect_timeout=10 application_name={name}", self.port)
+    }
+}
+
+/// A value in a connection string.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+/// The environment in which the server's own programs find a password as the operator's do.
+pub(super) fn client_environment() -> Vec<(&'static str, OsString)> {
+    let names = ["HOME", "PGPASSFILE", "PGPASSWORD"];
+    names.into_iter().filter_map(|name| Some((name, world::environment(name)?.into()))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_quoted() {
+        assert_eq!(quoted(r"o'b\c"), r"'o\'b\\c'");
+    }
 
     #[test]
     fn what_leaves_the_host_is_known() {

@@ -1,11 +1,12 @@
 //! A view of a database that a logical replication slot exports, with the place in the log that it belongs to. Nobody is
 //! kept from writing for it.
 //!
-//! Only the replication protocol exports one. The server's own `psql` speaks it, and keeps the view as long as it lives.
+//! Only the replication protocol exports one. The server's own `psql` speaks it, and keeps the view as long as it waits for
+//! more commands: it reads them from a pipe.
 
 use super::{
     Server,
-    address::Address,
+    address::{client_environment, quoted},
     programs::Programs,
     server::read_end,
     session::{Session, said},
@@ -19,6 +20,8 @@ use crate::{
 };
 use std::{
     ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -27,8 +30,6 @@ use std::{
 /// How long a slot may take to become consistent: it waits for every transaction that is running when it is made.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
-/// How long the view may be taken over.
-const KEPT_SECONDS: u32 = 60;
 const PROGRAM: &str = "psql";
 const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
 
@@ -49,7 +50,10 @@ pub(super) struct Exported {
     pub(super) at: Lsn,
     /// Its name for `SET TRANSACTION SNAPSHOT`.
     pub(super) name: String,
-    #[expect(dead_code, reason = "the slot goes when this is dropped, and with it the view")]
+    // Without more commands the program ends, and the slot goes with it, and with that the view. So these come first.
+    #[expect(dead_code, reason = "dropped before the program is waited for")]
+    commands: File,
+    #[expect(dead_code, reason = "waited for when it is dropped")]
     kept: Kept,
 }
 
@@ -66,15 +70,22 @@ impl Exporter<'_> {
         let program =
             programs.and_then(|programs| programs.required(PROGRAM)).map_err(|failure| failure.to_string())?;
         let scratch = self.scratch().map_err(|error| format!("{}: {error}", self.scratch_dir.display()))?;
-        let kept = Kept::start_with(&program, &self.arguments(), &environment(), &scratch);
-        let mut kept = kept.map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let pipe = scratch.join("commands");
+        let started = pipe_for(&pipe).and_then(|commands| {
+            Ok((commands, Kept::start_with(&program, &self.arguments(&pipe), &client_environment(), &scratch)?))
+        });
+        let (mut commands, mut kept) = started.map_err(|error| {
+            drop(fs::remove_dir_all(&scratch));
+            format!("cannot start {}: {error}", program.display())
+        })?;
+        commands.write_all(create_slot().as_bytes()).map_err(|error| format!("{}: {error}", pipe.display()))?;
         let watch = Stopwatch::start();
         loop {
             // Looked at first: what an ended program has said is complete then.
             let has_ended = kept.has_ended();
             let printed = read_end(&kept.log(), OUTPUT_BYTES_MAX);
             if let Some((at, name)) = answer(&printed) {
-                return Ok(Exported { at, name, kept });
+                return Ok(Exported { at, name, commands, kept });
             }
             if has_ended {
                 let words = printed.trim().chars().take(400).collect::<String>();
@@ -88,37 +99,35 @@ impl Exporter<'_> {
         }
     }
 
-    fn scratch(&self) -> std::io::Result<PathBuf> {
+    fn scratch(&self) -> io::Result<PathBuf> {
         world::files::create_private_directories(self.scratch_dir)?;
         // Its keeper removes it.
         Ok(tempfile::Builder::new().prefix("slot-").tempdir_in(self.scratch_dir)?.keep())
     }
 
-    fn arguments(&self) -> Vec<OsString> {
-        let Address { host, port, role } = self.server.address(self.data_dir);
-        let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
-        let (host, user, name) = (quoted(&host), quoted(&role), quoted(self.database));
-        let conninfo = format!(
-            "host={host} port={port} user={user} dbname={name} replication=database connect_timeout=10 \
-             application_name=recoup"
-        );
-        // Of no other session's name, and gone with its session.
-        let slot = format!("recoup_fingerprints_{}", std::process::id());
-        let create = format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
-        let wait = format!(r"\! exec sleep {KEPT_SECONDS}");
+    fn arguments(&self, commands: &Path) -> Vec<OsString> {
+        let conninfo = self.server.address(self.data_dir).conninfo("recoup");
+        let conninfo = format!("{conninfo} dbname={} replication=database", quoted(self.database));
         let options = ["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--no-password", "--field-separator=|"];
         let mut arguments: Vec<OsString> = options.map(OsString::from).into();
         arguments.extend(["--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse"].map(OsString::from));
         arguments.push(format!("--dbname={conninfo}").into());
-        arguments.extend([create, wait].map(|command| OsString::from(format!("--command={command}"))));
+        arguments.extend(["--file".into(), commands.into()]);
         arguments
     }
 }
 
-/// A password is found as the operator's own programs find it.
-fn environment() -> Vec<(&'static str, OsString)> {
-    let names = ["HOME", "PGPASSFILE", "PGPASSWORD"];
-    names.into_iter().filter_map(|name| Some((name, world::environment(name)?.into()))).collect()
+/// A slot of no other session's name, and gone with its session. The second command does nothing: before it the program
+/// prints what it has to say.
+fn create_slot() -> String {
+    let slot = format!("recoup_fingerprints_{}", std::process::id());
+    format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT;\n\\! :\n")
+}
+
+/// A pipe with a name, opened both ways: so nobody waits for whoever reads from it.
+fn pipe_for(path: &Path) -> io::Result<File> {
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o600))?;
+    File::options().read(true).write(true).open(path)
 }
 
 /// The place and the name, once the whole line is there: slot, place, name, plugin.

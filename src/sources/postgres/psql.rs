@@ -1,6 +1,6 @@
 //! SQL by the server's own `psql`, over the socket of a private server.
 
-use super::{programs::Programs, server::PORT};
+use super::{address::quoted, programs::Programs, server::PORT};
 use crate::world::programs::{Ended, Halt, NotEnded, Program};
 use std::{ffi::OsString, path::Path, time::Duration};
 
@@ -75,7 +75,6 @@ impl Psql<'_> {
 
     /// How a database is reached.
     pub(super) fn conninfo(&self, database: &str) -> String {
-        let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
         format!(
             "host={} port={PORT} user={} dbname={} connect_timeout=30 application_name=recoup",
             quoted(&self.socket_dir.to_string_lossy()),

@@ -3,7 +3,7 @@
 
 use super::{
     Server,
-    address::Address,
+    address::client_environment,
     control::Control,
     failures,
     programs::Programs,
@@ -192,24 +192,14 @@ impl Receiver {
             "--no-password".into(),
             "--no-loop".into(),
             "-d".into(),
-            self.conninfo().into(),
+            self.server.address(&self.data_dir).conninfo(APPLICATION).into(),
         ];
-        let kept_names = ["HOME", "PGPASSFILE", "PGPASSWORD"];
-        let environment = kept_names.into_iter().filter_map(|name| Some((name, world::environment(name)?.into())));
-        let environment: Vec<(&'static str, OsString)> = environment.collect();
         let made = world::files::create_private_directories(scratch);
-        let started = made.and_then(|()| Kept::start_with(&program, &arguments, &environment, scratch));
+        let started = made.and_then(|()| Kept::start_with(&program, &arguments, &client_environment(), scratch));
         let kept = started.map_err(|error| {
             Failure::new(Code::Failed, format!("cannot start {}", program.display())).cause(error).safe(NOTHING_LOST)
         })?;
         Ok(Receiving { kept })
-    }
-
-    fn conninfo(&self) -> String {
-        let Address { host, port, role } = self.server.address(&self.data_dir);
-        let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
-        let (host, user, name) = (quoted(&host), quoted(&role), quoted(APPLICATION));
-        format!("host={host} port={port} user={user} connect_timeout=10 application_name={name}")
     }
 
     /// The program ended before it received anything.
